@@ -1,0 +1,51 @@
+"""A private memcached."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from .base import Server
+from .ports import LOOPBACK
+
+__all__ = ["MemcachedServer"]
+
+
+class MemcachedServer(Server):
+    """memcached over TCP, without UDP. It keeps nothing across `restart()`.
+
+    Args:
+        megabytes: memory for items; a small number makes it evict.
+        arguments: more command-line arguments: `["-I", "4m"]`.
+        start_timeout: seconds the server may take until it answers.
+    """
+
+    name: ClassVar[str] = "memcached"
+    programs: ClassVar[tuple[str, ...]] = ("memcached",)
+    how_to_install: ClassVar[str] = "run `make services`, or: apt-get install memcached"
+
+    def __init__(
+        self, *, megabytes: int = 64, arguments: Sequence[str] = (), start_timeout: float = 60.0
+    ) -> None:
+        super().__init__(start_timeout=start_timeout)
+        self._megabytes = megabytes
+        self._arguments = tuple(arguments)
+
+    @property
+    def url(self) -> str:
+        """`memcached://127.0.0.1:<port>`.
+
+        Raises:
+            ServerError: the server was not started.
+        """
+        return f"memcached://{LOOPBACK}:{self.port}"
+
+    def _command(self) -> list[str]:
+        listen = ["-l", LOOPBACK, "-p", str(self.port), "-U", "0"]
+        memory = ["-m", str(self._megabytes)]
+        return [str(self._required()), *listen, *memory, *self._arguments]
+
+    def _answers(self) -> bool:
+        with self._connect() as connection:
+            connection.sendall(b"version\r\n")
+            return connection.recv(64).startswith(b"VERSION ")

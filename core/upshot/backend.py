@@ -1,0 +1,160 @@
+"""The interface that a result backend implements: seven hooks and a declaration.
+
+An author writes `__init__`, `store`, `load`, `delete`, `close` and, where the service can,
+`listen` and `scan`. Everything a user sees (ids, namespaces, encoding, limits, error translation,
+retries, waiting, asyncio) is built on them once, in `upshot.client`.
+
+What every hook may rely on:
+
+- it is called from any thread, several at a time, and never after `close`;
+- after a fork the child gets an object of its own, made from the same URL: no hook sees a
+  connection that another process opened;
+- keys are unique per namespace and task id, at most `capabilities.max_key_bytes` long;
+- `timeout` is the number of seconds this one call may take; pass it to the socket;
+- a driver's own retries are off; raise what the driver raises and list it in `driver_errors`.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from upshot.url import Url
+
+from upshot.errors import UnsupportedError
+from upshot.retrying import DriverErrors
+from upshot.waiting import Listener
+
+__all__ = ["Backend", "Capabilities", "StoredRecord"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a backend can do. No field has a default: an author decides each one.
+
+    Attributes:
+        shared: another process that opens the same URL sees the records.
+        reread: a record may be read any number of times.
+        intermediate: records that are not terminal (QUEUED, STARTED, RETRY) can be read.
+        atomic: the guard of `Backend.store` holds against concurrent writers.
+        push: waiters are woken by notification. False: the core polls.
+        persistent: records survive a restart of the service in its usual configuration.
+        transactional: a batch given to `store` is applied as a whole or not at all.
+        batch: a batch of any size costs a bounded number of round trips per 1 000 items.
+        scan: stored keys can be enumerated.
+        visibility: seconds until every reader sees a finished write; 0 for at once.
+        poll_interval: longest pause between two looks at an awaited record without push, seconds.
+        expiry_resolution: a record is gone at most this many seconds after it expired; None if
+            records cannot expire.
+        max_record_bytes: longest encoded record that `store` takes.
+        max_key_bytes: longest key that the service takes; longer ones arrive hashed.
+        text_keys: keys may hold any printable text; False: only ASCII without spaces, and the
+            core hashes the others.
+    """
+
+    shared: bool
+    reread: bool
+    intermediate: bool
+    atomic: bool
+    push: bool
+    persistent: bool
+    transactional: bool
+    batch: bool
+    scan: bool
+    visibility: float
+    poll_interval: float
+    expiry_resolution: float | None
+    max_record_bytes: int
+    max_key_bytes: int
+    text_keys: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRecord:
+    """An encoded record on its way to a backend.
+
+    Attributes:
+        key: where it is stored.
+        body: the encoded record; opaque.
+        rank: how late in the task's life it is; see `upshot.states`.
+        barrier: the rank that a later write must reach to replace it.
+        expires: seconds from now until it must be gone; None keeps it for ever.
+        task_id, state, name: repeated from the record for services that index them.
+        reply_to: the address to send it to, for backends that carry results; otherwise "".
+    """
+
+    key: str
+    body: bytes
+    rank: int
+    barrier: int
+    expires: float | None
+    task_id: str
+    state: str
+    name: str
+    reply_to: str
+
+
+class Backend(abc.ABC):
+    """Keeps or carries results on one service.
+
+    Class attributes to define:
+
+        capabilities: what this service can do. An instance may replace it by a narrower one
+            when it learns more by connecting, never by a wider one.
+        contract: the version of the conformance contract that it was written for.
+        driver_errors: how to read the driver's exceptions.
+    """
+
+    capabilities: Capabilities
+    contract: ClassVar[str] = "1.0"
+    driver_errors: ClassVar[DriverErrors] = DriverErrors()
+
+    @abc.abstractmethod
+    def __init__(self, url: Url) -> None:
+        """Read the URL, and nothing more: connect when the first hook is called.
+
+        Raises:
+            UrlError: the URL lacks something or has an unknown `upshot_…` parameter.
+        """
+
+    @abc.abstractmethod
+    def store(self, records: Sequence[StoredRecord], timeout: float) -> Sequence[bool]:
+        """Store a batch in order and tell for each record whether it was applied.
+
+        The guard, atomic per key: a record applies iff nothing is stored under its key (or what
+        is stored has expired), or `stored.barrier <= record.rank`. A record that does not apply
+        changes nothing, not even the expiry. An applied one replaces body, barrier and expiry
+        together. With `push`, whoever subscribed to the key is notified.
+        """
+
+    @abc.abstractmethod
+    def load(self, keys: Sequence[str], timeout: float) -> Sequence[bytes | None]:
+        """Return for each key, in order, the body stored under it, or None.
+
+        An expired record is None, even if the service has not removed it yet. Loading changes
+        nothing and creates nothing.
+        """
+
+    @abc.abstractmethod
+    def delete(self, keys: Sequence[str], timeout: float) -> None:
+        """Remove the keys and all that was stored beside them; unknown keys are fine.
+
+        With `push`, whoever subscribed to a key is notified with an empty body.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Give back sockets, threads and descriptors; idempotent, raises nothing."""
+
+    def listen(self, timeout: float) -> Listener | None:
+        """Open one push connection for all waiters of this process; None if there is no push."""
+        return None
+
+    def scan(self, prefix: str, timeout: float) -> Iterator[str]:
+        """Yield every stored key that starts with `prefix`, each at least once.
+
+        Only called if `capabilities.scan`. `timeout` is for each round trip.
+        """
+        raise UnsupportedError(f"{type(self).__name__} cannot enumerate its records")

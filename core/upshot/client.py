@@ -1,0 +1,372 @@
+"""What users get of a backend: everything that is the same on every service, written once.
+
+A `ResultClient` adds to an author's `Backend`: ids and namespaces, encoding and limits, error
+translation, retries, deadlines, waiting for one or many, asyncio, safety across threads and forks.
+It is not meant to be subclassed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Final, TypeVar, final
+
+from upshot.url import Url
+
+from upshot import forking
+from upshot.backend import Backend, Capabilities, StoredRecord
+from upshot.clock import Deadline
+from upshot.envelope import AS_SET
+from upshot.errors import (
+    ResultTimeoutError,
+    ServiceUnavailableError,
+    UnsupportedError,
+    UpshotError,
+)
+from upshot.keys import Keyspace
+from upshot.record import Record, printable
+from upshot.service import OpenService
+from upshot.waiters import LoopSink, ThreadSink
+from upshot.waiting import Hub, Listener
+
+__all__ = ["BATCH", "ResultClient"]
+
+BATCH: Final = 1000
+"""Records per round trip in batch calls: large enough to hide the round trip, small enough that
+one call neither blocks a server nor fills a buffer (drivers were measured at this size)."""
+
+T = TypeVar("T")
+
+
+@final
+class ResultClient:
+    """One open result backend, as users see it; usable from any thread and after a fork.
+
+    Args:
+        make: makes the backend; does no I/O.
+        url: where it is.
+        namespace: what separates this application's records from others on the same service; 1
+            to 64 characters. No namespace sees into another.
+        expires: seconds that a record is kept after it was last written; None for ever.
+        timeout: seconds that one operation may take, its retries included.
+        max_bytes: longest record that is read; longer ones are refused before decoding.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Backend],
+        *,
+        url: Url,
+        namespace: str = "upshot",
+        expires: float | None = 86_400.0,
+        timeout: float = 5.0,
+        max_bytes: int = 64 * 2**20,
+    ) -> None:
+        self.url = url
+        self.namespace = namespace
+        self.expires = expires
+        self._service = OpenService(make, url=url, timeout=timeout)
+        declared = self._service.current.capabilities
+        self._keys = Keyspace(namespace, max_bytes=declared.max_key_bytes, text=declared.text_keys)
+        self._envelopes = Envelopes(self._keys, url=url, expires=expires, max_bytes=max_bytes)
+        self._lock = threading.Lock()
+        self._hub: Hub[Record] | None = None
+        forking.register(self)
+
+    def __repr__(self) -> str:
+        return f"<ResultClient {self.url} namespace={self.namespace!r}>"
+
+    def __enter__(self) -> ResultClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def backend(self) -> Backend:
+        """The author's object, for those who need to look below."""
+        return self._service.current
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this backend can do; may be narrower after the first connection."""
+        return self.backend.capabilities
+
+    # -- store, load, forget ----------------------------------------------------------------
+
+    def encode(
+        self, record: Record, *, expires: float | None = AS_SET, reply_to: str = ""
+    ) -> StoredRecord:
+        """Return `record` in the form that the backend stores.
+
+        Args:
+            record: what to store.
+            expires: seconds to keep it; None for ever; AS_SET as this client is set.
+            reply_to: for backends that carry results: where to.
+
+        Raises:
+            InvalidTaskIdError, PayloadTooLargeError, ConfigError, UnsupportedError: as
+                `Envelopes.seal` says.
+        """
+        return self._envelopes.seal(record, self.capabilities, expires=expires, reply_to=reply_to)
+
+    def store(self, record: Record, *, expires: float | None = AS_SET, reply_to: str = "") -> bool:
+        """Store one record; see `store_many`."""
+        return self.store_encoded([self.encode(record, expires=expires, reply_to=reply_to)])[0]
+
+    def store_many(
+        self, records: Iterable[Record], *, expires: float | None = AS_SET
+    ) -> list[bool]:
+        """Store records in order and tell for each whether it was applied.
+
+        A record applies unless what is stored is terminal or further on in the task's life. When
+        this returns, the applied ones are as safe as the service makes them; when it raises, any
+        of them may have been stored, and storing them again is harmless.
+
+        Raises:
+            InvalidTaskIdError, PayloadTooLargeError, UnsupportedError: before any I/O.
+            ServiceError: the service could not do it within the client's timeout.
+        """
+        return self.store_encoded([self.encode(record, expires=expires) for record in records])
+
+    def store_encoded(self, records: Sequence[StoredRecord]) -> list[bool]:
+        """Store what `encode` returned; otherwise like `store_many`."""
+        applied: list[bool] = []
+        for batch in _batches(records):
+            tries = 0
+
+            def attempt(
+                backend: Backend, seconds: float, batch: Sequence[StoredRecord] = batch
+            ) -> Sequence[bool]:
+                nonlocal tries
+                tries += 1
+                return backend.store(batch, seconds)
+
+            answers = list(self._service.call(attempt))
+            if tries > 1 and not all(answers):
+                answers = self._recheck(batch, answers)
+            applied.extend(answers)
+        return applied
+
+    def _recheck(self, batch: Sequence[StoredRecord], answers: Sequence[bool]) -> list[bool]:
+        """Correct the answers after a lost one: the record that refused ours may be ours."""
+        bodies = self._load_bodies([record.key for record in batch], Deadline(None))
+        return [
+            answer or body == record.body
+            for record, answer, body in zip(batch, answers, bodies, strict=True)
+        ]
+
+    def load(self, task_id: str, *, deadline: Deadline | None = None) -> Record | None:
+        """Return the record of one task, or None if there is none or it has expired.
+
+        Raises:
+            InvalidTaskIdError: before any I/O.
+            CorruptRecordError: what is stored is not a record.
+            PayloadTooLargeError: it is longer than `max_bytes`.
+            ServiceError: the service could not answer in time.
+        """
+        found = self._look([self._keys.key(task_id)], deadline or Deadline(None))[0]
+        if isinstance(found, UpshotError):
+            raise found
+        return found
+
+    def load_many(self, task_ids: Iterable[str]) -> list[Record | UpshotError | None]:
+        """Return per requested id, in order and with repetitions, its record or None.
+
+        An id whose stored bytes cannot be read gets its error in its place: the others are not
+        affected.
+        """
+        return self._look([self._keys.key(task_id) for task_id in task_ids], Deadline(None))
+
+    def forget(self, task_ids: Iterable[str]) -> None:
+        """Remove the records and all that belongs to them; unknown ids are fine."""
+        for batch in _batches([self._keys.key(task_id) for task_id in task_ids]):
+            self._service.call(partial(_delete, batch))
+
+    def scan(self) -> Iterator[Record]:
+        """Yield every readable record of this namespace, in no order.
+
+        Raises:
+            UnsupportedError: at once, if the backend cannot enumerate.
+        """
+        if not self.capabilities.scan:
+            raise UnsupportedError(f"{self.url} cannot enumerate its records")
+        return self._scan()
+
+    def _scan(self) -> Iterator[Record]:
+        seen: set[str] = set()
+        for prefix in self._keys.prefixes:
+            keys = self._service.call(partial(_scan, prefix))
+            fresh = [key for key in dict.fromkeys(keys) if key not in seen]
+            seen.update(fresh)
+            for batch in _batches(fresh):
+                for found in self._look(batch, Deadline(None)):
+                    if isinstance(found, Record):
+                        yield found
+
+    # -- waiting ------------------------------------------------------------------------------
+
+    def wait(self, task_id: str, *, timeout: float | None = None) -> Record:
+        """Block until the task has ended and return its terminal record.
+
+        Args:
+            task_id: which task.
+            timeout: seconds; 0 looks once, None waits for ever.
+
+        Raises:
+            ResultTimeoutError: it did not end in time; nothing was consumed.
+            ResultForgottenError: it was forgotten meanwhile, where the backend can tell.
+            ServiceClosedError: the client was closed meanwhile.
+        """
+        with contextlib.closing(self.wait_many([task_id], timeout=timeout)) as ended:
+            _, found = next(ended)
+        if isinstance(found, UpshotError):
+            raise found
+        return found
+
+    def wait_many(
+        self, task_ids: Iterable[str], *, timeout: float | None = None
+    ) -> Generator[tuple[str, Record | UpshotError]]:
+        """Yield each distinct id once, as its task ends, with its terminal record or its error.
+
+        One connection and one thread serve any number of ids. Leaving the loop early, and closing
+        the generator, releases everything.
+
+        Raises:
+            ResultTimeoutError: the deadline passed before all had ended.
+        """
+        deadline = Deadline(timeout)
+        keys = {self._keys.key(task_id): task_id for task_id in task_ids}
+        ended: dict[str, Record | UpshotError] = {}
+        trouble: UpshotError | None = None
+        try:
+            ended = self._ended(list(keys), deadline)
+        except ServiceUnavailableError as exc:
+            trouble = exc  # a service that is away for a moment ends no wait: the hub tries on
+        yield from ((keys[key], found) for key, found in ended.items())
+        waiting = {key: task_id for key, task_id in keys.items() if key not in ended}
+        if waiting and not deadline.expired:
+            hub, sink = self._waiting_hub(), ThreadSink[Record]()
+            hub.watch(waiting, sink)
+            try:
+                for key, found in sink.collect(len(waiting), deadline):
+                    yield waiting.pop(key), found
+            finally:
+                trouble = hub.trouble
+                hub.unwatch(waiting, sink)
+        if waiting:
+            raise self._timed_out(list(waiting.values()), timeout, trouble) from trouble
+
+    async def wait_async(
+        self, task_ids: Iterable[str], *, timeout: float | None = None
+    ) -> AsyncGenerator[tuple[str, Record | UpshotError]]:
+        """Like `wait_many`, for coroutines: nothing here blocks the event loop.
+
+        Cancelling the coroutine, or leaving the loop early, releases everything.
+        """
+        deadline = Deadline(timeout)
+        waiting = {self._keys.key(task_id): task_id for task_id in task_ids}
+        if deadline.expired:  # look once, and let the loop run meanwhile
+            ended = await asyncio.to_thread(self._ended, list(waiting), deadline)
+            for key, found in ended.items():
+                yield waiting.pop(key), found
+        elif waiting:
+            hub, sink = self._waiting_hub(), LoopSink[Record]()
+            hub.watch(waiting, sink)
+            try:
+                async for key, found in sink.collect(len(waiting), deadline):
+                    yield waiting.pop(key), found
+            finally:
+                hub.unwatch(waiting, sink)
+        if waiting:
+            trouble = self._waiting_hub().trouble
+            raise self._timed_out(list(waiting.values()), timeout, trouble) from trouble
+
+    # -- closing and inspecting ---------------------------------------------------------------
+
+    def close(self) -> None:
+        """End waits with ServiceClosedError and free sockets, threads, descriptors; idempotent."""
+        with self._lock:
+            hub = self._hub
+        if hub is not None:
+            hub.close()
+        self._service.close()
+
+    def stats(self) -> dict[str, int]:
+        """Return what this client holds: awaited `keys`, `waiters`, `threads`, `listeners`."""
+        hub = self._hub
+        return hub.stats() if hub else {"keys": 0, "waiters": 0, "threads": 0, "listeners": 0}
+
+    # -- below the surface --------------------------------------------------------------------
+
+    def _waiting_hub(self) -> Hub[Record]:
+        backend = self.backend  # raises once the client is closed
+        with self._lock:
+            if self._hub is None:
+                self._hub = Hub(
+                    load=lambda keys: self._look(keys, Deadline(None)),
+                    decode=self._envelopes.open,
+                    is_ended=lambda record: record.is_terminal,
+                    listen=self._listen,
+                    poll_interval=backend.capabilities.poll_interval,
+                    name=f"upshot-hub-{self.url.scheme}",
+                )
+            return self._hub
+
+    def _listen(self) -> Listener | None:
+        return self._service.call(lambda backend, seconds: backend.listen(seconds))
+
+    def _ended(self, keys: Sequence[str], deadline: Deadline) -> dict[str, Record | UpshotError]:
+        """Look once; return what needs no waiting: terminal records and unreadable ones."""
+        return {
+            key: found
+            for key, found in zip(keys, self._look(keys, deadline), strict=True)
+            if found is not None and (isinstance(found, UpshotError) or found.is_terminal)
+        }
+
+    def _look(self, keys: Sequence[str], deadline: Deadline) -> list[Record | UpshotError | None]:
+        """Read records, `BATCH` per round trip."""
+        bodies = self._load_bodies(keys, deadline)
+        return [
+            None if body is None else self._envelopes.open(key, body)
+            for key, body in zip(keys, bodies, strict=True)
+        ]
+
+    def _load_bodies(self, keys: Sequence[str], deadline: Deadline) -> list[bytes | None]:
+        bodies: list[bytes | None] = []
+        for batch in _batches(keys):
+            bodies += self._service.call(partial(_load, batch), deadline=deadline)
+        return bodies
+
+    def _timed_out(
+        self, task_ids: Sequence[str], timeout: float | None, trouble: UpshotError | None
+    ) -> ResultTimeoutError:
+        some = ", ".join(repr(printable(task_id)) for task_id in task_ids[:3])
+        more = f" and {len(task_ids) - 3} more" if len(task_ids) > 3 else ""
+        why = f"; {trouble}" if trouble else ""
+        return ResultTimeoutError(f"{some}{more} did not end within {timeout} seconds{why}")
+
+    def after_fork(self) -> None:
+        """Abandon the parent's hub: its thread does not exist in this process."""
+        self._lock = threading.Lock()
+        forking.abandon(self._hub)
+        self._hub = None
+
+
+def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
+
+
+def _load(keys: Sequence[str], backend: Backend, seconds: float) -> Sequence[bytes | None]:
+    return backend.load(keys, seconds)
+
+
+def _delete(keys: Sequence[str], backend: Backend, seconds: float) -> None:
+    backend.delete(keys, seconds)
+
+
+def _scan(prefix: str, backend: Backend, seconds: float) -> list[str]:
+    return list(backend.scan(prefix, seconds))

@@ -1,0 +1,111 @@
+"""Between a `Record` and what a backend stores: keys, expiry, limits, identity.
+
+Sealing checks everything that can be refused before any I/O. Opening trusts nothing: the bytes
+come from a service that others can write to.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+from upshot.url import Url
+
+from upshot.backend import Capabilities, StoredRecord
+from upshot.errors import (
+    ConfigError,
+    CorruptRecordError,
+    InvalidTaskIdError,
+    PayloadTooLargeError,
+    UnsupportedError,
+    UpshotError,
+)
+from upshot.keys import Keyspace
+from upshot.record import Record, printable
+
+__all__ = ["AS_SET", "Envelopes"]
+
+AS_SET = -1.0
+"""Given as `expires`: as the client is set, not as this call says."""
+
+
+@final
+class Envelopes:
+    """Seals and opens the records of one namespace on one backend.
+
+    Args:
+        keys: the namespace's keys.
+        url: the backend, for messages.
+        expires: seconds that a record is kept if the call does not say; None for ever.
+        max_bytes: the longest body that is opened.
+    """
+
+    def __init__(self, keys: Keyspace, *, url: Url, expires: float | None, max_bytes: int) -> None:
+        self._keys = keys
+        self._url = url
+        self._expires = expires
+        self._max_bytes = max_bytes
+
+    def seal(
+        self,
+        record: Record,
+        capabilities: Capabilities,
+        *,
+        expires: float | None = AS_SET,
+        reply_to: str = "",
+    ) -> StoredRecord:
+        """Return `record` in the form that a backend with these capabilities stores.
+
+        Raises:
+            InvalidTaskIdError: the id may not name a task.
+            ConfigError: `expires` is not more than 0.
+            UnsupportedError: the backend cannot expire records, and `expires` is not None.
+            PayloadTooLargeError: the backend does not take a record of this length.
+        """
+        key = self._keys.key(record.task_id)
+        seconds = self._expires if expires == AS_SET else expires
+        if seconds is not None and not seconds > 0:
+            raise ConfigError(f"expires is more than 0 seconds, or None for ever; not {seconds!r}")
+        if seconds is not None and capabilities.expiry_resolution is None:
+            raise UnsupportedError(f"{self._url} cannot expire records: set result_expires to None")
+        body = record.encode()
+        if len(body) > capabilities.max_record_bytes:
+            raise self._too_large(
+                record.task_id, len(body), capabilities.max_record_bytes, "the backend takes"
+            )
+        return StoredRecord(
+            key=key,
+            body=body,
+            rank=record.rank,
+            barrier=record.barrier,
+            expires=seconds,
+            task_id=record.task_id,
+            state=record.state,
+            name=record.name,
+            reply_to=reply_to,
+        )
+
+    def open(self, key: str, body: bytes) -> Record | UpshotError:
+        """Return the record stored under `key`, or the error that takes its place."""
+        task_id = self._keys.label(key)
+        if len(body) > self._max_bytes:
+            return self._too_large(task_id, len(body), self._max_bytes, "result_max_bytes allows")
+        try:
+            record = Record.decode(body)
+            if self._keys.key(record.task_id) == key:
+                return record
+            reason = "it belongs to another id"
+        except (CorruptRecordError, InvalidTaskIdError) as exc:
+            reason = str(exc)
+        return CorruptRecordError(
+            f"what {self._url} holds for task {printable(task_id)!r} cannot be read: {reason}; "
+            "forget() removes it",
+            task_id=task_id,
+        )
+
+    def _too_large(self, task_id: str, size: int, limit: int, who: str) -> PayloadTooLargeError:
+        return PayloadTooLargeError(
+            f"the record of task {printable(task_id)!r} on {self._url} has {size} bytes; "
+            f"{who} at most {limit}",
+            size=size,
+            limit=limit,
+        )

@@ -1,0 +1,288 @@
+"""Every exception upshot raises, in one tree.
+
+    UpshotError
+    ├── ConfigError (ValueError)             a setting, a URL or an App argument is wrong
+    │   ├── UnknownSettingError              no setting has that name
+    │   ├── UrlError                         a broker or backend URL cannot be read
+    │   │   ├── UnknownSchemeError           no installed distribution offers the scheme
+    │   │   └── SchemeConflictError          two distributions offer the scheme
+    │   └── DriverMissingError (ImportError) the scheme is known, its driver is not installed
+    ├── InvalidTaskIdError (ValueError)      the id is empty, too long or has control characters
+    ├── SerializationError
+    │   ├── EncodeError (TypeError)          a value cannot be encoded; `path` names the bad part
+    │   ├── DecodeError (ValueError)         stored bytes are not what their serializer wrote
+    │   ├── UntrustedContentError            a content type that `accept_content` does not name
+    │   └── PayloadTooLargeError             larger than the backend or the setting allows
+    ├── ServiceError                         a broker or backend could not do what was asked
+    │   ├── ServiceUnavailableError (ConnectionError)  down, unreachable, slow, or refusing for now
+    │   ├── ServiceClosedError               `close()` was called on this object
+    │   ├── ServiceRejectedError             the service refused for good: rights, syntax, quota
+    │   ├── UnsupportedError                 the capability is not declared by this service
+    │   └── CorruptRecordError               stored bytes under one id are not a record
+    ├── TaskError
+    │   ├── UnknownTaskError (LookupError)   no task of that name is registered here
+    │   ├── TaskExpiredError                 the message was older than its `expires`
+    │   ├── TimeLimitExceededError           the hard limit ended the task
+    │   ├── SoftTimeLimitExceededError       raised inside the task at its soft limit
+    │   ├── WorkerLostError                  the task took its workers down too many times
+    │   └── Retry                            raised by `current_task().retry()` to leave the task
+    └── ResultError
+        ├── ResultTimeoutError (TimeoutError)  the deadline passed before the task ended
+        ├── ResultForgottenError (LookupError) the record was forgotten during the wait
+        ├── ResultConsumedError              this service hands a result out once, and did
+        ├── TaskRevokedError                 the task was revoked, there is no value
+        └── RemoteError                      the task failed with a class not loaded here
+
+Every class survives `pickle` and `copy` with its attributes, and can be raised twice.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = [
+    "ConfigError",
+    "CorruptRecordError",
+    "DecodeError",
+    "DriverMissingError",
+    "EncodeError",
+    "InvalidTaskIdError",
+    "PayloadTooLargeError",
+    "RemoteError",
+    "ResultConsumedError",
+    "ResultError",
+    "ResultForgottenError",
+    "ResultTimeoutError",
+    "Retry",
+    "SchemeConflictError",
+    "SerializationError",
+    "ServiceClosedError",
+    "ServiceError",
+    "ServiceRejectedError",
+    "ServiceUnavailableError",
+    "SoftTimeLimitExceededError",
+    "TaskError",
+    "TaskExpiredError",
+    "TaskRevokedError",
+    "TimeLimitExceededError",
+    "UnknownSchemeError",
+    "UnknownSettingError",
+    "UnknownTaskError",
+    "UnsupportedError",
+    "UntrustedContentError",
+    "UpshotError",
+    "UrlError",
+    "WorkerLostError",
+]
+
+
+def _rebuild(
+    cls: type[UpshotError], args: tuple[Any, ...], attributes: dict[str, Any]
+) -> UpshotError:
+    """Make an error again without calling its constructor."""
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
+
+
+class UpshotError(Exception):
+    """The root: `except UpshotError` catches whatever upshot itself raises."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The default would call cls(*args), which fails for constructors with keywords.
+        return _rebuild, (type(self), self.args, dict(self.__dict__))
+
+
+class ConfigError(UpshotError, ValueError):
+    """A setting, a URL or an argument of `App` is wrong; the message says which and why."""
+
+
+class UnknownSettingError(ConfigError):
+    """No setting has that name; the message offers the nearest one."""
+
+
+class UrlError(ConfigError):
+    """A broker or backend URL cannot be read. The password in it is masked."""
+
+
+class UnknownSchemeError(UrlError):
+    """No installed distribution offers this URL scheme; the message offers near ones."""
+
+
+class SchemeConflictError(UrlError):
+    """Two distributions offer this scheme; `scheme@distribution://` chooses one."""
+
+
+class DriverMissingError(ConfigError, ImportError):
+    """The scheme is known but its driver is not installed; the message has the pip line."""
+
+
+class InvalidTaskIdError(UpshotError, ValueError):
+    """A task id must be 1 to 255 bytes of UTF-8 without control characters."""
+
+
+class SerializationError(UpshotError):
+    """A value could not be turned into bytes or back."""
+
+
+class EncodeError(SerializationError, TypeError):
+    """A value cannot be encoded.
+
+    Attributes:
+        path: where the bad value is, as an expression: `result['rows'][3]`.
+    """
+
+    def __init__(self, message: str, *, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class DecodeError(SerializationError, ValueError):
+    """Bytes are not what their content type says, or exceed a limit on depth or size."""
+
+
+class UntrustedContentError(SerializationError):
+    """Bytes carry a content type that `accept_content` does not name; they were not decoded."""
+
+
+class PayloadTooLargeError(SerializationError):
+    """An encoded payload exceeds what the backend takes.
+
+    Attributes:
+        size: the payload's length in bytes.
+        limit: the largest length allowed, in bytes.
+    """
+
+    def __init__(self, message: str, *, size: int = 0, limit: int = 0) -> None:
+        super().__init__(message)
+        self.size = size
+        self.limit = limit
+
+
+class ServiceError(UpshotError):
+    """A broker or result backend could not do what was asked; the driver's error is the cause."""
+
+
+class ServiceUnavailableError(ServiceError, ConnectionError):
+    """The service is down, unreachable, too slow, or refuses for now. Trying again may help."""
+
+
+class ServiceClosedError(ServiceError):
+    """The broker or backend was used after `close()`."""
+
+
+class ServiceRejectedError(ServiceError):
+    """The service refused for good (rights, syntax, quota). Trying again will not help."""
+
+
+class UnsupportedError(ServiceError):
+    """The service does not declare the capability that this call needs."""
+
+
+class CorruptRecordError(ServiceError):
+    """What is stored under one id is not a record of a version that can be read here.
+
+    Attributes:
+        task_id: the id whose record is unreadable; no other id is affected.
+    """
+
+    def __init__(self, message: str, *, task_id: str = "") -> None:
+        super().__init__(message)
+        self.task_id = task_id
+
+
+class TaskError(UpshotError):
+    """A task could not be run, or was ended from outside."""
+
+
+class UnknownTaskError(TaskError, LookupError):
+    """No task of that name is registered in this process; the message lists near names."""
+
+
+class TaskExpiredError(TaskError):
+    """A worker received the message after its `expires`, and did not run it."""
+
+
+class TimeLimitExceededError(TaskError):
+    """The task ran past its hard `time_limit` and its process was ended."""
+
+
+class SoftTimeLimitExceededError(TaskError):
+    """Raised inside the task when `soft_time_limit` has passed, so that it can clean up."""
+
+
+class WorkerLostError(TaskError):
+    """The task's worker process died each time it ran, as often as `task_max_deliveries`."""
+
+
+class Retry(TaskError):  # noqa: N818 - it asks for something; nothing has failed yet
+    """Leaves the running task, which runs again later: raised by `current_task().retry()`.
+
+    Attributes:
+        countdown: seconds until the next attempt; None takes the task's own backoff.
+        reason: the exception that made the task ask, or None.
+    """
+
+    def __init__(
+        self,
+        message: str = "the task asked to be run again",
+        *,
+        countdown: float | None = None,
+        reason: BaseException | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.countdown = countdown
+        self.reason = reason
+
+
+class ResultError(UpshotError):
+    """A result could not be had."""
+
+
+class ResultTimeoutError(ResultError, TimeoutError):
+    """The task did not end within `timeout`. Nothing was consumed: waiting again is fine."""
+
+
+class ResultForgottenError(ResultError, LookupError):
+    """Somebody called `forget()` on this id while it was being waited for."""
+
+
+class ResultConsumedError(ResultError):
+    """This service hands each result out once, and already did."""
+
+
+class TaskRevokedError(ResultError):
+    """The task was revoked, so there is no value."""
+
+
+class RemoteError(ResultError):
+    """The task failed with an exception whose class is not loaded in this process.
+
+    Attributes:
+        type_name: `module.Class` of the original exception.
+        message: its `str()`.
+        args_repr: the `repr()` of each of its arguments.
+        traceback: the remote traceback as text, "" if there was none.
+        bases: `module.Class` of each base class of the original, nearest first.
+    """
+
+    def __init__(
+        self,
+        type_name: str,
+        message: str = "",
+        *,
+        args_repr: tuple[str, ...] = (),
+        traceback: str = "",
+        bases: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(f"{type_name}: {message}" if message else type_name)
+        self.type_name = type_name
+        self.message = message
+        self.args_repr = args_repr
+        self.traceback = traceback
+        self.bases = bases
+
+    def is_(self, type_name: str) -> bool:
+        """Tell whether the original was a `module.Class`, or derived from one."""
+        return type_name == self.type_name or type_name in self.bases

@@ -1,0 +1,69 @@
+"""Keys: where the record of a task id is stored inside a namespace.
+
+    plain    "<namespace>:<task id>"         the usual case; the id can be read off the key
+    hashed   "<namespace>#<SHA-256 in hex>"  for ids that a service cannot take as a key
+
+The namespace is percent-encoded, so it holds no ":" or "#": no two pairs of namespace and id share
+a key, and no namespace is a prefix of another's keys. A record holds its full id, which every read
+compares: a key never passes for another's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final, final
+from urllib.parse import quote
+
+from upshot.errors import ConfigError
+from upshot.record import check_task_id
+
+__all__ = ["MAX_NAMESPACE", "Keyspace"]
+
+MAX_NAMESPACE: Final = 64
+"""The longest namespace, in characters."""
+
+
+@final
+class Keyspace:
+    """The keys of one namespace.
+
+    Args:
+        namespace: 1 to 64 characters of any kind.
+        max_bytes: the longest key that the service takes.
+        text: whether the service takes any text; otherwise only ASCII without spaces.
+
+    Raises:
+        ConfigError: the namespace is empty or too long.
+    """
+
+    def __init__(self, namespace: str, *, max_bytes: int, text: bool) -> None:
+        if not 1 <= len(namespace) <= MAX_NAMESPACE:
+            raise ConfigError(f"a namespace has 1 to {MAX_NAMESPACE} characters, not {namespace!r}")
+        prefix = quote(namespace, safe="", errors="surrogatepass")
+        self._plain = prefix + ":"
+        self._hashed = prefix + "#"
+        self._max_bytes = max_bytes
+        self._text = text
+
+    @property
+    def prefixes(self) -> tuple[str, str]:
+        """What the keys of this namespace begin with; no other namespace's keys do."""
+        return self._plain, self._hashed
+
+    def key(self, task_id: str) -> str:
+        """Return the key of a task id.
+
+        Raises:
+            InvalidTaskIdError: it may not name a task.
+        """
+        check_task_id(task_id)
+        key = self._plain + task_id
+        if len(key.encode()) <= self._max_bytes and (
+            self._text or (key.isascii() and " " not in key)
+        ):
+            return key
+        return self._hashed + hashlib.sha256(task_id.encode()).hexdigest()
+
+    def label(self, key: str) -> str:
+        """Return the task id in a plain key; a hashed key as it is. For messages."""
+        return key.removeprefix(self._plain)

@@ -1,0 +1,228 @@
+"""A record: all that a backend keeps about one task id, and its form in bytes.
+
+Layout of an encoded record (network byte order):
+
+    "u1"  version of this layout
+    4     CRC-32 of everything after it, so that cut or damaged bytes are noticed
+    4     length of the header
+    n     header: a UTF-8 JSON array, see `_HEADER`
+    …     info payload, then outcome payload; their lengths stand in the header
+
+The header alone answers `state`, the timestamps and the rest; payloads are decoded when somebody
+asks for the value, by the serializer that their content type names.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import unicodedata
+import zlib
+from dataclasses import dataclass
+from typing import Any, Final
+
+from upshot import states
+from upshot.errors import CorruptRecordError, InvalidTaskIdError
+
+__all__ = ["MAX_ID_BYTES", "Payload", "Record", "check_task_id", "printable"]
+
+MAX_ID_BYTES: Final = 255
+"""The longest task id, in bytes of UTF-8 (contract clause ID-3)."""
+
+_VERSION: Final = b"u1"
+_PREFIX: Final = struct.Struct("!2sII")
+_NUMBER: Final = (int, float, type(None))
+_HEADER: Final[tuple[tuple[str, tuple[type, ...]], ...]] = (
+    ("task_id", (str,)),
+    ("state", (str,)),
+    ("attempt", (int,)),
+    ("name", (str,)),
+    ("queue", (str,)),
+    ("worker", (str,)),
+    ("token", (str,)),
+    ("queued_at", _NUMBER),
+    ("started_at", _NUMBER),
+    ("finished_at", _NUMBER),
+    ("info type", (str, type(None))),
+    ("info length", (int,)),
+    ("outcome type", (str, type(None))),
+    ("outcome length", (int,)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """Encoded data and the name of what encoded it.
+
+    Attributes:
+        content_type: the serializer's content type, such as `"json"`.
+        body: what that serializer wrote.
+    """
+
+    content_type: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """State, outcome and metadata of one task id at one moment.
+
+    Attributes:
+        task_id: 1 to 255 bytes of UTF-8 without control characters.
+        state: a name of `upshot.states.State`, or a custom one.
+        attempt: 1 for the first run; each retry and each redelivery adds 1.
+        name: the task's registered name, "" if unknown (a revocation of an unknown id).
+        queue: the queue it was sent to, "" if unknown.
+        worker: who ran or runs it, "" before it starts.
+        token: names the delivery that wrote the record, "" if no worker wrote it.
+        queued_at: seconds since the epoch, None if unknown; likewise `started_at`, `finished_at`.
+        info: the last progress report, None if there was none. It survives the task's end.
+        outcome: SUCCESS: the value; FAILURE, RETRY: the failure; otherwise None.
+    """
+
+    task_id: str
+    state: str
+    attempt: int = 1
+    name: str = ""
+    queue: str = ""
+    worker: str = ""
+    token: str = ""
+    queued_at: float | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    info: Payload | None = None
+    outcome: Payload | None = None
+
+    @property
+    def is_terminal(self) -> bool:
+        """True for SUCCESS, FAILURE and REVOKED: nothing can follow."""
+        return states.is_terminal(self.state)
+
+    @property
+    def rank(self) -> int:
+        """How late in the task's life this record is; see `upshot.states`."""
+        return states.rank_of(self.state, self.attempt, progress=self.info is not None)
+
+    @property
+    def barrier(self) -> int:
+        """The lowest rank that may replace this record; see `upshot.states`."""
+        return states.barrier_of(self.state, self.attempt, progress=self.info is not None)
+
+    def encode(self) -> bytes:
+        """Return the record as bytes, in the layout of this module."""
+        info, outcome = self.info, self.outcome
+        header = json.dumps(
+            [
+                self.task_id,
+                self.state,
+                self.attempt,
+                self.name,
+                self.queue,
+                self.worker,
+                self.token,
+                self.queued_at,
+                self.started_at,
+                self.finished_at,
+                info and info.content_type,
+                len(info.body) if info else 0,
+                outcome and outcome.content_type,
+                len(outcome.body) if outcome else 0,
+            ],
+            ensure_ascii=False,
+            separators=(",", ":"),
+        ).encode()
+        body = b"".join((header, info.body if info else b"", outcome.body if outcome else b""))
+        checksum = zlib.crc32(body, len(header))
+        return _PREFIX.pack(_VERSION, checksum, len(header)) + body
+
+    @classmethod
+    def decode(cls, data: bytes) -> Record:
+        """Read an encoded record back.
+
+        Args:
+            data: what `encode` wrote; anything else is noticed and refused.
+
+        Raises:
+            CorruptRecordError: the bytes are no record, of another version, or damaged.
+        """
+        try:
+            fields, rest = _read_header(data)
+        except (ValueError, struct.error, RecursionError) as exc:
+            raise CorruptRecordError(f"not a record: {exc}") from exc
+        info_type, info_length, outcome_type, outcome_length = fields[10:]
+        if len(rest) != info_length + outcome_length or info_length < 0 or outcome_length < 0:
+            raise CorruptRecordError("not a record: its payload is cut short or too long")
+        return cls(
+            task_id=fields[0],
+            state=fields[1],
+            attempt=fields[2],
+            name=fields[3],
+            queue=fields[4],
+            worker=fields[5],
+            token=fields[6],
+            queued_at=fields[7],
+            started_at=fields[8],
+            finished_at=fields[9],
+            info=None if info_type is None else Payload(info_type, rest[:info_length]),
+            outcome=None if outcome_type is None else Payload(outcome_type, rest[info_length:]),
+        )
+
+
+def _read_header(data: bytes) -> tuple[list[Any], bytes]:
+    """Return the header's fields, each of its right type, and the payload bytes."""
+    version, checksum, length = _PREFIX.unpack_from(data)
+    if version != _VERSION:
+        raise ValueError(f"it is not of version {_VERSION.decode()}")
+    body = data[_PREFIX.size :]
+    if zlib.crc32(body, length) != checksum:
+        raise ValueError("its checksum is wrong")
+    fields: Any = json.loads(body[:length])
+    if not isinstance(fields, list) or len(fields) != len(_HEADER):
+        raise ValueError("its header has another form")
+    for (name, kind), field in zip(_HEADER, fields, strict=True):
+        if not isinstance(field, kind) or isinstance(field, bool):
+            raise ValueError(f"its {name} is of the wrong type")
+    if not 1 <= fields[2] <= states.MAX_ATTEMPT:
+        raise ValueError("its attempt is out of range")
+    return fields, body[length:]
+
+
+def check_task_id(task_id: object) -> str:
+    """Return `task_id` if it may name a task.
+
+    Raises:
+        InvalidTaskIdError: not a str, empty, over 255 bytes of UTF-8, or holding a control
+            character (C0, DEL, C1) or a surrogate. Nothing was sent anywhere.
+    """
+    if not isinstance(task_id, str):
+        raise InvalidTaskIdError(f"a task id is text, not {type(task_id).__name__}")
+    if not task_id:
+        raise InvalidTaskIdError("a task id has at least one character; got an empty string")
+    # 255 characters can be more bytes, but never fewer: look at the length before encoding it.
+    if len(task_id) > MAX_ID_BYTES or len(task_id.encode(errors="surrogatepass")) > MAX_ID_BYTES:
+        raise InvalidTaskIdError(
+            f"a task id has at most {MAX_ID_BYTES} bytes of UTF-8; "
+            f"this one has {len(task_id.encode(errors='surrogatepass'))}"
+        )
+    if not task_id.isascii() or not task_id.isprintable():
+        for position, character in enumerate(task_id):
+            if unicodedata.category(character) in ("Cc", "Cs"):
+                raise InvalidTaskIdError(
+                    f"a task id holds no control characters or surrogates; "
+                    f"this one has U+{ord(character):04X} at position {position}"
+                )
+    return str(task_id)
+
+
+def printable(text: str) -> str:
+    """Return `text` safe for a log line or a terminal: control characters are escaped.
+
+    What comes from a broker, a backend or a task is written by somebody else; unescaped, it could
+    forge log lines or drive the terminal.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )

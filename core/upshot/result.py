@@ -1,0 +1,318 @@
+"""The handle of one result. Rebuilt from an id alone, in any process, by `app.AsyncResult(id)`."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Generator
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Generic, TypeVar, cast, final
+
+from upshot import clock
+from upshot.clock import Deadline
+from upshot.errors import ResultTimeoutError, TaskRevokedError, UpshotError
+from upshot.origin import Origin, restore
+from upshot.outcome import decode_failure, decode_value, failure_traceback
+from upshot.record import Record, check_task_id, printable
+from upshot.states import State
+
+__all__ = ["AsyncResult"]
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+
+@final
+class AsyncResult(Generic[T]):
+    """The result of one task, now or later.
+
+    Every question is answered by the backend at the moment it is asked, so two handles of one id
+    never disagree. `get()` may be called any number of times. A result uses resources until it is
+    released: `forget()` deletes the record, and `with handle:` does so on leaving.
+
+    Args:
+        task_id: which task.
+        origin: the app's side of the handle.
+        queue: where the task was sent, "" if unknown; used in hints only.
+        record: a terminal record that was read already: the handle then asks nobody.
+    """
+
+    __slots__ = ("__weakref__", "_named_origin", "_queue", "_record", "_released", "id")
+
+    def __init__(
+        self, task_id: str, origin: Origin, *, queue: str = "", record: Record | None = None
+    ) -> None:
+        self.id = check_task_id(task_id)
+        self._named_origin: Origin | tuple[str, str] = origin
+        self._queue = queue
+        self._record = record
+        self._released = True
+
+    def __repr__(self) -> str:
+        return f"<AsyncResult {printable(self.id)!r}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AsyncResult) and (self.id, self._where) == (other.id, other._where)
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickle, (self.id, *self._where, self._queue)
+
+    def __enter__(self) -> AsyncResult[T]:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.forget()
+
+    def __del__(self) -> None:
+        # No I/O and no lock here: finalisers run anywhere, also while the interpreter exits.
+        if not getattr(self, "_released", True):
+            warnings.warn(
+                f"the result of task {printable(self.id)!r} was neither read nor forgotten",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+
+    @property
+    def origin(self) -> Origin:
+        """The app's side of the handle.
+
+        Raises:
+            ConfigError: the handle was unpickled in a process that has not opened its backend.
+        """
+        if not isinstance(self._named_origin, Origin):
+            self._named_origin = restore(*self._named_origin)
+        return self._named_origin
+
+    @property
+    def _where(self) -> tuple[str, str]:
+        named = self._named_origin
+        return named.address if isinstance(named, Origin) else named
+
+    # -- looking, without waiting ---------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """The state now; `PENDING` if there is no record. Compares equal to `upshot.State`."""
+        record = self._look()
+        return State.PENDING if record is None else record.state
+
+    status = state
+    """Another name of `state`."""
+
+    def ready(self) -> bool:
+        """Tell whether the task has ended, in whatever way."""
+        record = self._look()
+        return record is not None and record.is_terminal
+
+    def successful(self) -> bool:
+        """Tell whether the task has ended with a value."""
+        return self.state == State.SUCCESS
+
+    def failed(self) -> bool:
+        """Tell whether the task has ended with an exception."""
+        return self.state == State.FAILURE
+
+    @property
+    def result(self) -> T | Exception | None:
+        """The value, or the exception if the task failed, or None if it has not ended.
+
+        None is a value too: `successful()` tells the difference.
+        """
+        record = self._look()
+        return None if record is None or not record.is_terminal else self._outcome(record)
+
+    @property
+    def traceback(self) -> str | None:
+        """The remote traceback of the failure, or of the last attempt; None if there is none."""
+        record = self._look()
+        if record is None or record.outcome is None or record.state == State.SUCCESS:
+            return None
+        return failure_traceback(self.origin.codecs, record.outcome)
+
+    @property
+    def info(self) -> dict[str, Any] | None:
+        """What the task said last by `progress()`, None if nothing; it outlives the task's end."""
+        record = self._look()
+        if record is None or record.info is None:
+            return None
+        return cast("dict[str, Any]", decode_value(self.origin.codecs, record.info))
+
+    @property
+    def queued_at(self) -> datetime | None:
+        """When the task was sent, aware UTC; None if unknown."""
+        record = self._look()
+        return record and clock.to_datetime(record.queued_at)
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When the last attempt began, aware UTC; None if none has."""
+        record = self._look()
+        return record and clock.to_datetime(record.started_at)
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When the task ended, aware UTC; None if it has not."""
+        record = self._look()
+        return record and clock.to_datetime(record.finished_at)
+
+    @property
+    def attempts(self) -> int:
+        """How often the task was begun, retries and redeliveries included; 0 before the first."""
+        record = self._look()
+        if record is None or record.started_at is None:
+            return 0
+        return record.attempt
+
+    @property
+    def worker(self) -> str | None:
+        """The worker that ran or runs the last attempt; None before the first."""
+        record = self._look()
+        return (record and record.worker) or None
+
+    @property
+    def name(self) -> str | None:
+        """The task's registered name; None if there is no record."""
+        record = self._look()
+        return (record and record.name) or None
+
+    # -- waiting ----------------------------------------------------------------------------------
+
+    def get(self, timeout: float | None = None, propagate: bool = True) -> T:
+        """Wait for the task to end and return its value.
+
+        It can be called any number of times, from any thread, and returns an equal value each
+        time. With a running event loop, use `await handle` instead: this call blocks.
+
+        Args:
+            timeout: seconds; 0 looks once, None waits for ever.
+            propagate: False returns the exception of a failed task instead of raising it.
+
+        Raises:
+            ResultTimeoutError: the task did not end in time; nothing was consumed.
+            TaskRevokedError: it was revoked.
+            ResultForgottenError: it was forgotten meanwhile, where the backend can tell.
+            ServiceError: the backend could not be asked.
+            Exception: what the task raised: a fresh instance each time, of the original class if
+                that is loaded here, otherwise `RemoteError`.
+        """
+        return self._settle(self._wait(timeout), propagate)
+
+    async def aget(self, timeout: float | None = None, propagate: bool = True) -> T:
+        """Like `get`, for coroutines: the event loop runs on meanwhile."""
+        return self._settle(await self._wait_async(timeout), propagate)
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self.aget().__await__()
+
+    def exception(self, timeout: float | None = None) -> Exception | None:
+        """Wait for the task to end and return its exception, or None if it has a value.
+
+        Raises:
+            ResultTimeoutError: the task did not end in time.
+        """
+        found = self._outcome(self._wait(timeout))
+        return found if isinstance(found, Exception) else None
+
+    def add_done_callback(self, callback: Callable[[AsyncResult[T]], object]) -> None:
+        """Call `callback(handle)` once, when the task has ended; at once if it has already.
+
+        Callbacks run one after the other on a thread of their own, with a handle that holds the
+        outcome. What they raise is logged. They do not run if the backend is closed before.
+        """
+
+        def ended(record: Record | UpshotError) -> None:
+            if isinstance(record, Record):
+                callback(self._ended(record))
+
+        self._released = True
+        self.origin.client.when_ended(self.id, ended)
+
+    # -- releasing --------------------------------------------------------------------------------
+
+    def forget(self) -> None:
+        """Delete the record and all that belongs to it; harmless if there is none."""
+        self._released = True
+        self._record = None
+        self.origin.client.forget([self.id])
+
+    def revoke(self) -> bool:
+        """Ask that the task does not run, or that its outcome is not kept.
+
+        The state becomes REVOKED at once. A task that is running goes on until it asks
+        `current_task().is_revoked()` or ends; what it returns is not stored.
+
+        Returns:
+            False if the task had ended already: then nothing was changed.
+        """
+        return self.origin.revoke(self.id)
+
+    # -- below the surface ------------------------------------------------------------------------
+
+    def track(self, *, warn: bool) -> AsyncResult[T]:
+        """Count this handle as outstanding until it is read or forgotten; returns itself."""
+        self.origin.handles.add(self)
+        self._released = not warn
+        return self
+
+    def _look(self) -> Record | None:
+        return self._record or self.origin.client.load(self.id)
+
+    def _ended(self, record: Record) -> AsyncResult[T]:
+        return AsyncResult(self.id, self.origin, queue=self._queue, record=record)
+
+    def _wait(self, timeout: float | None) -> Record:
+        if self._record is not None:
+            return self._record
+        origin, deadline = self.origin, Deadline(timeout)
+        patience = origin.patience
+        if patience is not None and (timeout is None or timeout > patience):
+            try:
+                return origin.client.wait(self.id, timeout=patience)
+            except ResultTimeoutError:
+                origin.warn_if_no_worker(self.id, self._queue)
+        try:
+            return origin.client.wait(self.id, timeout=deadline.left())
+        except ResultTimeoutError as exc:
+            raise origin.explain_timeout(self.id, timeout) from exc.__cause__
+
+    async def _wait_async(self, timeout: float | None) -> Record:
+        return self._record or await self.origin.wait_async(self.id, self._queue, timeout)
+
+    def _settle(self, record: Record, propagate: bool) -> T:
+        found = self._outcome(record)
+        self._released = True
+        self.origin.handles.discard(self)
+        if propagate and isinstance(found, Exception) and record.state != State.SUCCESS:
+            raise found
+        return cast("T", found)
+
+    def _outcome(self, record: Record) -> T | Exception:
+        """Return a terminal record's value, or a fresh exception."""
+        codecs, outcome = self.origin.codecs, record.outcome
+        if record.state == State.SUCCESS and outcome is not None:
+            return cast("T", decode_value(codecs, outcome, self.origin.annotation(record.name)))
+        if record.state == State.REVOKED:
+            error = TaskRevokedError(f"task {printable(self.id)!r} was revoked")
+            error.__cause__ = outcome and decode_failure(codecs, outcome)
+            return error
+        if outcome is None:
+            raise AssertionError("SUCCESS and FAILURE are stored with an outcome")
+        return decode_failure(codecs, outcome)
+
+
+def _unpickle(task_id: str, address: str, namespace: str, queue: str) -> AsyncResult[Any]:
+    handle: AsyncResult[Any] = AsyncResult.__new__(AsyncResult)
+    handle.id = check_task_id(task_id)
+    handle._named_origin = (address, namespace)  # pyright: ignore[reportPrivateUsage]
+    handle._queue, handle._record, handle._released = queue, None, True  # pyright: ignore[reportPrivateUsage]
+    return handle

@@ -1,0 +1,100 @@
+"""One layer of retries above every driver: deadlines, backoff, translated errors.
+
+The drivers' own retries are switched off, so that a call's deadline is kept and a write is never
+repeated behind our back. A call is repeated here only because every hook is idempotent or
+guarded: storing the same record twice, loading, deleting, publishing under a message id.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from upshot.url import Url
+
+from upshot import clock
+from upshot.errors import ServiceRejectedError, ServiceUnavailableError, UpshotError
+
+__all__ = ["MIN_LOOK", "DriverErrors", "call", "translate"]
+
+T = TypeVar("T")
+
+MIN_LOOK = 0.5
+"""Seconds that one round trip is given even when the deadline has passed (`timeout=0`)."""
+
+_FIRST_PAUSE = 0.02
+_LONGEST_PAUSE = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriverErrors:
+    """Which of a driver's exceptions mean what.
+
+    Attributes:
+        transient: trying again may help: connection lost, timed out, fail-over, out of memory.
+        permanent: trying again will not help: rights, syntax, a full quota. Looked at second, so
+            a subclass listed as transient wins over its base listed here.
+    """
+
+    transient: tuple[type[Exception], ...] = ()
+    permanent: tuple[type[Exception], ...] = ()
+
+
+def translate(exc: Exception, errors: DriverErrors, url: Url) -> UpshotError | None:
+    """Return the upshot error that `exc` means, or None if it is not the driver's.
+
+    The message names the service by its masked URL; a password in the driver's own message is
+    masked too.
+    """
+    if isinstance(exc, UpshotError):
+        return exc
+    reason = url.scrub(str(exc)) or type(exc).__name__
+    if isinstance(exc, errors.transient):
+        return ServiceUnavailableError(f"{url} cannot be reached or refuses for now: {reason}")
+    if isinstance(exc, errors.permanent):
+        return ServiceRejectedError(f"{url} refused: {reason}")
+    return None
+
+
+def call(
+    operation: Callable[[float], T],
+    *,
+    errors: DriverErrors,
+    url: Url,
+    deadline: clock.Deadline,
+    limit: float,
+) -> T:
+    """Run `operation(seconds)` until it succeeds or the time is up.
+
+    Args:
+        operation: one round trip; told how many seconds it may take.
+        errors: how to read the driver's exceptions.
+        url: the service, for messages.
+        deadline: the end of the caller's patience. Once it has passed, `operation` is still tried
+            once, for at most `MIN_LOOK` seconds.
+        limit: seconds after which this call gives up although the deadline is later.
+
+    Raises:
+        ServiceUnavailableError: the last transient error, when the time was up.
+        ServiceRejectedError: at once, for a permanent error.
+    """
+    end = clock.Deadline(deadline.left(limit))
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            return operation(max(MIN_LOOK, end.left() or 0.0))
+        except Exception as exc:  # the boundary to a driver: what it raises is only known to it
+            error = translate(exc, errors, url)
+            if error is None:
+                raise
+            left = end.left() or 0.0
+            if not isinstance(error, ServiceUnavailableError) or left <= 0:
+                if error is exc:
+                    raise
+                raise error from exc
+        # Full jitter spreads clients that lost the same server at the same moment:
+        # https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+        clock.sleep(min(left, random.uniform(0, pause)))  # noqa: S311 - not for secrecy
+        pause = min(pause * 2, _LONGEST_PAUSE)

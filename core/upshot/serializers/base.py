@@ -1,0 +1,149 @@
+"""What a serializer is, and the set of those that a process accepts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Final
+
+from upshot.errors import ConfigError, EncodeError, UntrustedContentError
+
+__all__ = ["Codecs", "Serializer"]
+
+
+class Serializer(ABC):
+    """Turns values into bytes and back. Instances keep no state, so any thread may share one.
+
+    A third party derives from this class and registers it under the entry-point group
+    `upshot.serializers`, by `name`.
+    """
+
+    name: ClassVar[str]
+    """The value of the settings `task_serializer` and `result_serializer`, such as `"json"`."""
+
+    content_type: ClassVar[str]
+    """What is written beside the bytes, so that a reader knows what wrote them."""
+
+    @abstractmethod
+    def dumps(self, value: object, *, root: str = "value") -> bytes:
+        """Return `value` as bytes that `loads` turns into an equal value of the same types.
+
+        Args:
+            value: it is only read, and the bytes hold no reference to it.
+            root: the first word of the path in an error: `result` in `result['rows'][3]`.
+
+        Raises:
+            EncodeError: some part of `value` cannot be encoded; its `path` says which.
+        """
+
+    @abstractmethod
+    def loads(self, data: bytes) -> Any:
+        """Return a new value, made from what `dumps` wrote.
+
+        Raises:
+            DecodeError: `data` is anything else, or exceeds a limit.
+        """
+
+    def can_encode(self, value: object) -> bool:
+        """Tell whether `dumps` takes `value`, by trying."""
+        try:
+            self.dumps(value)
+        except EncodeError:
+            return False
+        return True
+
+
+class Codecs:
+    """The serializers that a process accepts, and the one it writes with. Immutable.
+
+    The content type beside some bytes never selects a serializer that was not accepted by name,
+    so bytes from a stranger cannot choose to be unpickled.
+
+    Args:
+        serializers: every serializer at hand, by name.
+        accept: names of those that may be used, for writing as for reading
+            (the setting `accept_content`).
+        default: the name of the one that writes if none is asked for; it must be accepted.
+
+    Raises:
+        ConfigError: a name has no serializer, the default is not accepted, or two accepted
+            serializers share a content type.
+    """
+
+    __slots__ = ("_by_content_type", "_by_name", "default")
+
+    def __init__(
+        self,
+        serializers: Mapping[str, Serializer],
+        *,
+        accept: Iterable[str] = ("json",),
+        default: str = "json",
+    ) -> None:
+        self._by_name: Final[dict[str, Serializer]] = {}
+        self._by_content_type: Final[dict[str, Serializer]] = {}
+        self.default: Final = default
+        for name in accept:
+            self._accept(name, serializers)
+        if default not in self._by_name:
+            raise ConfigError(
+                f"the serializer {default!r} would write what is not accepted here: "
+                "name it in accept_content, or choose another"
+            )
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """Names of the accepted serializers, in the order they were given."""
+        return tuple(self._by_name)
+
+    def encode(
+        self, value: object, *, serializer: str | None = None, root: str = "value"
+    ) -> tuple[str, bytes]:
+        """Return the content type and the bytes of `value`.
+
+        Args:
+            value: what to encode.
+            serializer: a name; None takes the default.
+            root: the first word of the path in an error.
+
+        Raises:
+            EncodeError: some part of `value` cannot be encoded.
+            UntrustedContentError: `serializer` is not accepted here.
+        """
+        writer = self._by_name.get(self.default if serializer is None else serializer)
+        if writer is None:
+            raise UntrustedContentError(
+                f"the serializer {serializer!r} is not accepted here, so nothing was written; "
+                "accept_content is the setting that names the accepted ones"
+            )
+        return writer.content_type, writer.dumps(value, root=root)
+
+    def decode(self, content_type: str, data: bytes) -> Any:
+        """Return the value that `data` holds.
+
+        Raises:
+            UntrustedContentError: no accepted serializer has that content type.
+                The bytes were not looked at.
+            DecodeError: the bytes are not what that serializer writes.
+        """
+        reader = self._by_content_type.get(content_type)
+        if reader is None:
+            raise UntrustedContentError(
+                f"content of type {content_type!r} is not accepted here, so it was not read; "
+                "if you trust whoever wrote it, name its serializer in accept_content"
+            )
+        return reader.loads(data)
+
+    def _accept(self, name: str, serializers: Mapping[str, Serializer]) -> None:
+        if name not in serializers:
+            known = ", ".join(sorted(serializers))
+            raise ConfigError(
+                f"accept_content names {name!r}, which is no serializer; have {known}"
+            )
+        serializer = serializers[name]
+        rival = self._by_content_type.setdefault(serializer.content_type, serializer)
+        if rival is not serializer:
+            raise ConfigError(
+                f"the serializers {rival.name!r} and {name!r} both write the content type "
+                f"{serializer.content_type!r}; accept one of them"
+            )
+        self._by_name[name] = serializer
