@@ -19,6 +19,10 @@ mongod_sha256=d57b2308d0ddfce9cbbd8ad5197b24fa86b58a34941cb7867ec4f498ce1bbbb5
 openssl_wheel=psycopg2-binary==2.9.9
 openssl_sha256=ed1184ab8f113e8d660ce49a56390ca181f2981066acc27cf637d5c1e10ce46e
 
+has() {
+    command -v "$1" >/dev/null
+}
+
 postgres_program() {
     # shellcheck disable=SC2012  # `ls` is how the shell sorts versions, and paths are Debian's
     command -v postgres || ls /usr/lib/postgresql/*/bin/postgres 2>/dev/null | sort -V | tail -n 1
@@ -30,9 +34,9 @@ say_version() {
     redis) redis-server --version || valkey-server --version ;;
     memcached) memcached --version ;;
     postgresql) "$(postgres_program)" --version ;;
-    mariadb) command -v mariadb-install-db >/dev/null && mariadbd --no-defaults --version ;;
+    mariadb) has mariadb-install-db && has my_print_defaults && mariadbd --version ;;
     rabbitmq) # asking it takes seconds; the folder has the version in its name
-        command -v epmd >/dev/null && ls -d /usr/lib/rabbitmq/lib/rabbitmq_server-* ;;
+        has epmd && ls -d /usr/lib/rabbitmq/lib/rabbitmq_server-* ;;
     mongodb) LD_LIBRARY_PATH=$mongodb/lib "$mongodb/bin/mongod" --version || mongod --version ;;
     openssl) openssl version ;;
     esac 2>/dev/null
@@ -45,7 +49,7 @@ version() {
 package() {
     case $1 in
     redis) echo redis-server ;;
-    mariadb) echo mariadb-server-core ;; # the server without a system service
+    mariadb) echo mariadb-server-core mariadb-client-core ;; # without a system service
     rabbitmq) echo rabbitmq-server ;;
     *) echo "$1" ;;
     esac

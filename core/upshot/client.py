@@ -14,12 +14,10 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Itera
 from functools import partial
 from typing import Final, TypeVar, final
 
-from upshot.url import Url
-
 from upshot import forking
 from upshot.backend import Backend, Capabilities, StoredRecord
 from upshot.clock import Deadline
-from upshot.envelope import AS_SET
+from upshot.envelope import AS_SET, Envelopes
 from upshot.errors import (
     ResultTimeoutError,
     ServiceUnavailableError,
@@ -29,7 +27,8 @@ from upshot.errors import (
 from upshot.keys import Keyspace
 from upshot.record import Record, printable
 from upshot.service import OpenService
-from upshot.waiters import LoopSink, ThreadSink
+from upshot.url import Url
+from upshot.waiters import CallbackSink, LoopSink, ThreadSink
 from upshot.waiting import Hub, Listener
 
 __all__ = ["BATCH", "ResultClient"]
@@ -74,6 +73,7 @@ class ResultClient:
         self._envelopes = Envelopes(self._keys, url=url, expires=expires, max_bytes=max_bytes)
         self._lock = threading.Lock()
         self._hub: Hub[Record] | None = None
+        self._callbacks: CallbackSink[Record] | None = None
         forking.register(self)
 
     def __repr__(self) -> str:
@@ -285,14 +285,30 @@ class ResultClient:
             trouble = self._waiting_hub().trouble
             raise self._timed_out(list(waiting.values()), timeout, trouble) from trouble
 
+    def when_ended(self, task_id: str, callback: Callable[[Record | UpshotError], object]) -> None:
+        """Call `callback` once with the terminal record, or the error that ends the wait.
+
+        Callbacks run one after the other on one thread, which is theirs alone: one that waits for
+        another result delays only the callbacks after it. What they raise is logged.
+        """
+        with self._lock:
+            if self._callbacks is None:
+                self._callbacks = CallbackSink[Record](f"upshot-callbacks-{self.url.scheme}")
+            sink = self._callbacks
+        key = self._keys.key(task_id)
+        if sink.add(key, callback):
+            self._waiting_hub().watch([key], sink)
+
     # -- closing and inspecting ---------------------------------------------------------------
 
     def close(self) -> None:
         """End waits with ServiceClosedError and free sockets, threads, descriptors; idempotent."""
         with self._lock:
-            hub = self._hub
+            hub, callbacks = self._hub, self._callbacks
         if hub is not None:
             hub.close()
+        if callbacks is not None:
+            callbacks.close()
         self._service.close()
 
     def stats(self) -> dict[str, int]:
@@ -353,7 +369,8 @@ class ResultClient:
         """Abandon the parent's hub: its thread does not exist in this process."""
         self._lock = threading.Lock()
         forking.abandon(self._hub)
-        self._hub = None
+        forking.abandon(self._callbacks)
+        self._hub = self._callbacks = None
 
 
 def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -33,6 +33,7 @@ __all__ = [
     "broker_class",
     "load",
     "offers",
+    "pip_line",
     "serializers",
 ]
 
@@ -87,12 +88,12 @@ def backend_class(url: Url) -> type[Backend]:
         DriverMissingError: its driver is not installed; the pip line is given.
         ConfigError: what the entry point names is not a backend.
     """
-    return load(_chosen(BACKENDS, url, "result backend"), Backend)
+    return load(_chosen(BACKENDS, url, "result backend"), Backend)  # type: ignore[type-abstract]  # a base to check against
 
 
 def broker_class(url: Url) -> type[Broker]:
     """Return the broker that serves `url`'s scheme; otherwise like `backend_class`."""
-    return load(_chosen(BROKERS, url, "broker"), Broker)
+    return load(_chosen(BROKERS, url, "broker"), Broker)  # type: ignore[type-abstract]  # as above
 
 
 def serializers(names: tuple[str, ...]) -> dict[str, Serializer]:
@@ -108,12 +109,13 @@ def serializers(names: tuple[str, ...]) -> dict[str, Serializer]:
         if not candidates:
             known = ", ".join(offer.name for offer in offers(SERIALIZERS))
             raise ConfigError(f"no serializer is called {name!r}; installed are {known}")
-        instances[name] = load(_only(candidates, name), Serializer)()
+        cls = load(_only(candidates, name), Serializer)  # type: ignore[type-abstract]  # as above
+        instances[name] = cls()
     return instances
 
 
 def _chosen(group: str, url: Url, kind: str) -> Offer:
-    """Return the offer for `url`'s scheme; `a+b` falls back to `a`, `db+a` and `sqla+a` mean `a`."""
+    """Return the offer for a URL; `a+b` falls back to `a`, `db+a` and `sqla+a` mean `a`."""
     scheme = url.scheme
     for prefix in _SQL_PREFIXES:
         scheme = scheme.removeprefix(prefix)
@@ -151,7 +153,7 @@ def _normalised(distribution: str) -> str:
 
 
 def load(offer: Offer, kind: type[T]) -> type[T]:
-    """Import what `offer` names and check that it is a `kind`.
+    """Import what `offer` names and check that it derives from `kind`.
 
     Raises:
         DriverMissingError: an import inside it failed for want of another distribution.

@@ -9,11 +9,12 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast, final
 
+from upshot.origin import Origin, restore
+from upshot.outcome import decode_failure, decode_value, failure_traceback
+
 from upshot import clock
 from upshot.clock import Deadline
 from upshot.errors import ResultTimeoutError, TaskRevokedError, UpshotError
-from upshot.origin import Origin, restore
-from upshot.outcome import decode_failure, decode_value, failure_traceback
 from upshot.record import Record, check_task_id, printable
 from upshot.states import State
 
@@ -38,14 +39,14 @@ class AsyncResult(Generic[T]):
         record: a terminal record that was read already: the handle then asks nobody.
     """
 
-    __slots__ = ("__weakref__", "_named_origin", "_queue", "_record", "_released", "id")
+    __slots__ = ("__weakref__", "_named_origin", "_record", "_released", "id", "queue")
 
     def __init__(
         self, task_id: str, origin: Origin, *, queue: str = "", record: Record | None = None
     ) -> None:
         self.id = check_task_id(task_id)
         self._named_origin: Origin | tuple[str, str] = origin
-        self._queue = queue
+        self.queue = queue
         self._record = record
         self._released = True
 
@@ -59,7 +60,7 @@ class AsyncResult(Generic[T]):
         return hash(self.id)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickle, (self.id, *self._where, self._queue)
+        return _unpickle, (self.id, *self._where, self.queue)
 
     def __enter__(self) -> AsyncResult[T]:
         return self
@@ -151,19 +152,19 @@ class AsyncResult(Generic[T]):
     def queued_at(self) -> datetime | None:
         """When the task was sent, aware UTC; None if unknown."""
         record = self._look()
-        return record and clock.to_datetime(record.queued_at)
+        return clock.to_datetime(record.queued_at if record else None)
 
     @property
     def started_at(self) -> datetime | None:
         """When the last attempt began, aware UTC; None if none has."""
         record = self._look()
-        return record and clock.to_datetime(record.started_at)
+        return clock.to_datetime(record.started_at if record else None)
 
     @property
     def finished_at(self) -> datetime | None:
         """When the task ended, aware UTC; None if it has not."""
         record = self._look()
-        return record and clock.to_datetime(record.finished_at)
+        return clock.to_datetime(record.finished_at if record else None)
 
     @property
     def attempts(self) -> int:
@@ -232,16 +233,16 @@ class AsyncResult(Generic[T]):
 
         def ended(record: Record | UpshotError) -> None:
             if isinstance(record, Record):
-                callback(self._ended(record))
+                callback(self.holding(record))
 
-        self._released = True
+        self.mark_released()
         self.origin.client.when_ended(self.id, ended)
 
     # -- releasing --------------------------------------------------------------------------------
 
     def forget(self) -> None:
         """Delete the record and all that belongs to it; harmless if there is none."""
-        self._released = True
+        self.mark_released()
         self._record = None
         self.origin.client.forget([self.id])
 
@@ -267,8 +268,14 @@ class AsyncResult(Generic[T]):
     def _look(self) -> Record | None:
         return self._record or self.origin.client.load(self.id)
 
-    def _ended(self, record: Record) -> AsyncResult[T]:
-        return AsyncResult(self.id, self.origin, queue=self._queue, record=record)
+    def holding(self, record: Record) -> AsyncResult[T]:
+        """Return a handle of the same id that answers from a terminal `record`, without asking."""
+        return AsyncResult(self.id, self.origin, queue=self.queue, record=record)
+
+    def mark_released(self) -> None:
+        """Count this handle as read or forgotten from now on."""
+        self._released = True
+        self.origin.handles.discard(self)
 
     def _wait(self, timeout: float | None) -> Record:
         if self._record is not None:
@@ -279,19 +286,18 @@ class AsyncResult(Generic[T]):
             try:
                 return origin.client.wait(self.id, timeout=patience)
             except ResultTimeoutError:
-                origin.warn_if_no_worker(self.id, self._queue)
+                origin.warn_if_no_worker([self.id], self.queue)
         try:
             return origin.client.wait(self.id, timeout=deadline.left())
         except ResultTimeoutError as exc:
             raise origin.explain_timeout(self.id, timeout) from exc.__cause__
 
     async def _wait_async(self, timeout: float | None) -> Record:
-        return self._record or await self.origin.wait_async(self.id, self._queue, timeout)
+        return self._record or await self.origin.wait_async(self.id, self.queue, timeout)
 
     def _settle(self, record: Record, propagate: bool) -> T:
         found = self._outcome(record)
-        self._released = True
-        self.origin.handles.discard(self)
+        self.mark_released()
         if propagate and isinstance(found, Exception) and record.state != State.SUCCESS:
             raise found
         return cast("T", found)
@@ -303,7 +309,8 @@ class AsyncResult(Generic[T]):
             return cast("T", decode_value(codecs, outcome, self.origin.annotation(record.name)))
         if record.state == State.REVOKED:
             error = TaskRevokedError(f"task {printable(self.id)!r} was revoked")
-            error.__cause__ = outcome and decode_failure(codecs, outcome)
+            if outcome is not None:
+                error.__cause__ = decode_failure(codecs, outcome)
             return error
         if outcome is None:
             raise AssertionError("SUCCESS and FAILURE are stored with an outcome")
@@ -314,5 +321,6 @@ def _unpickle(task_id: str, address: str, namespace: str, queue: str) -> AsyncRe
     handle: AsyncResult[Any] = AsyncResult.__new__(AsyncResult)
     handle.id = check_task_id(task_id)
     handle._named_origin = (address, namespace)  # pyright: ignore[reportPrivateUsage]
-    handle._queue, handle._record, handle._released = queue, None, True  # pyright: ignore[reportPrivateUsage]
+    handle.queue = queue
+    handle._record, handle._released = None, True  # pyright: ignore[reportPrivateUsage]
     return handle

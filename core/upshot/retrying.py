@@ -32,10 +32,13 @@ _LONGEST_PAUSE = 1.0
 class DriverErrors:
     """Which of a driver's exceptions mean what.
 
+    An exception is read as the nearest of its base classes that is listed says. So a subclass
+    may be listed on one side and its base on the other: a wrong password is permanent although
+    the driver calls it a connection error.
+
     Attributes:
         transient: trying again may help: connection lost, timed out, fail-over, out of memory.
-        permanent: trying again will not help: rights, syntax, a full quota. Looked at second, so
-            a subclass listed as transient wins over its base listed here.
+        permanent: trying again will not help: rights, syntax, a full quota.
     """
 
     transient: tuple[type[Exception], ...] = ()
@@ -51,10 +54,11 @@ def translate(exc: Exception, errors: DriverErrors, url: Url) -> UpshotError | N
     if isinstance(exc, UpshotError):
         return exc
     reason = url.scrub(str(exc)) or type(exc).__name__
-    if isinstance(exc, errors.transient):
-        return ServiceUnavailableError(f"{url} cannot be reached or refuses for now: {reason}")
-    if isinstance(exc, errors.permanent):
-        return ServiceRejectedError(f"{url} refused: {reason}")
+    for kind in type(exc).__mro__:
+        if kind in errors.transient:
+            return ServiceUnavailableError(f"{url} cannot be reached or refuses for now: {reason}")
+        if kind in errors.permanent:
+            return ServiceRejectedError(f"{url} refused: {reason}")
     return None
 
 

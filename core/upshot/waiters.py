@@ -1,16 +1,20 @@
-"""Two kinds of sinks for the wait hub: a blocked thread, and an asyncio loop."""
+"""The sinks of the wait hub: a blocked thread, an asyncio loop, and callbacks."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
-from collections.abc import AsyncIterator, Iterator, Sequence
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 from upshot import clock
 from upshot.errors import UpshotError
 
-__all__ = ["LoopSink", "ThreadSink"]
+__all__ = ["CallbackSink", "LoopSink", "ThreadSink"]
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -65,3 +69,50 @@ class LoopSink(Generic[T]):
             count -= len(batch)
             for item in batch:
                 yield item
+
+
+class CallbackSink(Generic[T]):
+    """Calls functions on a thread of its own, so that none of them can hold up the hub.
+
+    Args:
+        name: the thread's name; it starts with the first callback.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        self._callbacks: dict[str, list[Callable[[T | UpshotError], object]]] = {}
+        self._ended: queue.SimpleQueue[Sequence[tuple[str, T | UpshotError]]] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def add(self, key: str, callback: Callable[[T | UpshotError], object]) -> bool:
+        """Call `callback` when `key` ends; True if the hub does not watch `key` for this sink yet."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread.start()
+            callbacks = self._callbacks.setdefault(key, [])
+            callbacks.append(callback)
+            return len(callbacks) == 1
+
+    def deliver(self, ended: Sequence[tuple[str, T | UpshotError]]) -> None:
+        """Take a batch from the hub."""
+        self._ended.put(ended)
+
+    def close(self) -> None:
+        """Stop the thread once the callbacks of what has ended are through."""
+        self._ended.put(())
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout=1.0)
+
+    def _run(self) -> None:
+        while batch := self._ended.get():
+            for key, found in batch:
+                with self._lock:
+                    callbacks = self._callbacks.pop(key, [])
+                for callback in callbacks:
+                    try:
+                        callback(found)
+                    except Exception:  # a user's function; the others' turn comes all the same
+                        logger.exception("a callback of a result raised")

@@ -1,10 +1,4 @@
-"""What the Redis backend and the Redis broker share: a URL, its connections, scripts, errors.
-
-redis-py's `Redis` object retries by itself, re-sends blocking commands, and costs more than the
-server does. So this module keeps redis-py's *connections* (set-up, TLS, authentication, parsing)
-and replaces what is above them: no driver retries, one deadline for everything that a call sends
-and receives, and a pool that is a deque.
-"""
+"""What the Redis backend and the Redis broker share: a server's connections and its scripts."""
 
 from __future__ import annotations
 
@@ -12,137 +6,30 @@ import functools
 import hashlib
 import math
 import socket
-import ssl
 from collections import deque
 from collections.abc import Sequence
 from importlib import resources
-from typing import Any, Final, Protocol, cast
-from urllib.parse import urlsplit
+from typing import Final
 
 import redis
-from redis.connection import parse_url
+from redis.exceptions import NoScriptError
 
 from upshot import clock
-from upshot.errors import UrlError
-from upshot.retrying import DriverErrors
 from upshot.url import Url
-
-__all__ = ["DRIVER_ERRORS", "Connection", "RedisClient", "Reply", "Script", "milliseconds", "script"]
-
-Reply = bytes | str | int | float | list["Reply"] | None
-"""What a Redis server answers, as redis-py hands it over."""
-
-Argument = str | bytes | int | float
-
-_SCHEMES: Final = {"redis": "redis", "rediss": "rediss", "redis+unix": "unix"}
-_LONGEST_EXPIRY: Final = 10**15
-"""Milliseconds; about 31 000 years. Redis refuses what overflows 63 bits with the clock added."""
-
-DRIVER_ERRORS: Final = DriverErrors(
-    transient=(
-        redis.ConnectionError,
-        redis.TimeoutError,
-        redis.BusyLoadingError,
-        redis.ReadOnlyError,
-        redis.OutOfMemoryError,
-        redis.exceptions.ClusterDownError,  # MasterDownError is one
-        redis.exceptions.TryAgainError,
-    ),
-    permanent=(
-        redis.AuthenticationError,
-        redis.exceptions.AuthorizationError,
-        redis.RedisError,
-        ssl.SSLCertVerificationError,
-    ),
+from upshot_backends.redis.driver import (
+    Argument,
+    Connection,
+    Options,
+    Reply,
+    connect,
+    driver_options,
+    read,
 )
 
+__all__ = ["RedisClient", "Script", "milliseconds", "script"]
 
-class Connection(Protocol):
-    """The part of a redis-py connection that is used here; redis-py's own hints say `Any`."""
-
-    socket_timeout: float | None
-    socket_connect_timeout: float | None
-    timed: TimedSocket
-    until: float
-
-    def connect(self) -> None: ...
-    def disconnect(self) -> None: ...
-    def pack_commands(self, commands: Sequence[Sequence[Argument]]) -> list[bytes]: ...
-    def send_packed_command(self, command: list[bytes]) -> None: ...
-    def read_response(self, *, disconnect_on_error: bool = True) -> Any: ...
-
-
-class TimedSocket:
-    """A socket whose every send and receive ends at one moment, `until`, on the monotonic clock.
-
-    redis-py gives each `recv` the whole timeout again, so a server that trickles would never be
-    late. With `until` in the past, a receive takes what has arrived already or times out.
-    """
-
-    def __init__(self, wrapped: socket.socket, until: float) -> None:
-        self._socket = wrapped
-        self.until = until
-
-    def recv(self, size: int) -> bytes:
-        self._arm()
-        try:
-            return self._socket.recv(size)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError) as exc:
-            raise TimeoutError("timed out") from exc
-
-    def recv_into(self, buffer: bytearray) -> int:
-        self._arm()
-        try:
-            return self._socket.recv_into(buffer)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError) as exc:
-            raise TimeoutError("timed out") from exc
-
-    def sendall(self, data: bytes) -> None:
-        self._arm()
-        try:
-            self._socket.sendall(data)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError) as exc:
-            raise TimeoutError("timed out") from exc
-
-    def settimeout(self, seconds: float | None) -> None:
-        """Do nothing: redis-py would set its own idea of a timeout. `until` decides."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._socket, name)
-
-    def _arm(self) -> None:
-        left = self.until - clock.monotonic()
-        self._socket.settimeout(left if left > 0 else 0.0)
-
-
-class _Timed(redis.connection.AbstractConnection):
-    """Mixed into redis-py's connection classes: puts a `TimedSocket` around the socket."""
-
-    timed: TimedSocket
-    until: float
-
-    def _connect(self) -> TimedSocket:
-        self.timed = TimedSocket(cast("socket.socket", super()._connect()), self.until)
-        return self.timed
-
-
-class _TcpConnection(_Timed, redis.Connection):
-    pass
-
-
-class _TlsConnection(_Timed, redis.SSLConnection):
-    pass
-
-
-class _UnixConnection(_Timed, redis.UnixDomainSocketConnection):
-    pass
-
-
-_CLASSES: Final[dict[object, type[_Timed]]] = {
-    redis.Connection: _TcpConnection,
-    redis.SSLConnection: _TlsConnection,
-    redis.UnixDomainSocketConnection: _UnixConnection,
-}
+_LONGEST_EXPIRY: Final = 10**15
+"""Milliseconds; about 31 000 years. Redis refuses what overflows 63 bits with the clock added."""
 
 
 class Script:
@@ -156,7 +43,7 @@ class Script:
 @functools.cache
 def script(*names: str) -> Script:
     """Return the script made of the named files in `scripts/`, preludes first."""
-    folder = resources.files(__package__) / "scripts"
+    folder = resources.files("upshot_backends.redis") / "scripts"
     return Script("\n".join((folder / f"{name}.lua").read_text("utf-8") for name in names))
 
 
@@ -181,11 +68,12 @@ class RedisClient:
     """
 
     def __init__(self, url: Url) -> None:
-        self._class, self._options = _driver_options(url)
+        self._options = driver_options(url)
         self.database = int(self._options.get("db") or 0)
         self._idle: deque[Connection] = deque()
         self._busy: set[Connection] = set()
-        self._closed = False
+        self.closed = False
+        """True from the moment that `close` was called."""
 
     def call(self, *command: Argument, timeout: float) -> Reply:
         """Send one command and return its answer; an error answer is raised."""
@@ -208,12 +96,12 @@ class RedisClient:
         deadline = clock.Deadline(timeout)
         commands = [("EVALSHA", lua.sha, len(keys), *keys, *args) for keys, args in calls]
         answers = self._exchange(commands, timeout)
-        unknown = [
-            i for i, answer in enumerate(answers) if isinstance(answer, redis.exceptions.NoScriptError)
-        ]
+        unknown = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if unknown:
             again = [("EVAL", lua.text, *commands[i][2:]) for i in unknown]
-            for i, answer in zip(unknown, self._exchange(again, deadline.left() or 0.0), strict=True):
+            for i, answer in zip(
+                unknown, self._exchange(again, deadline.left() or 0.0), strict=True
+            ):
                 answers[i] = answer
         replies: list[Reply] = []
         for answer in answers:
@@ -222,9 +110,15 @@ class RedisClient:
             replies.append(answer)
         return replies
 
-    def open(self, timeout: float) -> Connection:
-        """Open a connection that is the caller's own, to be given back by `discard`."""
-        return self._open(clock.monotonic() + timeout)
+    def open(self, timeout: float, *, protocol: int | None = None) -> Connection:
+        """Open a connection that is the caller's own, to be given back by `discard`.
+
+        Args:
+            timeout: seconds.
+            protocol: 2 or 3; None for what the URL says.
+        """
+        options = self._options if protocol is None else {**self._options, "protocol": protocol}
+        return self._open(clock.monotonic() + timeout, options)
 
     def discard(self, connection: Connection) -> None:
         """Close a connection, whatever state it is in; raises nothing."""
@@ -233,7 +127,7 @@ class RedisClient:
 
     def close(self) -> None:
         """Close every connection. Whoever waits for an answer gets a connection error."""
-        self._closed = True
+        self.closed = True
         self._drop_idle()
         for connection in list(self._busy):
             try:
@@ -250,7 +144,7 @@ class RedisClient:
         connection = self._take(until)
         try:
             connection.send_packed_command(connection.pack_commands(commands))
-            answers = [_read(connection) for _ in commands]
+            answers = [read(connection) for _ in commands]
         except BaseException as exc:  # an answer left unread would be taken for the next one's
             self.discard(connection)
             if isinstance(exc, redis.ConnectionError):
@@ -258,7 +152,7 @@ class RedisClient:
             raise
         self._busy.discard(connection)
         self._idle.append(connection)
-        if self._closed:
+        if self.closed:
             self._drop_idle()
         return answers
 
@@ -266,26 +160,15 @@ class RedisClient:
         try:
             connection = self._idle.pop()
         except IndexError:
-            return self._open(until)
+            return self._open(until, self._options)
         connection.timed.until = until
         self._busy.add(connection)
         return connection
 
-    def _open(self, until: float) -> Connection:
-        connection = _construct(self._class, self._options)
-        left = max(0.001, until - clock.monotonic())
-        connection.until = until
-        connection.socket_timeout = left
-        connection.socket_connect_timeout = min(left, connection.socket_connect_timeout or left)
-        try:
-            connection.connect()
-        except redis.ConnectionError as exc:
-            connection.disconnect()
-            if isinstance(exc.__context__, ssl.SSLCertVerificationError):
-                raise exc.__context__ from None  # it will not pass the next time either
-            raise
+    def _open(self, until: float, options: Options) -> Connection:
+        connection = connect(options, until)
         self._busy.add(connection)
-        if self._closed:
+        if self.closed:
             self.discard(connection)
             raise redis.ConnectionError("this client is closed")
         return connection
@@ -296,40 +179,3 @@ class RedisClient:
                 self._idle.pop().disconnect()
             except IndexError:
                 return
-
-
-def _read(connection: Connection) -> Reply | redis.ResponseError:
-    try:
-        return cast("Reply", connection.read_response())
-    except redis.ResponseError as exc:
-        return exc
-
-
-def _driver_options(url: Url) -> tuple[type[_Timed], dict[str, Any]]:
-    """Return the connection class and its keywords, checked by making a connection unopened."""
-    scheme = _SCHEMES[url.scheme]
-    driver_url = url.driver_url(scheme)
-    if scheme != "unix":
-        database = urlsplit(driver_url).path.strip("/")
-        if database and not database.isdecimal():
-            raise UrlError(f"{url}: the path is a database number such as /0, not /{database}")
-    try:
-        options: dict[str, Any] = parse_url(driver_url)
-        kind = _CLASSES[options.pop("connection_class", redis.Connection)]
-        for name in ("retry_on_timeout", "retry_on_error", "encoding", "decode_responses"):
-            options.pop(name, None)
-        # RESP2 needs no HELLO: one round trip less to open a connection.
-        options.setdefault("protocol", 2)
-        if kind is _TlsConnection and options.get("ssl_cert_reqs") != "none":
-            options.setdefault("ssl_check_hostname", True)  # redis-py 5 did not by default
-        _construct(kind, options)
-    except (TypeError, ValueError, redis.RedisError) as exc:
-        raise UrlError(f"{url}: redis-py does not take this: {url.scrub(str(exc))}") from exc
-    return kind, options
-
-
-def _construct(kind: type[_Timed], options: dict[str, Any]) -> Connection:
-    connection: Any = kind(**options)
-    # The names under which redis-py sends CLIENT SETINFO, two round trips, in 8.x and in 5.x.
-    connection.driver_info = connection.lib_name = connection.lib_version = None
-    return cast("Connection", connection)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from .base import Server, ServerError
+from .base import Server
 from .ports import LOOPBACK
 from .programs import find_program
 
@@ -29,12 +29,20 @@ class MariaDBServer(Server):
 
     name: ClassVar[str] = "MariaDB"
     programs: ClassVar[tuple[str, ...]] = ("mariadbd",)
-    how_to_install: ClassVar[str] = "run `make services`, or: apt-get install mariadb-server-core"
+    how_to_install: ClassVar[str] = (
+        "run `make services`, or: apt-get install mariadb-server-core mariadb-client-core"
+    )
 
     def __init__(self, *, arguments: Sequence[str] = (), start_timeout: float = 60.0) -> None:
         super().__init__(start_timeout=start_timeout)
         self._password = secrets.token_hex(16)
         self._arguments = tuple(arguments)
+
+    @classmethod
+    def installed(cls) -> bool:
+        """True when the server is there, and the two programs that make its system tables."""
+        tools = ("mariadb-install-db", "my_print_defaults")
+        return super().installed() and all(find_program([tool], cls.places) for tool in tools)
 
     @property
     def url(self) -> str:
@@ -46,11 +54,8 @@ class MariaDBServer(Server):
         return f"mariadb://{_USER}:{self._password}@{LOOPBACK}:{self.port}/{_USER}"
 
     def _prepare(self) -> None:
-        install = find_program(["mariadb-install-db"], self.places)
-        if not install:
-            raise ServerError(f"MariaDB lacks mariadb-install-db: {self.how_to_install}")
         self._run(
-            [str(install), "--no-defaults", f"--datadir={self._data}", "--skip-test-db"]
+            ["mariadb-install-db", "--no-defaults", f"--datadir={self._data}", "--skip-test-db"]
             + ["--auth-root-authentication-method=normal", "--skip-name-resolve"]
         )
         account = f"'{_USER}'@'{LOOPBACK}'"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -23,6 +24,8 @@ class MemcachedServer(Server):
     name: ClassVar[str] = "memcached"
     programs: ClassVar[tuple[str, ...]] = ("memcached",)
     how_to_install: ClassVar[str] = "run `make services`, or: apt-get install memcached"
+    # It has nothing to save, and would take a second to notice a SIGTERM.
+    stop_signal: ClassVar[signal.Signals] = signal.SIGKILL
 
     def __init__(
         self, *, megabytes: int = 64, arguments: Sequence[str] = (), start_timeout: float = 60.0

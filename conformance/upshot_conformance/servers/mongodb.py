@@ -17,7 +17,7 @@ __all__ = ["MongoDBServer"]
 _REPLICA_SET = "upshot"
 _OP_MSG = 2013
 
-_Value: TypeAlias = "str | int | Mapping[str, _Value]"
+_Value: TypeAlias = "str | int | Mapping[str, _Value] | list[_Value]"
 
 
 class MongoDBServer(Server):
@@ -99,9 +99,8 @@ class MongoDBServer(Server):
         return False
 
     def _initiate(self) -> None:
-        member = {"_id": 0, "host": f"{LOOPBACK}:{self.port}"}
-        # BSON writes an array as a document with the indexes for keys; mongod takes either here.
-        config = {"_id": _REPLICA_SET, "members": {"0": member}}
+        member: dict[str, _Value] = {"_id": 0, "host": f"{LOOPBACK}:{self.port}"}
+        config: dict[str, _Value] = {"_id": _REPLICA_SET, "members": [member]}
         reply = self._ask({"replSetInitiate": config, "$db": "admin"})
         if b"\x01ok\x00" + struct.pack("<d", 1.0) not in reply:
             raise ServerError(f"MongoDB refused replSetInitiate: {reply!r}")
@@ -123,7 +122,7 @@ def _says(document: bytes, key: str) -> bool:
 
 
 def _bson(document: Mapping[str, _Value]) -> bytes:
-    """Encode the few types that the two commands need: text, 32-bit integers, documents."""
+    """Encode the few types that the two commands need: text, 32-bit integers, documents, arrays."""
     elements = b"".join(_element(key, value) for key, value in document.items())
     return struct.pack("<i", len(elements) + 5) + elements + b"\x00"
 
@@ -135,4 +134,7 @@ def _element(key: str, value: _Value) -> bytes:
         return b"\x02" + name + struct.pack("<i", len(text)) + text
     if isinstance(value, int):
         return b"\x10" + name + struct.pack("<i", value)
-    return b"\x03" + name + _bson(value)
+    if isinstance(value, Mapping):
+        return b"\x03" + name + _bson(value)
+    # An array is a document with the indexes for keys.
+    return b"\x04" + name + _bson({str(index): item for index, item in enumerate(value)})

@@ -56,15 +56,14 @@ def reason_for(kind: type[Any]) -> str:
     return f"{kind.__module__}.{kind.__qualname__} is not a type that can be carried"
 
 
-def refuse_dataclass(value: object) -> None:
+def refuse_dataclass(value: Any) -> None:
     """Refuse a dataclass instance that must stay hashable: it would come back as a dict.
 
     Raises:
         Refusal: `value` is one, or is a tuple or set that holds one at any depth.
     """
-    members: Any = value
-    if isinstance(members, (tuple, set, frozenset)):
-        for member in members:
+    if type(value) in (tuple, set, frozenset):
+        for member in value:
             refuse_dataclass(member)
     elif dataclasses.is_dataclass(value):
         raise Refusal("a dataclass instance can be neither in a set nor in a dict key")

@@ -101,8 +101,7 @@ def _shaper(annotation: Any) -> _Shaper:
 def _shape_dataclass(value: Any, kind: type[Any], path: str) -> Any:
     if isinstance(value, kind):  # pickle brings instances home
         return value
-    if type(value) is not dict:
-        raise DecodeError(f"{path} is {type(value).__name__}, not the fields of {kind.__name__}")
+    _check_type(value, (dict,), f"the fields of {kind.__name__}", path)
     left: dict[Any, Any] = dict(value)
     annotations = _field_annotations(kind)
     try:
@@ -149,15 +148,13 @@ def _shape_union(value: Any, arguments: tuple[Any, ...], path: str) -> Any:
 
 
 def _shape_sequence(value: Any, item: Any, path: str) -> Any:
-    if type(value) not in (list, tuple):
-        raise DecodeError(f"{path} is {type(value).__name__}, not a list")
+    _check_type(value, (list, tuple), "a list", path)
     shaper = _shaper(item)
     return type(value)(shaper(part, f"{path}[{index}]") for index, part in enumerate(value))
 
 
 def _shape_tuple(value: Any, items: tuple[Any, ...], path: str) -> Any:
-    if type(value) is not tuple:
-        raise DecodeError(f"{path} is {type(value).__name__}, not a tuple")
+    _check_type(value, (tuple,), "a tuple", path)
     parts: tuple[Any, ...] = value
     if items[-1] is Ellipsis:
         return _shape_sequence(parts, items[0], path)
@@ -170,8 +167,12 @@ def _shape_tuple(value: Any, items: tuple[Any, ...], path: str) -> Any:
 
 
 def _shape_mapping(value: Any, item: Any, path: str) -> Any:
-    if type(value) is not dict:
-        raise DecodeError(f"{path} is {type(value).__name__}, not a dict")
+    _check_type(value, (dict,), "a dict", path)
     shaper = _shaper(item)
     parts: dict[Any, Any] = value
     return {key: shaper(part, f"{path}[{key!r}]") for key, part in parts.items()}
+
+
+def _check_type(value: object, kinds: tuple[type[Any], ...], wanted: str, path: str) -> None:
+    if type(value) not in kinds:
+        raise DecodeError(f"{path} is {type(value).__name__}, not {wanted}")

@@ -27,7 +27,7 @@ import dataclasses
 import math
 import reprlib
 from collections.abc import Callable, Collection
-from typing import Any, Final, NamedTuple, NoReturn, cast
+from typing import Any, Final, NamedTuple, NoReturn
 
 from upshot.errors import DecodeError, EncodeError
 from upshot.serializers.refusal import BUILTIN, Refusal, reason_for, refuse_dataclass
@@ -44,6 +44,7 @@ MAX_WIRE_DEPTH: Final = 2 * MAX_DEPTH + 2
 _WORTH_A_LOOK: Final = (
     32  # below this length, asking whether a list is flat costs more than it saves
 )
+_type_of: Callable[[object], type[Any]] = type  # `type(x) is y` would also change x's static type
 
 
 class Binary(NamedTuple):
@@ -170,12 +171,12 @@ class Tagging:
         if len(value) >= _WORTH_A_LOOK and self._is_flat(value):
             return value
         plain: list[Any] | None = None
-        index = 0
+        least, most, index = self._least, self._most, 0
         try:
             for index, item in enumerate(value):
-                kind: type[Any] = type(item)
+                kind = _type_of(item)
                 # The commonest atoms stand for themselves: no call for them.
-                if kind is str and item.isascii():
+                if item.isascii() if kind is str else kind is int and least <= item <= most:
                     continue
                 written = self._writers.get(kind, self._write_other)(item, depth + 1)
                 if written is not item:
@@ -194,11 +195,11 @@ class Tagging:
         if len(value) >= _WORTH_A_LOOK and self._is_flat(value.values()):
             return value
         plain: dict[str, Any] | None = None
-        key = ""
+        least, most, key = self._least, self._most, ""
         try:
             for key, item in value.items():
-                kind: type[Any] = type(item)
-                if kind is str and item.isascii():
+                kind = _type_of(item)
+                if item.isascii() if kind is str else kind is int and least <= item <= most:
                     continue
                 written = self._writers.get(kind, self._write_other)(item, depth + 1)
                 if written is not item:
@@ -249,15 +250,15 @@ class Tagging:
 
     def _is_flat(self, values: Collection[Any]) -> bool:
         """Tell, at the speed of C, whether all are atoms of one type that stand for themselves."""
-        kinds = set(map(type, values))
+        kinds = set(map(_type_of, values))
         if len(kinds) != 1:
             return False
         kind = kinds.pop()
         if kind is int:
-            return self._least <= min(values) and max(values) <= self._most
+            return bool(self._least <= min(values) and max(values) <= self._most)
         if kind is float:
             return all(map(math.isfinite, values))
-        return bool(kind is str) and all(map(str.isascii, values))
+        return kind is str and all(map(str.isascii, values))
 
 
 def _itself(value: object, _: int) -> object:
@@ -307,10 +308,11 @@ def _refuse_depth() -> NoReturn:
     raise Refusal(f"it is nested more than {MAX_DEPTH} levels deep")
 
 
-def _members(payload: object) -> list[Any]:
-    if type(payload) is not list:
+def _members(payload: Any) -> list[Any]:
+    if _type_of(payload) is not list:
         raise TypeError("a list is needed")
-    return cast("list[Any]", payload)
+    members: list[Any] = payload
+    return members
 
 
 def _read_set(payload: object) -> set[Any]:

@@ -1,0 +1,76 @@
+"""Waiting for messages: a blocking pop that outlives the fetch that sent it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, final
+
+import redis
+
+from upshot import clock
+from upshot_backends.redis.connection import RedisClient
+from upshot_backends.redis.driver import Argument, Connection
+
+__all__ = ["Bell"]
+
+_BLOCK: Final = 10.0  # seconds that the server holds one blocking pop
+_OVERDUE: Final = 5.0  # seconds after that until a silent server counts as gone
+_SET_UP: Final = 5.0  # seconds to open the connection
+
+
+@final
+class Bell:
+    """Hears when something was published; used by one thread at a time.
+
+    An idle Redis ends a blocking pop up to 100 ms late (its timers tick ten times a second), which
+    would delay messages with an `eta`. So the end of a wait is measured here, and the pop stays
+    with the server for the next wait. That also saves a command per fetch.
+
+    Args:
+        client: opens the connection.
+        keys: the lists to pop from.
+    """
+
+    def __init__(self, client: RedisClient, keys: Sequence[str]) -> None:
+        self.keys = tuple(keys)
+        self._client = client
+        self._connection: Connection | None = None
+        self._sent_at: float | None = None
+
+    def wait(self, seconds: float) -> None:
+        """Return when the bell rings, and after `seconds` at the latest.
+
+        Raises:
+            redis.ConnectionError: the server closed the connection.
+            redis.TimeoutError: the server should have ended the pop and is silent.
+        """
+        connection = self._connection or self._client.open(_SET_UP)
+        self._connection = connection
+        now = clock.monotonic()
+        connection.timed.until = now + _SET_UP
+        try:
+            if self._sent_at is None:
+                pop: list[Argument] = ["BLPOP", *self.keys, _BLOCK]
+                connection.send_packed_command(connection.pack_commands([pop]))
+                self._sent_at = now
+            connection.timed.until = now + seconds
+            connection.read_response(disconnect_on_error=False)
+            self._sent_at = None
+        except redis.TimeoutError:
+            if self._sent_at is None or clock.monotonic() > self._sent_at + _BLOCK + _OVERDUE:
+                self.close()
+                raise
+        except BaseException:  # whatever happened, the connection's state is unknown now
+            self.close()
+            raise
+
+    def hush(self) -> None:
+        """Leave no pop behind that would take the token of somebody who is waiting."""
+        if self._sent_at is not None:
+            self.close()
+
+    def close(self) -> None:
+        """Give the connection back; idempotent, raises nothing."""
+        connection, self._connection, self._sent_at = self._connection, None, None
+        if connection is not None:
+            self._client.discard(connection)

@@ -1,0 +1,285 @@
+"""Messages on a Redis server.
+
+Service: Redis 6.0 or newer, one server (no Cluster, no Sentinel). What it cannot do: keep messages
+across a restart unless the server is configured to (`appendonly yes`); know a message again that
+was published, settled, and is then published once more.
+
+Streams with consumer groups, Redis's own queue, are not used: they have no priorities, no `eta`,
+no giving back without counting a delivery, and no replacing in one step. Instead every step is a
+Lua script over sorted sets, so fetching and leasing are one: no crash can come between.
+
+Layout: `<namespace>/<queue>/…` for each queue, both percent-encoded, see `scripts/queue.lua`, and
+`<namespace>/workers`, `<namespace>/serving`, see `scripts/workers.lua`. Nothing is left of a queue
+that is empty and unused. Leases are measured on the server's clock.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, cast
+from urllib.parse import quote
+
+from upshot import clock
+from upshot.backend import Backend, StoredRecord
+from upshot.broker import (
+    Broker,
+    BrokerCapabilities,
+    Delivery,
+    QueuedMessage,
+    QueueStatus,
+    Settlement,
+)
+from upshot.errors import PayloadTooLargeError
+from upshot.url import Url
+from upshot_backends.redis.bell import Bell
+from upshot_backends.redis.connection import RedisClient, script
+from upshot_backends.redis.driver import DRIVER_ERRORS, Argument
+from upshot_backends.redis.results import RedisBackend, record_arguments
+
+__all__ = ["RedisBroker"]
+
+_LARGEST: Final = 256 * 2**20  # bytes in one call; the server's limit for one string is 512 MiB
+_ROUND_TRIP: Final = 5.0  # seconds that one look may take; `fetch` is not told a timeout
+_PURGED: Final = 1000  # messages removed by one script call, to bound its time
+_PART: Final = 4 * 2**20  # bytes of messages in one script call of `settle`
+_SETTLED: Final = 1000  # deliveries settled by one script call
+_NO_MESSAGE: Final = ("", "", "", "", "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Options:
+    """The `upshot_…` parameters: there are none, so any is refused."""
+
+
+class RedisBroker(Broker):
+    """`redis://:password@localhost:6379/0`
+
+    The URLs and parameters are those of `RedisBackend`; there are no options of ours.
+    """
+
+    capabilities = BrokerCapabilities(shared=True, persistent=False, max_message_bytes=_LARGEST)
+    driver_errors = DRIVER_ERRORS
+
+    def __init__(self, url: Url, namespace: str) -> None:
+        url.read_options(_Options)
+        self._url = url
+        self._prefix = _quoted(namespace) + "/"
+        self._client = RedisClient(url)
+        self._bells: deque[Bell] = deque()
+
+    def joins(self, backend: Backend) -> bool:
+        return isinstance(backend, RedisBackend) and backend.url.identity == self._url.identity
+
+    def publish(
+        self, messages: Sequence[QueuedMessage], records: Sequence[StoredRecord], timeout: float
+    ) -> None:
+        self._check_size(messages, records)
+        queues = _numbered(message.queue for message in messages)
+        arguments: list[Argument] = [len(queues), len(messages), f"@{self._client.database}"]
+        for message in messages:
+            arguments += _message_arguments(message, queues)
+        for record in records:
+            arguments += record_arguments(record)
+        keys = [*self._bases(queues), *(record.key for record in records)]
+        self._client.run(script("guard", "queue", "publish"), [(keys, arguments)], timeout)
+
+    def fetch(
+        self, queues: Sequence[str], *, limit: int, wait: float, lease: float, worker: str
+    ) -> Sequence[Delivery]:
+        deadline = clock.Deadline(wait)
+        distinct = tuple(dict.fromkeys(queues))
+        bell = self._take_bell(distinct)
+        try:
+            while True:
+                due_in, deliveries = self._look(distinct, limit, lease, worker)
+                if deliveries:
+                    bell.hush()
+                left = deadline.left() or 0.0
+                if deliveries or left <= 0:
+                    return deliveries
+                bell.wait(left if due_in is None else min(left, due_in))
+                if deadline.expired:
+                    return []
+        finally:
+            self._bells.append(bell)
+            if self._client.closed:
+                self._close_bells()
+
+    def settle(self, settlements: Sequence[Settlement], timeout: float) -> Sequence[bool]:
+        calls: list[tuple[list[str], list[Argument]]] = []
+        for part in _parts(settlements):
+            queues = _numbered(
+                [settlement.delivery.queue for settlement in part]
+                + [settlement.message.queue for settlement in part if settlement.message]
+            )
+            arguments: list[Argument] = []
+            for settlement in part:
+                delivery, message = settlement.delivery, settlement.message
+                arguments += (queues[delivery.queue], delivery.message_id, delivery.token)
+                arguments += (settlement.action.value, settlement.reason)
+                arguments += _message_arguments(message, queues) if message else _NO_MESSAGE
+            calls.append((self._bases(queues), arguments))
+        answers = self._client.run(script("queue", "settle"), calls, timeout)
+        return [settled == 1 for part in answers for settled in cast("list[int]", part)]
+
+    def beat(
+        self,
+        worker: str,
+        queues: Sequence[str],
+        deliveries: Sequence[Delivery],
+        *,
+        lease: float,
+        timeout: float,
+    ) -> Sequence[bool]:
+        numbered = _numbered(delivery.queue for delivery in deliveries)
+        arguments: list[Argument] = [worker, _lines(queues), lease]
+        for delivery in deliveries:
+            arguments += (numbered[delivery.queue], delivery.message_id, delivery.token)
+        keys = [*self._worker_keys, *self._bases(numbered)]
+        beat = script("queue", "workers", "beat")
+        answers = self._client.run(beat, [(keys, arguments)], timeout)[0]
+        return [held == 1 for held in cast("list[int]", answers)]
+
+    def survey(self, queues: Sequence[str], timeout: float) -> Mapping[str, QueueStatus]:
+        distinct = tuple(dict.fromkeys(queues))
+        keys = [*self._worker_keys, *self._bases(distinct)]
+        answer = self._client.run(script("queue", "survey"), [(keys, [])], timeout)[0]
+        alive, *counts = cast("tuple[list[bytes], *tuple[list[int], ...]]", answer)
+        serving = {
+            worker.decode(): lines.decode().split("\n")
+            for worker, lines in zip(alive[::2], alive[1::2], strict=True)
+        }
+        return {
+            queue: QueueStatus(
+                ready=ready,
+                delayed=delayed,
+                leased=leased,
+                dead=dead,
+                workers=tuple(sorted(name for name in serving if _quoted(queue) in serving[name])),
+            )
+            for queue, (ready, delayed, leased, dead) in zip(distinct, counts, strict=True)
+        }
+
+    def purge(self, queues: Sequence[str], timeout: float) -> int:
+        deadline = clock.Deadline(timeout)
+        purge = script("queue", "purge")
+        removed = 0
+        for base in self._bases(dict.fromkeys(queues)):
+            last = _PURGED
+            while last >= _PURGED:
+                left = deadline.left() or 0.0
+                last = cast("int", self._client.run(purge, [([base], [_PURGED])], left)[0])
+                removed += last
+        return removed
+
+    def close(self) -> None:
+        self._client.close()
+        self._close_bells()
+
+    # -- below the surface --------------------------------------------------------------------
+
+    def _look(
+        self, queues: Sequence[str], limit: int, lease: float, worker: str
+    ) -> tuple[float | None, list[Delivery]]:
+        """Lease what is due now; also tell in how many seconds something will be."""
+        keys = [*self._bases(queues), *self._worker_keys]
+        arguments: list[Argument] = [
+            limit,
+            lease,
+            worker,
+            _lines(queues),
+            secrets.token_hex(8) + "-",
+        ]
+        fetch = script("queue", "workers", "fetch")
+        answer = self._client.run(fetch, [(keys, arguments)], _ROUND_TRIP)[0]
+        due_in, *taken = cast("tuple[bytes, *tuple[_Taken, ...]]", answer)
+        return float(due_in) if due_in else None, [
+            Delivery(
+                message_id=message_id.decode(),
+                queue=queues[number - 1],
+                body=body,
+                deliveries=deliveries,
+                token=token.decode(),
+            )
+            for number, message_id, body, deliveries, token in taken
+        ]
+
+    def _take_bell(self, queues: Sequence[str]) -> Bell:
+        """Return a bell that no other thread uses."""
+        keys = [f"{base}/bell" for base in self._bases(queues)]
+        try:
+            bell = self._bells.pop()
+        except IndexError:
+            return Bell(self._client, keys)
+        if bell.keys == tuple(keys):
+            return bell
+        bell.close()
+        return Bell(self._client, keys)
+
+    def _close_bells(self) -> None:
+        while True:
+            try:
+                self._bells.pop().close()
+            except IndexError:
+                return
+
+    @property
+    def _worker_keys(self) -> tuple[str, str]:
+        return f"{self._prefix}workers", f"{self._prefix}serving"
+
+    def _bases(self, queues: Iterable[str]) -> list[str]:
+        return [self._prefix + _quoted(queue) for queue in queues]
+
+    def _check_size(
+        self, messages: Sequence[QueuedMessage], records: Sequence[StoredRecord]
+    ) -> None:
+        size = sum(len(message.body) for message in messages)
+        size += sum(len(record.body) for record in records)
+        if size > _LARGEST:
+            raise PayloadTooLargeError(
+                f"{len(messages)} messages and their records have {size} bytes, too many for the "
+                f"one step in which {self._url} publishes them ({_LARGEST}); send fewer at once",
+                size=size,
+                limit=_LARGEST,
+            )
+
+
+_Taken = tuple[int, bytes, bytes, int, bytes]
+
+
+def _quoted(name: str) -> str:
+    """Return a name that holds no "/" and no line break."""
+    return quote(name, safe="", errors="surrogatepass")
+
+
+def _lines(queues: Iterable[str]) -> str:
+    return "\n".join(_quoted(queue) for queue in queues)
+
+
+def _numbered(queues: Iterable[str]) -> dict[str, int]:
+    """Return each distinct queue with its number, from 1 as Lua counts."""
+    return {queue: number for number, queue in enumerate(dict.fromkeys(queues), 1)}
+
+
+def _message_arguments(message: QueuedMessage, queues: Mapping[str, int]) -> tuple[Argument, ...]:
+    """Return what the scripts take for one message."""
+    eta = "" if message.eta is None else repr(message.eta)
+    return queues[message.queue], message.message_id, message.body, message.priority, eta
+
+
+def _parts(settlements: Sequence[Settlement]) -> Iterator[list[Settlement]]:
+    """Cut a batch, in order, into parts that a script ends quickly."""
+    part: list[Settlement] = []
+    size = 0
+    for settlement in settlements:
+        length = len(settlement.message.body) if settlement.message else 0
+        if part and (size + length > _PART or len(part) == _SETTLED):
+            yield part
+            part, size = [], 0
+        part.append(settlement)
+        size += length
+    if part:
+        yield part

@@ -1,0 +1,208 @@
+"""Where upshot meets redis-py: its connections, made from a URL, kept to a deadline, its errors.
+
+redis-py's `Redis` object retries by itself, re-sends blocking commands, and costs more than the
+server does. So only its *connections* are used: set-up, TLS, authentication, packing, parsing.
+"""
+
+from __future__ import annotations
+
+import functools
+import socket
+import ssl
+from collections.abc import Sequence
+from typing import Any, Final, Protocol, cast
+from urllib.parse import urlsplit
+
+import redis
+from redis import connection as driver
+from redis.exceptions import AuthorizationError, ClusterDownError, TryAgainError
+
+from upshot import clock
+from upshot.errors import UrlError
+from upshot.retrying import DriverErrors
+from upshot.url import Url
+
+__all__ = [
+    "DRIVER_ERRORS",
+    "Argument",
+    "Connection",
+    "Options",
+    "RefusedForNowError",
+    "Reply",
+    "TimedSocket",
+    "connect",
+    "driver_options",
+    "read",
+]
+
+Argument = str | bytes | int | float
+"""What a command is made of."""
+
+Reply = bytes | str | int | float | list["Reply"] | None
+"""What a server answers."""
+
+Options = dict[str, Any]
+"""Keywords of a redis-py connection class, and that class as `connection_class`."""
+
+_SCHEMES: Final = {"redis": "redis", "rediss": "rediss", "redis+unix": "unix"}
+_OURS: Final = ("retry_on_timeout", "retry_on_error", "encoding", "decode_responses")
+
+_FOR_NOW: Final = ("BUSY ", "MISCONF ", "NOREPLICAS ")
+"""A script runs for too long, the disk is full, replicas are missing: plain errors to redis-py."""
+
+
+class RefusedForNowError(redis.ResponseError):
+    """An error answer that redis-py has no class for, and that may end by itself."""
+
+
+DRIVER_ERRORS: Final = DriverErrors(
+    transient=(
+        redis.ConnectionError,
+        redis.TimeoutError,
+        redis.BusyLoadingError,
+        redis.ReadOnlyError,
+        redis.OutOfMemoryError,
+        ClusterDownError,  # MasterDownError is one
+        TryAgainError,
+        RefusedForNowError,
+    ),
+    permanent=(
+        redis.AuthenticationError,
+        AuthorizationError,
+        redis.RedisError,
+        ssl.SSLCertVerificationError,
+    ),
+)
+
+
+class Connection(Protocol):
+    """The part of a redis-py connection that is used here; redis-py's own hints say `Any`."""
+
+    socket_timeout: float | None
+    socket_connect_timeout: float | None
+    timed: TimedSocket
+    until: float
+
+    def connect(self) -> None: ...
+    def disconnect(self) -> None: ...
+    def pack_commands(self, commands: Sequence[Sequence[Argument]]) -> list[bytes]: ...
+    def send_packed_command(self, command: list[bytes]) -> None: ...
+    def read_response(self, *, disconnect_on_error: bool = True) -> Any: ...
+
+
+class TimedSocket:
+    """A socket whose every send and receive ends at one moment, `until`, on the monotonic clock.
+
+    redis-py gives each `recv` the whole timeout again, so a server that trickles would never be
+    late. With `until` in the past, a receive takes what has arrived already or times out.
+    """
+
+    def __init__(self, wrapped: socket.socket, until: float) -> None:
+        self._socket = wrapped
+        self.until = until
+
+    def recv(self, size: int) -> bytes:
+        self._arm()
+        try:
+            return self._socket.recv(size)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError) as exc:
+            raise TimeoutError("timed out") from exc
+
+    def recv_into(self, buffer: bytearray) -> int:
+        self._arm()
+        try:
+            return self._socket.recv_into(buffer)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError) as exc:
+            raise TimeoutError("timed out") from exc
+
+    def sendall(self, data: bytes) -> None:
+        self._arm()
+        try:
+            self._socket.sendall(data)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError) as exc:
+            raise TimeoutError("timed out") from exc
+
+    def settimeout(self, seconds: float | None) -> None:
+        """Do nothing: redis-py would set its own idea of a timeout. `until` decides."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def _arm(self) -> None:
+        left = self.until - clock.monotonic()
+        self._socket.settimeout(left if left > 0 else 0.0)
+
+
+def driver_options(url: Url) -> Options:
+    """Return what `connect` takes, checked by making a connection without opening it.
+
+    Raises:
+        UrlError: redis-py does not take a parameter, or the path is no database number.
+    """
+    scheme = _SCHEMES[url.scheme]
+    driver_url = url.driver_url(scheme)
+    if scheme != "unix":
+        database = urlsplit(driver_url).path.strip("/")
+        if database and not database.isdecimal():
+            raise UrlError(f"{url}: the path is a database number such as /0, not /{database}")
+    try:
+        options: Options = cast("Any", driver).parse_url(driver_url)
+        for name in _OURS:
+            options.pop(name, None)
+        kind = options.setdefault("connection_class", redis.Connection)
+        # RESP2 needs no HELLO: one round trip less to open a connection.
+        options.setdefault("protocol", 2)
+        if kind is redis.SSLConnection and options.get("ssl_cert_reqs") != "none":
+            options.setdefault("ssl_check_hostname", True)  # redis-py 5 did not by default
+        _construct(options)
+    except (TypeError, ValueError, redis.RedisError) as exc:
+        raise UrlError(f"{url}: redis-py does not take this: {url.scrub(str(exc))}") from exc
+    return options
+
+
+def connect(options: Options, until: float) -> Connection:
+    """Open a connection by `until`, on the monotonic clock.
+
+    Raises:
+        redis.RedisError: it cannot be opened, or not in time, or the password is wrong.
+        ssl.SSLCertVerificationError: the server's certificate does not pass.
+    """
+    connection = _construct(options)
+    left = max(0.001, until - clock.monotonic())
+    connection.until = until
+    connection.socket_timeout = left
+    connection.socket_connect_timeout = min(left, connection.socket_connect_timeout or left)
+    try:
+        connection.connect()
+    except redis.ConnectionError as exc:
+        if isinstance(exc.__context__, ssl.SSLCertVerificationError):
+            raise exc.__context__ from None  # it will not pass the next time either
+        raise
+    return connection
+
+
+def read(connection: Connection) -> Reply | redis.ResponseError:
+    """Return the next answer; an error answer is returned too, the connection stays usable."""
+    try:
+        return cast("Reply", connection.read_response())
+    except redis.ResponseError as exc:
+        return RefusedForNowError(str(exc)) if str(exc).startswith(_FOR_NOW) else exc
+
+
+def _construct(options: Options) -> Connection:
+    keywords = dict(options)
+    connection = _timed(keywords.pop("connection_class"))(**keywords)
+    # The names under which redis-py sends CLIENT SETINFO, two round trips, in 8.x and in 5.x.
+    connection.driver_info = connection.lib_name = connection.lib_version = None
+    return cast("Connection", connection)
+
+
+@functools.cache
+def _timed(kind: Any) -> Any:
+    """Return a subclass of a redis-py connection class that speaks through a `TimedSocket`."""
+
+    def _connect(self: Any) -> TimedSocket:
+        timed = self.timed = TimedSocket(kind._connect(self), self.until)
+        return timed
+
+    return type(f"Timed{kind.__name__}", (kind,), {"_connect": _connect})

@@ -1,0 +1,121 @@
+"""The push connection: one pub/sub connection for every waiter of a process."""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Sequence
+from typing import Final, cast, final
+
+import redis
+
+from upshot import clock
+from upshot.waiting import Hint, Listener
+from upshot_backends.redis.connection import RedisClient
+
+__all__ = ["RedisListener"]
+
+_CHANNELS: Final = 1000  # in one command
+_READ_IT: Final = b"?"  # published in place of a body that is too long
+
+
+@final
+class RedisListener(Listener):
+    """Subscribes to one channel per awaited key.
+
+    The connection is only ever used by the hub's thread. Another thread interrupts it through a
+    socket pair, never through the connection: a TLS socket must not be shared.
+
+    Args:
+        client: opens the connection; always in RESP2, where a message is an ordinary answer. RESP3
+            would add a push handler of redis-py's that formats every message for a log.
+        suffix: what makes a key its channel.
+        timeout: seconds to open it, and to have a subscription confirmed.
+    """
+
+    def __init__(self, client: RedisClient, *, suffix: str, timeout: float) -> None:
+        self._client = client
+        self._suffix = suffix
+        self._timeout = timeout
+        self._connection = client.open(timeout, protocol=2)
+        self._heard: list[Hint] = []
+        self._unconfirmed: set[str] = set()
+        self._waking, self._woken = socket.socketpair()
+        self._waking.setblocking(False)
+        self._woken.setblocking(False)
+        self._poll = select.poll()
+        self._poll.register(self._connection.timed.fileno(), select.POLLIN)
+        self._poll.register(self._woken.fileno(), select.POLLIN)
+
+    def subscribe(self, keys: Sequence[str]) -> None:
+        self._unconfirmed.update(keys)
+        until = clock.monotonic() + self._timeout
+        self._send("SUBSCRIBE", keys, until)
+        while self._unconfirmed:
+            self._take(until)
+        # What the parser has read ahead would not show on the socket: `wait` must not poll for it.
+        self._drain()
+
+    def unsubscribe(self, keys: Sequence[str]) -> None:
+        # The confirmations are read, and ignored, by the waits that follow.
+        self._send("UNSUBSCRIBE", keys, clock.monotonic() + self._timeout)
+
+    def wait(self, timeout: float) -> Sequence[Hint]:
+        if not self._heard:
+            ready = self._poll.poll(max(0.0, timeout) * 1000)
+            if any(descriptor == self._woken.fileno() for descriptor, _ in ready):
+                self._forget_interrupts()
+            if any(descriptor != self._woken.fileno() for descriptor, _ in ready):
+                self._drain()
+        heard, self._heard = self._heard, []
+        return heard
+
+    def interrupt(self) -> None:
+        try:
+            self._waking.send(b"\0")
+        except OSError:
+            return  # full: a wake-up is on its way already; closed: nobody waits any more
+
+    def close(self) -> None:
+        self._client.discard(self._connection)
+        self._waking.close()
+        self._woken.close()
+
+    def _send(self, command: str, keys: Sequence[str], until: float) -> None:
+        channels = [key + self._suffix for key in keys]
+        commands = [
+            (command, *channels[start : start + _CHANNELS])
+            for start in range(0, len(channels), _CHANNELS)
+        ]
+        self._connection.timed.until = until
+        self._connection.send_packed_command(self._connection.pack_commands(commands))
+
+    def _drain(self) -> None:
+        """Take everything that has arrived, and do not wait for more."""
+        try:
+            while True:
+                self._take(until=0.0)
+        except redis.TimeoutError:
+            return
+
+    def _take(self, until: float) -> None:
+        """Read one message.
+
+        Raises:
+            redis.TimeoutError: none has arrived by `until`; one that has arrived in part is kept.
+        """
+        self._connection.timed.until = until
+        message = self._connection.read_response(disconnect_on_error=False)
+        kind, channel, body = cast("tuple[bytes, bytes, bytes | int]", message)
+        key = channel.decode().removesuffix(self._suffix)
+        if kind == b"subscribe":
+            self._unconfirmed.discard(key)
+        elif kind == b"message":
+            self._heard.append(Hint(key, None if body == _READ_IT else cast("bytes", body)))
+
+    def _forget_interrupts(self) -> None:
+        try:
+            while self._woken.recv(4096):
+                pass
+        except BlockingIOError:
+            return

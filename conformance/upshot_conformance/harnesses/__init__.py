@@ -1,0 +1,1 @@
+"""The harnesses of the built-in services, registered as a third party's would be."""

@@ -1,0 +1,429 @@
+"""The app: where tasks are registered, and where they meet a broker and a result backend."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import threading
+import types
+import typing
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, final, overload
+
+from upshot import clock, registry
+from upshot.broker import Broker
+from upshot.client import ResultClient
+from upshot.config import Configuration
+from upshot.context import TaskContext
+from upshot.engine import Consumer, Host
+from upshot.errors import ConfigError, ServiceError, UnknownSchemeError
+from upshot.execution import TaskSpec
+from upshot.message import RetryPolicy
+from upshot.origin import Origin
+from upshot.result import AsyncResult
+from upshot.result_set import ResultSet
+from upshot.sending import Outbox, Request
+from upshot.serializers import Codecs
+from upshot.service import OpenService
+from upshot.settings import Settings
+from upshot.task import Task, name_of
+from upshot.url import Url
+
+__all__ = ["EMBEDDED", "App"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+EMBEDDED = "sqlite:///.upshot/upshot.db"
+"""Broker and result backend when no URL is given: a file below the working directory."""
+
+
+@final
+class App:
+    """A set of tasks with one broker and one result backend.
+
+    Nothing is opened before it is needed; everything is safe to use from any thread, and after a
+    fork. An app is a context manager that closes what it opened.
+
+    Args:
+        main: the module name for tasks of a file that is run as a script. Python calls such a
+            file `__main__`, while the worker imports it under its real name, and both must call
+            each task the same. The file's own name is taken if you give none; so give it only
+            for a script inside a package: `App("shop.jobs")` in `shop/jobs.py`.
+        broker: URL of the message broker; None takes the setting `broker_url`.
+        backend: URL of the result backend; None takes the setting `result_backend`.
+        settings: any setting by its name; `upshot config` explains them all.
+
+    Raises:
+        ConfigError: a setting or its value is wrong.
+    """
+
+    def __init__(
+        self,
+        main: str | None = None,
+        *,
+        broker: str | None = None,
+        backend: str | None = None,
+        **settings: Any,
+    ) -> None:
+        for name, url in (("broker_url", broker), ("result_backend", backend)):
+            if url is not None:
+                if name in settings:
+                    raise ConfigError(f"{name} is given twice")
+                settings[name] = url
+        self.main = main
+        self.configuration = Configuration(settings)
+        self._tasks: dict[str, TaskSpec] = {}
+        self._lock = threading.RLock()
+
+    def __repr__(self) -> str:
+        return f"<App {self.main or ''} broker={self.broker_url} backend={self.backend_url}>"
+
+    def __enter__(self) -> App:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- configuration ----------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> Settings:
+        """The values in force."""
+        return self.configuration.settings
+
+    def config_from_object(self, source: str | types.ModuleType | Mapping[str, Any]) -> None:
+        """Take settings from a module or mapping; keywords and environment win over them.
+
+        Raises:
+            ConfigError: a setting is unknown or wrong, or broker and backend are open already.
+        """
+        self._not_open()
+        self.configuration.add_object(source)
+
+    def config_from_file(self, path: str | os.PathLike[str]) -> None:
+        """Take settings from a TOML file; otherwise like `config_from_object`."""
+        self._not_open()
+        self.configuration.add_file(path)
+
+    def _not_open(self) -> None:
+        if "results" in self.__dict__ or "broker" in self.__dict__:
+            raise ConfigError("configure the app before its first task is sent or result is read")
+
+    @property
+    def broker_url(self) -> Url:
+        """Where messages go; printing it does not show the password."""
+        return Url.parse(self.settings.broker_url or EMBEDDED)
+
+    @property
+    def backend_url(self) -> Url:
+        """Where results go: as set, or else the broker's own service."""
+        if self.settings.result_backend is not None:
+            return Url.parse(self.settings.result_backend)
+        try:
+            registry.backend_class(self.broker_url)
+        except UnknownSchemeError:
+            return Url.parse(EMBEDDED)
+        return self.broker_url
+
+    # -- what is open -----------------------------------------------------------------------------
+
+    @functools.cached_property
+    def codecs(self) -> Codecs:
+        """The serializers that this app accepts."""
+        settings = self.settings
+        wanted = (*settings.accept_content, settings.task_serializer, settings.result_serializer)
+        for name in wanted[-2:]:
+            if name not in settings.accept_content:
+                raise ConfigError(f"accept_content does not name {name!r}, which is to be written")
+        return Codecs(
+            registry.serializers(tuple(dict.fromkeys(wanted))),
+            accept=settings.accept_content,
+            default=settings.result_serializer,
+        )
+
+    @functools.cached_property
+    def results(self) -> ResultClient:
+        """The open result backend."""
+        url, settings = self.backend_url, self.settings
+        make = registry.backend_class(url)
+        return ResultClient(
+            lambda: make(url),
+            url=url,
+            namespace=settings.namespace,
+            expires=settings.result_expires,
+            timeout=settings.operation_timeout,
+            max_bytes=settings.result_max_bytes,
+        )
+
+    @functools.cached_property
+    def broker(self) -> OpenService[Broker]:
+        """The open broker."""
+        url, namespace = self.broker_url, self.settings.namespace
+        make = registry.broker_class(url)
+        return OpenService(
+            lambda: make(url, namespace), url=url, timeout=self.settings.operation_timeout
+        )
+
+    @functools.cached_property
+    def origin(self) -> Origin:
+        """What this app's result handles need of it."""
+        return Origin(
+            self.results,
+            self.codecs,
+            annotation=lambda name: self._tasks[name].returns if name in self._tasks else None,
+            missing_worker=self._missing_worker,
+            patience=self.settings.no_worker_warning,
+        )
+
+    def close(self) -> None:
+        """Close broker and backend, if they were opened; the next use opens them again."""
+        with self._lock:
+            for name in ("results", "broker"):
+                opened = self.__dict__.pop(name, None)
+                if opened is not None:
+                    opened.close()
+            self.__dict__.pop("origin", None)
+
+    # -- tasks ------------------------------------------------------------------------------------
+
+    @property
+    def tasks(self) -> Mapping[str, TaskSpec]:
+        """Every registered task by name."""
+        return types.MappingProxyType(self._tasks)
+
+    @overload
+    def task(
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> Task[P, R, Coroutine[Any, Any, R]]: ...
+    @overload
+    def task(self, function: Callable[P, R], /) -> Task[P, R, R]: ...
+    @overload
+    def task(self, *, bind: Literal[True], **options: Any) -> _BoundDecorator: ...
+    @overload
+    def task(
+        self,
+        *,
+        bind: Literal[False] = ...,
+        name: str | None = ...,
+        queue: str | None = ...,
+        priority: int | None = ...,
+        autoretry_for: tuple[type[BaseException], ...] = ...,
+        max_retries: int | None = ...,
+        retry_backoff: float = ...,
+        retry_backoff_max: float = ...,
+        retry_jitter: bool = ...,
+        time_limit: float | None = ...,
+        soft_time_limit: float | None = ...,
+        ignore_result: bool = ...,
+        result_expires: float | None = ...,
+        serializer: str | None = ...,
+    ) -> _Decorator: ...
+    def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+        """Register a function, `def` or `async def`, as a task: `@app.task` or `@app.task(…)`.
+
+        Options (each default is the setting of the same name, prefixed `task_`):
+
+            bind: pass the `TaskContext` as first argument; callers do not give it.
+            name: as which it is registered; by default `module.function`.
+            queue, priority: where it waits.
+            autoretry_for: exceptions after which it is run again.
+            max_retries, retry_backoff, retry_backoff_max, retry_jitter: how often, how soon.
+            time_limit, soft_time_limit: seconds; None for no limit.
+            ignore_result: keep no record.
+            result_expires: seconds to keep the outcome; None for ever.
+            serializer: what encodes the result.
+
+        Raises:
+            ConfigError: an option is unknown, or the name is taken by another function.
+        """
+        if function is None:
+            return lambda decorated: self._register(decorated, options)
+        return self._register(function, options)
+
+    def _register(self, function: Callable[..., Any], options: dict[str, Any]) -> Task[..., Any, Any]:
+        unknown = options.keys() - _OPTIONS
+        if unknown:
+            raise ConfigError(
+                f"@app.task has no option {min(unknown)!r}; it has {', '.join(sorted(_OPTIONS))}"
+            )
+        settings = self.settings
+        name = options.get("name") or name_of(function, self.main)
+        hints = _annotations(function)
+        spec = TaskSpec(
+            name=name,
+            function=function,
+            bind=options.get("bind", False),
+            queue=options.get("queue"),
+            priority=options.get("priority"),
+            autoretry_for=tuple(options.get("autoretry_for", ())),
+            retry=RetryPolicy(
+                max_retries=options.get("max_retries", settings.task_max_retries),
+                backoff=options.get("retry_backoff", settings.task_retry_backoff),
+                backoff_max=options.get("retry_backoff_max", settings.task_retry_backoff_max),
+                jitter=options.get("retry_jitter", settings.task_retry_jitter),
+            ),
+            time_limit=options.get("time_limit", settings.task_time_limit),
+            soft_time_limit=options.get("soft_time_limit", settings.task_soft_time_limit),
+            ignore_result=options.get("ignore_result", settings.task_ignore_result),
+            result_expires=options.get("result_expires", settings.result_expires),
+            serializer=options.get("serializer"),
+            returns=hints.pop("return", None),
+            parameters=hints,
+        )
+        taken = self._tasks.get(name)
+        if taken is not None and not _same_source(taken.function, function):
+            raise ConfigError(f"two tasks are called {name!r}; give one another name=")
+        self._tasks[name] = spec
+        return Task(spec, self)
+
+    def send_task(
+        self,
+        name: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> AsyncResult[Any]:
+        """Send a task by name; its code need not be here. `options` are those of `apply_async`."""
+        spec = self._tasks.get(name) or TaskSpec(
+            name=name, function=_elsewhere, result_expires=self.settings.result_expires
+        )
+        return Task[..., Any, Any](spec, self).apply_async(args, kwargs, **options)
+
+    def send(self, requests: Sequence[Request]) -> list[AsyncResult[Any]]:
+        """Send all requests in one batch and return their handles, in order."""
+        outbox = Outbox(
+            self.settings, codecs=self.codecs, client=self.results, broker=self.broker
+        )
+        warn = self.settings.warn_unreleased_results
+        return [
+            AsyncResult[Any](message.task_id, self.origin, queue=message.queue).track(
+                warn=warn and not message.ignore_result
+            )
+            for message in outbox.send(requests)
+        ]
+
+    # -- results ----------------------------------------------------------------------------------
+
+    def AsyncResult(self, task_id: str) -> AsyncResult[Any]:  # noqa: N802 - as in Celery
+        """Return the handle of a task, from its id alone. Asks nobody.
+
+        Raises:
+            InvalidTaskIdError: the id may not name a task.
+        """
+        return AsyncResult(task_id, self.origin)
+
+    def ResultSet(self, task_ids: Sequence[str]) -> ResultSet[Any]:  # noqa: N802 - as in Celery
+        """Return the handles of many tasks, from their ids alone."""
+        return ResultSet(AsyncResult[Any](task_id, self.origin) for task_id in task_ids)
+
+    def outstanding(self) -> list[AsyncResult[Any]]:
+        """Return the live handles of sent tasks that were neither read nor forgotten."""
+        return list(self.origin.handles)
+
+    # -- workers ----------------------------------------------------------------------------------
+
+    def host(self) -> Host:
+        """Return what a worker needs of this app."""
+        return Host(
+            tasks=self.tasks,
+            settings=self.settings,
+            codecs=self.codecs,
+            client=self.results,
+            broker=self.broker,
+        )
+
+    @contextmanager
+    def running(
+        self, *, threads: int = 2, queues: Sequence[str] | None = None
+    ) -> Iterator[App]:
+        """Run a worker in threads of this process inside the `with` block.
+
+        For scripts of one file and for tests. Leaving the block waits for running tasks; those
+        that have not started stay in their queues. A hard time limit ends a task's record here,
+        but cannot end its thread.
+        """
+        consumer = Consumer(self.host(), queues=queues or self.queues(), threads=threads)
+        thread = threading.Thread(target=consumer.run, name="upshot-worker", daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            consumer.stop()
+            thread.join(self.settings.worker_shutdown_timeout)
+
+    def queues(self) -> list[str]:
+        """Return the default queue and every queue that a registered task names."""
+        named = [spec.queue for spec in self._tasks.values() if spec.queue]
+        return list(dict.fromkeys([self.settings.task_default_queue, *named]))
+
+    def _missing_worker(self, queue: str) -> str | None:
+        try:
+            status = self.broker.call(
+                lambda broker, seconds: broker.survey([queue], seconds),
+                deadline=clock.Deadline(self.settings.operation_timeout),
+            )[queue]
+        except ServiceError:
+            return None
+        if status.workers is None or status.workers:
+            return None
+        where = self.main or next((n.rpartition(".")[0] for n in self._tasks), "your_module")
+        return (
+            f"no worker serves the queue {queue!r} at {self.broker_url}; "
+            f"start one in another terminal: upshot -A {where} worker -Q {queue}"
+        )
+
+
+class _Decorator(typing.Protocol):
+    """What `@app.task(…)` returns."""
+
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> Task[P, R, Coroutine[Any, Any, R]]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R, R]: ...
+
+
+class _BoundDecorator(typing.Protocol):
+    """What `@app.task(bind=True)` returns: callers do not give the first argument."""
+
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[TaskContext, P], Coroutine[Any, Any, R]], /
+    ) -> Task[P, R, Coroutine[Any, Any, R]]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[TaskContext, P], R], /) -> Task[P, R, R]: ...
+
+
+_OPTIONS = frozenset(
+    {
+        "autoretry_for", "bind", "ignore_result", "max_retries", "name", "priority", "queue",
+        "result_expires", "retry_backoff", "retry_backoff_max", "retry_jitter", "serializer",
+        "soft_time_limit", "time_limit",
+    }
+)  # fmt: skip
+
+
+def _annotations(function: Callable[..., Any]) -> dict[str, object]:
+    """Return the resolved annotations; none if one names something that cannot be found."""
+    try:
+        return dict(typing.get_type_hints(function))
+    except (NameError, TypeError, AttributeError):
+        return {}
+
+
+def _same_source(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
+    """Tell a module that was imported twice (as `__main__` and by name) from a clash of names."""
+    try:
+        return inspect.getsourcefile(one) == inspect.getsourcefile(other) and (
+            one.__qualname__ == other.__qualname__
+        )
+    except TypeError:
+        return False
+
+
+def _elsewhere(*_: object, **__: object) -> None:
+    raise ConfigError("a task sent by name runs where it is registered")

@@ -1,0 +1,12 @@
+"""Runs messages inside one process: fetch and lease, run, store, settle.
+
+`Consumer` is the whole of it for a caller. The worker starts one in each of its processes, and
+`app.running()` one in a thread.
+"""
+
+from __future__ import annotations
+
+from upshot.engine.consumer import Consumer
+from upshot.engine.host import Host
+
+__all__ = ["Consumer", "Host"]

@@ -1,0 +1,26 @@
+"""What running tasks takes, gathered by the app."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from upshot.broker import Broker
+from upshot.client import ResultClient
+from upshot.execution import TaskSpec
+from upshot.serializers import Codecs
+from upshot.service import OpenService
+from upshot.settings import Settings
+
+__all__ = ["Host"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """Tasks, settings, and where messages and results are."""
+
+    tasks: Mapping[str, TaskSpec]
+    settings: Settings
+    codecs: Codecs
+    client: ResultClient
+    broker: OpenService[Broker]

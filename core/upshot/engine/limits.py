@@ -1,0 +1,65 @@
+"""Raises SoftTimeLimitExceededError inside a running function.
+
+In a process's main thread a timer signal does it, which also ends a `time.sleep` or a blocking
+read. In any other thread the interpreter delivers it between two bytecodes, so a call into C has
+to return first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+from upshot.errors import SoftTimeLimitExceededError
+
+__all__ = ["soft_limit"]
+
+
+@contextlib.contextmanager
+def soft_limit(seconds: float) -> Iterator[None]:
+    """Raise SoftTimeLimitExceededError in the `with` block once `seconds` have passed."""
+    main = threading.current_thread() is threading.main_thread()
+    with _by_signal(seconds) if main else _by_interpreter(seconds):
+        yield
+
+
+@contextlib.contextmanager
+def _by_signal(seconds: float) -> Iterator[None]:
+    def expired(number: int, frame: FrameType | None) -> None:
+        raise SoftTimeLimitExceededError(f"the task ran longer than {seconds} seconds")
+
+    before = signal.signal(signal.SIGALRM, expired)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def _by_interpreter(seconds: float) -> Iterator[None]:
+    target = threading.get_ident()
+    lock = threading.Lock()
+    armed = True
+
+    def expired() -> None:
+        with lock:  # once the block is left, nothing may be raised in the thread any more
+            if armed:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                    ctypes.c_ulong(target), ctypes.py_object(SoftTimeLimitExceededError)
+                )
+
+    timer = threading.Timer(seconds, expired)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        with lock:
+            armed = False
+        timer.cancel()

@@ -1,0 +1,319 @@
+"""One run of one message, from its bytes to the records it leaves. No I/O of its own.
+
+The worker stores what this module makes: `started()` before the run, then what `run()` returns:
+`Finished`, or `Again` when the task is to be repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import random
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, final
+
+from upshot import clock
+from upshot.context import Reporter, TaskContext, running
+from upshot.errors import (
+    DecodeError,
+    Retry,
+    SerializationError,
+    SoftTimeLimitExceededError,
+    TaskExpiredError,
+)
+from upshot.message import Message, RetryPolicy
+from upshot.outcome import encode_failure, encode_value
+from upshot.record import Record
+from upshot.serializers import Codecs, shape
+from upshot.states import State
+
+__all__ = ["Again", "Execution", "Finished", "Outcome", "TaskSpec", "call"]
+
+SoftLimit = Callable[[float], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSpec:
+    """What is registered under a task's name.
+
+    Attributes:
+        name: how messages call it.
+        function: `def` or `async def`.
+        bind: whether the function takes the `TaskContext` first.
+        queue: where its messages go; None for the app's default.
+        priority: 0 to 9; None for the app's default.
+        autoretry_for: exceptions that repeat the attempt.
+        retry: how often and how soon.
+        time_limit: seconds, None for no limit; likewise `soft_time_limit`.
+        ignore_result: True writes no record.
+        result_expires: seconds to keep the outcome; None for ever.
+        serializer: what encodes its result; None for the app's default.
+        returns: the return annotation; None if there is none.
+        parameters: annotations by parameter name.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    bind: bool = False
+    queue: str | None = None
+    priority: int | None = None
+    autoretry_for: tuple[type[BaseException], ...] = ()
+    retry: RetryPolicy = RetryPolicy()
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    ignore_result: bool = False
+    result_expires: float | None = None
+    serializer: str | None = None
+    returns: object = None
+    parameters: Mapping[str, object] = field(default_factory=dict[str, object])
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The task has ended; `record` is terminal."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The attempt has ended, the task has not: store `record`, then send `message`."""
+
+    record: Record
+    message: Message
+
+
+Outcome = Finished | Again
+
+_AS_TASK: Final = -1.0  # in a message: the limit is the task's own
+
+
+@final
+class Execution:
+    """One attempt of one message.
+
+    Args:
+        message: what was sent.
+        spec: the task it names; None if nobody registered it here.
+        attempt: its number, redeliveries counted.
+        worker: who runs it.
+        token: the delivery's; a later delivery has another one.
+        codecs: for arguments and outcome.
+    """
+
+    def __init__(
+        self,
+        message: Message,
+        *,
+        spec: TaskSpec | None,
+        attempt: int,
+        worker: str,
+        token: str,
+        codecs: Codecs,
+    ) -> None:
+        self.message = message
+        self.spec = spec
+        self.attempt = attempt
+        self._codecs = codecs
+        self._begun = Record(
+            task_id=message.task_id,
+            state=State.STARTED,
+            attempt=attempt,
+            name=message.name,
+            queue=message.queue,
+            worker=worker,
+            token=token,
+            queued_at=message.queued_at,
+        )
+
+    @property
+    def time_limit(self) -> float | None:
+        """Seconds until the hard limit, None for none."""
+        return self._limit(self.message.time_limit, self.spec and self.spec.time_limit)
+
+    @property
+    def soft_time_limit(self) -> float | None:
+        """Seconds until the soft limit, None for none."""
+        return self._limit(self.message.soft_time_limit, self.spec and self.spec.soft_time_limit)
+
+    @property
+    def ignore_result(self) -> bool:
+        """Whether no record is to be stored."""
+        return self.message.ignore_result
+
+    def started(self) -> Record:
+        """Return the record that begins the attempt; the clock of the run starts here."""
+        self._begun = replace(self._begun, started_at=clock.now())
+        return self._begun
+
+    def progress(self, info: Mapping[str, Any]) -> Record:
+        """Return a STARTED record that reports `info`; later records keep it.
+
+        Raises:
+            EncodeError: `info` cannot be encoded.
+        """
+        self._begun = replace(
+            self._begun, info=encode_value(self._codecs, dict(info), root="progress")
+        )
+        return self._begun
+
+    def run(
+        self,
+        reporter: Reporter | None,
+        *,
+        soft_limit: SoftLimit | None = None,
+        run_coroutine: Callable[[Coroutine[Any, Any, Any]], Any] = asyncio.run,
+    ) -> Outcome:
+        """Call the function, and return what came of it. Raises nothing the task raised.
+
+        Args:
+            reporter: how the task reaches its worker.
+            soft_limit: a context manager that raises SoftTimeLimitExceededError inside a `def`
+                task after so many seconds; an `async def` task is cancelled by its loop.
+            run_coroutine: runs an `async def` task to its end.
+        """
+        spec = self.spec
+        if spec is None:
+            raise AssertionError("the worker refuses unknown tasks before running them")
+        context = self.context(reporter)
+        try:
+            args, kwargs = self._arguments(spec)
+            with running(context):
+                value = call(
+                    spec,
+                    context,
+                    args,
+                    kwargs,
+                    soft_time_limit=self.soft_time_limit,
+                    soft_limit=soft_limit,
+                    run_coroutine=run_coroutine,
+                )
+            outcome = encode_value(self._codecs, value, serializer=spec.serializer)
+        except Retry as exc:
+            reason = exc.reason or exc.__context__
+            return self._again(reason or exc, exc.countdown, spec)
+        except SerializationError as exc:
+            return Finished(self.failed(exc))
+        except BaseException as exc:  # a task may raise anything, and its worker lives on
+            if isinstance(exc, spec.autoretry_for) and not isinstance(
+                exc, SoftTimeLimitExceededError
+            ):
+                return self._again(exc, None, spec)
+            return Finished(self.failed(exc))
+        return Finished(
+            replace(
+                self._begun, state=State.SUCCESS, finished_at=clock.now(), outcome=outcome
+            )
+        )
+
+    def failed(self, exc: BaseException) -> Record:
+        """Return the FAILURE record for `exc`; REVOKED if the message had expired."""
+        state = State.REVOKED if isinstance(exc, TaskExpiredError) else State.FAILURE
+        return replace(
+            self._begun,
+            state=state,
+            finished_at=clock.now(),
+            outcome=encode_failure(self._codecs, exc),
+        )
+
+    def context(self, reporter: Reporter | None) -> TaskContext:
+        """Return what `current_task()` gives during the run."""
+        message = self.message
+        return TaskContext(
+            task_id=message.task_id,
+            name=message.name,
+            queue=message.queue,
+            attempt=self.attempt,
+            retries=message.retries,
+            headers=message.headers,
+            reporter=reporter,
+        )
+
+    def _arguments(self, spec: TaskSpec) -> tuple[list[Any], dict[str, Any]]:
+        payload = self.message.arguments
+        decoded = self._codecs.decode(payload.content_type, payload.body)
+        match decoded:
+            case [list() as args, dict() as kwargs]:
+                pass
+            case _:
+                raise DecodeError("a message's arguments are a list and a mapping")
+        if spec.parameters:
+            args, kwargs = _shaped(spec, args, kwargs)
+        return args, kwargs
+
+    def _again(self, exc: BaseException, countdown: float | None, spec: TaskSpec) -> Outcome:
+        """Repeat the task after `exc`, or let it fail if no repetition is left."""
+        message = self.message
+        policy = message.retry or spec.retry
+        if policy.max_retries is not None and message.retries >= policy.max_retries:
+            return Finished(self.failed(exc))
+        record = replace(self._begun, state=State.RETRY, outcome=encode_failure(self._codecs, exc))
+        delay = _delay(policy, message.retries) if countdown is None else max(0.0, countdown)
+        again = replace(
+            message,
+            attempt=self.attempt + 1,
+            retries=message.retries + 1,
+            eta=clock.now() + delay,
+        )
+        return Again(record, again)
+
+    def _limit(self, sent: float | None, own: float | None) -> float | None:
+        return own if sent == _AS_TASK else sent
+
+
+def call(
+    spec: TaskSpec,
+    context: TaskContext,
+    args: list[Any] | tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    soft_time_limit: float | None = None,
+    soft_limit: SoftLimit | None = None,
+    run_coroutine: Callable[[Coroutine[Any, Any, Any]], Any] = asyncio.run,
+) -> Any:
+    """Call the task's function under its soft limit and return its value."""
+    if spec.bind:
+        args = [context, *args]
+    if inspect.iscoroutinefunction(spec.function):
+        return run_coroutine(_limited(spec.function(*args, **kwargs), soft_time_limit))
+    with _soft(soft_limit, soft_time_limit):
+        return spec.function(*args, **kwargs)
+
+
+def _soft(soft_limit: SoftLimit | None, seconds: float | None) -> AbstractContextManager[None]:
+    if soft_limit is None or seconds is None:
+        return contextlib.nullcontext()
+    return soft_limit(seconds)
+
+
+async def _limited(coroutine: Coroutine[Any, Any, Any], seconds: float | None) -> Any:
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            return await coroutine
+    except TimeoutError as exc:
+        if limit.expired():
+            raise SoftTimeLimitExceededError(f"the task ran longer than {seconds} seconds") from exc
+        raise
+
+
+def _shaped(
+    spec: TaskSpec, args: list[Any], kwargs: dict[str, Any]
+) -> tuple[list[Any], dict[str, Any]]:
+    """Bring dataclass arguments into the types that the parameters name."""
+    names = list(inspect.signature(spec.function).parameters)[int(spec.bind) :]
+    shaped = [
+        shape(value, spec.parameters.get(name), root=name)
+        for name, value in zip(names, args, strict=False)
+    ]
+    return [*shaped, *args[len(shaped) :]], {
+        name: shape(value, spec.parameters.get(name), root=name) for name, value in kwargs.items()
+    }
+
+
+def _delay(policy: RetryPolicy, retries: int) -> float:
+    """Return the seconds before the next repetition: doubling, bounded, with full jitter."""
+    longest = min(policy.backoff_max, policy.backoff * 2.0 ** min(retries, 64))
+    return random.uniform(0, longest) if policy.jitter else longest  # noqa: S311 - no secrecy

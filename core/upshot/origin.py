@@ -1,0 +1,168 @@
+"""What a result handle needs of the app that made it.
+
+A handle pickles as its id and the masked address of its origin. In the process that unpickles it,
+the origin is found again among those open there; nothing is opened because a handle arrived.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, final
+
+from upshot import clock
+from upshot.client import ResultClient
+from upshot.errors import ConfigError, ResultTimeoutError, ServiceError, UpshotError
+from upshot.record import Record, printable
+from upshot.serializers import Codecs
+from upshot.states import State
+
+if TYPE_CHECKING:
+    from upshot.result import AsyncResult
+
+__all__ = ["Origin", "restore"]
+
+logger = logging.getLogger(__name__)
+
+
+def _no_annotation(name: str) -> object:
+    return None
+
+
+def _unknown(queue: str) -> str | None:
+    return None
+
+
+@final
+class Origin:
+    """The app's side of every handle it makes.
+
+    Args:
+        client: the open result backend.
+        codecs: the serializers that outcomes are read with.
+        annotation: the return annotation of a registered task, by name; None if unknown.
+        missing_worker: says in a sentence that no worker serves a queue, or None if one does or
+            nobody knows.
+        patience: seconds that a `get()` waits before it asks `missing_worker`; None never asks.
+    """
+
+    def __init__(
+        self,
+        client: ResultClient,
+        codecs: Codecs,
+        *,
+        annotation: Callable[[str], object] = _no_annotation,
+        missing_worker: Callable[[str], str | None] = _unknown,
+        patience: float | None = None,
+    ) -> None:
+        self.client = client
+        self.codecs = codecs
+        self.annotation = annotation
+        self.patience = patience
+        self.handles: weakref.WeakSet[AsyncResult[Any]] = weakref.WeakSet()
+        self._missing_worker = missing_worker
+        self._warned: set[str] = set()
+        _ORIGINS[self.address] = self
+
+    @property
+    def address(self) -> tuple[str, str]:
+        """The masked URL and the namespace: how an unpickled handle finds its way back."""
+        return str(self.client.url), self.client.namespace
+
+    def revoke(self, task_id: str) -> bool:
+        """Store REVOKED, keeping what the record says about the task; False if it has ended."""
+        known = self.client.load(task_id)
+        revoked = Record(
+            task_id=task_id,
+            state=State.REVOKED,
+            attempt=known.attempt if known else 1,
+            name=known.name if known else "",
+            queue=known.queue if known else "",
+            worker=known.worker if known else "",
+            queued_at=known.queued_at if known else None,
+            started_at=known.started_at if known else None,
+            finished_at=clock.now(),
+            info=known.info if known else None,
+        )
+        return self.client.store(revoked)
+
+    async def wait_async(self, task_id: str, queue: str, timeout: float | None) -> Record:
+        """Wait like `AsyncResult.get`, without blocking the event loop."""
+        deadline = clock.Deadline(timeout)
+        if self.patience is not None and (timeout is None or timeout > self.patience):
+            try:
+                return await self._end_of(task_id, self.patience)
+            except ResultTimeoutError:
+                await asyncio.to_thread(self.warn_if_no_worker, [task_id], queue)
+        try:
+            return await self._end_of(task_id, deadline.left())
+        except ResultTimeoutError as exc:
+            error = await asyncio.to_thread(self.explain_timeout, task_id, timeout)
+            raise error from exc.__cause__
+
+    async def _end_of(self, task_id: str, timeout: float | None) -> Record:
+        ended = self.client.wait_async([task_id], timeout=timeout)
+        try:
+            async for _, found in ended:
+                if isinstance(found, UpshotError):
+                    raise found
+                return found
+        finally:
+            await ended.aclose()
+        raise AssertionError("wait_async yields each id or raises")
+
+    def warn_if_no_worker(self, task_ids: Iterable[str], queue: str) -> None:
+        """Log once per queue that nobody serves it, if a task of `task_ids` waits in it."""
+        try:
+            for found in self.client.load_many(list(task_ids)[:1]):
+                record = found if isinstance(found, Record) else None
+                if record is not None and record.state != State.QUEUED:
+                    return
+                queue = (record.queue if record else "") or queue
+            if queue and queue not in self._warned:
+                sentence = self._missing_worker(queue)
+                if sentence is not None:
+                    self._warned.add(queue)
+                    logger.warning("%s", sentence)
+        except ServiceError as exc:
+            logger.debug("could not look for workers: %s", exc)
+
+    def explain_timeout(self, task_id: str, timeout: float | None) -> ResultTimeoutError:
+        """Return the error of a wait that ended too early: with the state and its age."""
+        try:
+            record = self.client.load(task_id)
+        except UpshotError as exc:
+            return ResultTimeoutError(
+                f"task {printable(task_id)!r} did not end within {timeout} seconds, "
+                f"and its state cannot be read: {exc}"
+            )
+        state, since = State.PENDING.value, None
+        if record is not None:
+            state, since = record.state, record.started_at or record.queued_at
+        age = "" if since is None else f" for {max(0.0, clock.now() - since):.1f} seconds"
+        return ResultTimeoutError(
+            f"task {printable(task_id)!r} did not end within {timeout} seconds; "
+            f"it is {printable(state)}{age}. Waiting again is fine"
+        )
+
+
+_ORIGINS: Final[weakref.WeakValueDictionary[tuple[str, str], Origin]] = (
+    weakref.WeakValueDictionary()
+)
+
+
+def restore(address: str, namespace: str) -> Origin:
+    """Return the open origin with that masked URL and namespace.
+
+    Raises:
+        ConfigError: none is open in this process.
+    """
+    origin = _ORIGINS.get((address, namespace))
+    if origin is None:
+        raise ConfigError(
+            f"this handle came from another process, and no app here has opened the results at "
+            f"{address} (namespace {namespace!r}); make the app, then use app.AsyncResult(id)"
+        )
+    return origin

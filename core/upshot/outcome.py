@@ -1,0 +1,68 @@
+"""The outcome of a task, value or failure, to a payload and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from upshot.errors import DecodeError, UpshotError
+from upshot.failure import Failure
+from upshot.record import Payload
+from upshot.serializers import Codecs, shape
+
+__all__ = [
+    "decode_failure",
+    "decode_value",
+    "encode_failure",
+    "encode_value",
+    "failure_traceback",
+]
+
+
+def encode_value(
+    codecs: Codecs, value: object, *, serializer: str | None = None, root: str = "result"
+) -> Payload:
+    """Return `value` encoded by the named serializer, None for the default one.
+
+    Raises:
+        EncodeError: some part of it cannot be encoded; its `path` begins with `root`.
+        UntrustedContentError: the serializer is not accepted here.
+    """
+    return Payload(*codecs.encode(value, serializer=serializer, root=root))
+
+
+def decode_value(codecs: Codecs, payload: Payload, annotation: object = None) -> Any:
+    """Return the value in `payload`, with the dataclasses that `annotation` names; None names none.
+
+    Raises:
+        UntrustedContentError: its content type is not accepted here; it was not looked at.
+        DecodeError: the bytes are not what their content type says, or do not fit `annotation`.
+    """
+    value = codecs.decode(payload.content_type, payload.body)
+    return value if annotation is None else shape(value, annotation, root="result")
+
+
+def encode_failure(codecs: Codecs, exc: BaseException) -> Payload:
+    """Return a description of `exc`. Whatever the exception is or does, this succeeds."""
+    failure = Failure.from_exception(exc, can_encode=codecs.can_encode)
+    return Payload(*codecs.encode(failure.to_data(), root="failure"))
+
+
+def decode_failure(codecs: Codecs, payload: Payload) -> Exception:
+    """Return a fresh exception for the failure in `payload`; one that cannot be read is returned
+    as the error that says so."""
+    try:
+        return _failure(codecs, payload).to_exception()
+    except UpshotError as exc:
+        return exc
+
+
+def failure_traceback(codecs: Codecs, payload: Payload) -> str:
+    """Return the remote traceback as text, "" if none was kept."""
+    return _failure(codecs, payload).traceback
+
+
+def _failure(codecs: Codecs, payload: Payload) -> Failure:
+    data = codecs.decode(payload.content_type, payload.body)
+    if not isinstance(data, dict):
+        raise DecodeError("a stored failure is not an object")
+    return Failure.from_data(data)

@@ -1,0 +1,169 @@
+"""Many results at once: one connection and one thread, however many they are."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator
+from typing import Any, Generic, TypeVar, final
+
+from upshot.clock import Deadline
+from upshot.errors import ConfigError, ResultTimeoutError, UpshotError
+from upshot.origin import Origin
+from upshot.record import Record
+from upshot.result import AsyncResult
+from upshot.states import State
+
+__all__ = ["ResultSet"]
+
+T = TypeVar("T")
+
+
+@final
+class ResultSet(Generic[T]):
+    """Handles in an order, waited for, read and released together.
+
+    Args:
+        handles: of one app; the same id may occur more than once.
+
+    Raises:
+        ConfigError: the handles belong to different backends.
+    """
+
+    def __init__(self, handles: Iterable[AsyncResult[T]] = ()) -> None:
+        self._handles = list(handles)
+        if len({id(handle.origin) for handle in self._handles}) > 1:
+            raise ConfigError("a ResultSet holds results of one backend; make one for each")
+
+    def __repr__(self) -> str:
+        return f"<ResultSet of {len(self._handles)}>"
+
+    def __len__(self) -> int:
+        return len(self._handles)
+
+    def __iter__(self) -> Iterator[AsyncResult[T]]:
+        return iter(self._handles)
+
+    def __getitem__(self, index: int) -> AsyncResult[T]:
+        return self._handles[index]
+
+    def __enter__(self) -> ResultSet[T]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.forget()
+
+    # -- waiting ----------------------------------------------------------------------------------
+
+    def get(self, timeout: float | None = None, propagate: bool = True) -> list[T]:
+        """Wait for all tasks and return their values in the order of the handles.
+
+        Args:
+            timeout: seconds for all together; 0 looks once, None waits for ever.
+            propagate: False puts the exception of a failed task in its place; True raises the
+                one that is first in order, after all have ended.
+
+        Raises:
+            ResultTimeoutError: not all ended in time; nothing was consumed.
+            Exception: what a task raised, as `AsyncResult.get` says.
+        """
+        ended = {handle.id: handle for handle in self.as_completed(timeout)}
+        return self._values(ended, propagate)
+
+    async def aget(self, timeout: float | None = None, propagate: bool = True) -> list[T]:
+        """Like `get`, for coroutines."""
+        ended = {handle.id: handle async for handle in self.as_completed_async(timeout)}
+        return self._values(ended, propagate)
+
+    def __await__(self) -> Generator[Any, None, list[T]]:
+        return self.aget().__await__()
+
+    def as_completed(self, timeout: float | None = None) -> Iterator[AsyncResult[T]]:
+        """Yield a handle for each distinct id as its task ends; it holds the outcome already.
+
+        Raises:
+            ResultTimeoutError: not all ended in time; those that did have been yielded.
+            ResultForgottenError, CorruptRecordError: one of them has no outcome to hold.
+        """
+        if not self._handles:
+            return
+        origin, deadline, handles = self._origin, Deadline(timeout), self._by_id()
+        patience = origin.patience
+        if patience is not None and (timeout is None or timeout > patience):
+            try:
+                for task_id, found in origin.client.wait_many(list(handles), timeout=patience):
+                    yield self._ended(handles.pop(task_id), found)
+            except ResultTimeoutError:
+                origin.warn_if_no_worker(handles, next(iter(handles.values())).queue)
+        for task_id, found in origin.client.wait_many(list(handles), timeout=deadline.left()):
+            yield self._ended(handles[task_id], found)
+
+    async def as_completed_async(
+        self, timeout: float | None = None
+    ) -> AsyncIterator[AsyncResult[T]]:
+        """Like `as_completed`, for coroutines."""
+        if not self._handles:
+            return
+        handles = self._by_id()
+        ended = self._origin.client.wait_async(list(handles), timeout=timeout)
+        try:
+            async for task_id, found in ended:
+                yield self._ended(handles[task_id], found)
+        finally:
+            await ended.aclose()
+
+    def __aiter__(self) -> AsyncIterator[AsyncResult[T]]:
+        return self.as_completed_async()
+
+    # -- looking, without waiting -----------------------------------------------------------------
+
+    def completed_count(self) -> int:
+        """Return how many of the handles have ended, in whatever way."""
+        return sum(state.is_terminal for state in self._records() if state)
+
+    def ready(self) -> bool:
+        """Tell whether all have ended."""
+        return self.completed_count() == len(self._handles)
+
+    def successful(self) -> bool:
+        """Tell whether all have ended with a value."""
+        return all(record and record.state == State.SUCCESS for record in self._records())
+
+    def failed(self) -> bool:
+        """Tell whether at least one has ended with an exception."""
+        return any(record and record.state == State.FAILURE for record in self._records())
+
+    # -- releasing --------------------------------------------------------------------------------
+
+    def forget(self) -> None:
+        """Delete all records and what belongs to them."""
+        for handle in self._handles:
+            handle.mark_released()
+        if self._handles:
+            self._origin.client.forget(self._by_id())
+
+    def revoke(self) -> int:
+        """Revoke each task; return how many had not ended."""
+        return sum(handle.revoke() for handle in self._by_id().values())
+
+    # -- below the surface ------------------------------------------------------------------------
+
+    @property
+    def _origin(self) -> Origin:
+        return self._handles[0].origin
+
+    def _by_id(self) -> dict[str, AsyncResult[T]]:
+        return {handle.id: handle for handle in self._handles}
+
+    def _records(self) -> list[Record | None]:
+        if not self._handles:
+            return []
+        found = self._origin.client.load_many([handle.id for handle in self._handles])
+        return [record if isinstance(record, Record) else None for record in found]
+
+    def _ended(self, handle: AsyncResult[T], found: Record | UpshotError) -> AsyncResult[T]:
+        if isinstance(found, UpshotError):
+            raise found
+        handle.mark_released()
+        return handle.holding(found)
+
+    def _values(self, ended: dict[str, AsyncResult[T]], propagate: bool) -> list[T]:
+        return [ended[handle.id].get(0, propagate) for handle in self._handles]

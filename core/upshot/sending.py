@@ -1,0 +1,207 @@
+"""From a call to a message in a queue, with the QUEUED record beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, final
+
+from upshot import clock
+from upshot.backend import StoredRecord
+from upshot.broker import Broker, QueuedMessage
+from upshot.client import ResultClient
+from upshot.errors import ConfigError, EncodeError, PayloadTooLargeError, ServiceError
+from upshot.execution import TaskSpec
+from upshot.message import MAX_PRIORITY, Message, RetryPolicy
+from upshot.outcome import encode_value
+from upshot.record import Record, check_task_id, printable
+from upshot.serializers import Codecs
+from upshot.service import OpenService
+from upshot.settings import Settings
+from upshot.states import State
+
+__all__ = ["Outbox", "Request", "queued"]
+
+_LONGEST_QUEUE: Final = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One call, as `apply_async` takes it. None leaves a choice to the task, then to the app."""
+
+    name: str
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    spec: TaskSpec | None = None
+    task_id: str | None = None
+    queue: str | None = None
+    countdown: float | None = None
+    eta: float | None = None
+    expires: float | None = None
+    priority: int | None = None
+    headers: Mapping[str, Any] | None = None
+    result_expires: float | None = -1.0
+    ignore_result: bool | None = None
+    time_limit: float | None = -1.0
+    soft_time_limit: float | None = -1.0
+    retry: RetryPolicy | None = None
+    serializer: str | None = None
+
+
+def queued(message: Message) -> QueuedMessage:
+    """Return `message` in the form that a broker takes."""
+    return QueuedMessage(
+        # One task has one message per attempt: publishing it again leaves one in the queue.
+        message_id=f"{message.task_id}/{message.attempt}",
+        queue=message.queue,
+        body=message.encode(),
+        priority=message.priority,
+        eta=message.eta,
+    )
+
+
+@final
+class Outbox:
+    """Sends requests: encodes, records QUEUED, publishes; many in one batch."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        codecs: Codecs,
+        client: ResultClient,
+        broker: OpenService[Broker],
+    ) -> None:
+        self._settings = settings
+        self._codecs = codecs
+        self._client = client
+        self._broker = broker
+
+    def send(self, requests: Sequence[Request]) -> list[Message]:
+        """Send all requests, and return what was sent.
+
+        Everything is checked and encoded before the first byte leaves: one bad request sends none.
+
+        Raises:
+            EncodeError: an argument cannot be encoded; the path begins with `args` or `kwargs`.
+            InvalidTaskIdError, ConfigError, PayloadTooLargeError: a request is wrong.
+            ServiceError: broker or backend could not take them. Some may have been sent.
+        """
+        now = clock.now()
+        messages = [self._message(request, now) for request in requests]
+        parcels = [queued(message) for message in messages]
+        broker, backend = self._broker.current, self._client.backend
+        longest = broker.capabilities.max_message_bytes
+        for parcel in parcels:
+            if len(parcel.body) > longest:
+                raise PayloadTooLargeError(
+                    f"a message has {len(parcel.body)} bytes; {self._broker.url} takes {longest}",
+                    size=len(parcel.body),
+                    limit=longest,
+                )
+        records = [self._queued_record(m, now) for m in messages if self._is_tracked(m)]
+        if broker.joins(backend):
+            self._broker.call(lambda b, seconds: b.publish(parcels, records, seconds))
+        else:
+            self._send_apart(parcels, records)
+        return messages
+
+    def _send_apart(
+        self, parcels: Sequence[QueuedMessage], records: Sequence[StoredRecord]
+    ) -> None:
+        """Record first, then publish: a record may never come after its outcome."""
+        applied = self._client.store_encoded(records)
+        try:
+            self._broker.call(lambda b, seconds: b.publish(parcels, (), seconds))
+        except ServiceError:
+            ours = [r.task_id for r, was in zip(records, applied, strict=True) if was]
+            with contextlib.suppress(ServiceError):  # the first error is the one to tell
+                self._client.forget(ours)
+            raise
+
+    def _is_tracked(self, message: Message) -> bool:
+        return self._settings.task_track_queued and not message.ignore_result
+
+    def _queued_record(self, message: Message, now: float) -> StoredRecord:
+        record = Record(
+            task_id=message.task_id,
+            state=State.QUEUED,
+            name=message.name,
+            queue=message.queue,
+            queued_at=message.queued_at,
+        )
+        expires = self._expires_of(message)
+        if expires is not None and message.eta is not None:
+            expires += max(0.0, message.eta - now)  # it must outlast the wait for its turn
+        return self._client.encode(record, expires=expires, reply_to=message.reply_to)
+
+    def _expires_of(self, message: Message) -> float | None:
+        sent = message.result_expires
+        return self._settings.result_expires if sent == -1.0 else sent
+
+    def _message(self, request: Request, now: float) -> Message:
+        spec, settings = request.spec, self._settings
+        task_id = check_task_id(uuid.uuid4().hex if request.task_id is None else request.task_id)
+        queue = request.queue or (spec and spec.queue) or settings.task_default_queue
+        priority = _first(request.priority, spec and spec.priority, settings.task_default_priority)
+        ignore = _first(request.ignore_result, spec and spec.ignore_result)
+        if not (queue.isprintable() and len(queue) <= _LONGEST_QUEUE):
+            raise ConfigError(f"a queue's name is printable text of up to 200: {printable(queue)}")
+        if not 0 <= priority <= MAX_PRIORITY:
+            raise ConfigError(f"a priority is 0 to {MAX_PRIORITY}, larger first; not {priority!r}")
+        if request.result_expires == -1.0 and spec is not None:
+            result_expires = spec.result_expires
+        else:
+            result_expires = request.result_expires
+        return Message(
+            task_id=task_id,
+            name=request.name,
+            arguments=_arguments(self._codecs, request, settings.task_serializer),
+            queue=queue,
+            priority=priority,
+            eta=_eta(request, now),
+            expires=request.expires,
+            queued_at=now,
+            headers=_headers(request.headers),
+            ignore_result=settings.task_ignore_result if ignore is None else ignore,
+            result_expires=result_expires,
+            time_limit=request.time_limit,
+            soft_time_limit=request.soft_time_limit,
+            retry=request.retry,
+        )
+
+
+def _first(*choices: Any) -> Any:
+    return next((choice for choice in choices if choice is not None), None)
+
+
+def _arguments(codecs: Codecs, request: Request, default: str) -> Any:
+    serializer = request.serializer or default
+    arguments = [list(request.args), dict(request.kwargs)]
+    try:
+        return encode_value(codecs, arguments, serializer=serializer, root="arguments")
+    except EncodeError as exc:
+        path = exc.path.replace("arguments[0]", "args", 1).replace("arguments[1]", "kwargs", 1)
+        message = str(exc).replace(exc.path, path) if exc.path else str(exc)
+        raise EncodeError(f"{request.name}: {message}", path=path) from exc
+
+
+def _eta(request: Request, now: float) -> float | None:
+    if request.countdown is None:
+        return request.eta
+    if request.eta is not None:
+        raise ConfigError("give countdown or eta, not both")
+    return now + request.countdown
+
+
+def _headers(headers: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if not headers:
+        return {}
+    try:
+        json.dumps(dict(headers), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise EncodeError(f"headers hold plain JSON values only: {exc}", path="headers") from exc
+    return dict(headers)

@@ -1,0 +1,293 @@
+"""Every setting, in one place: name, type, unit, default and meaning.
+
+Names are Celery's where the meaning is Celery's. `upshot config` prints this file's content with
+each value and where it came from. Times are UTC, so there is no time zone to set.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final, TypeVar, get_type_hints
+
+from upshot.errors import ConfigError, UrlError
+from upshot.typed_text import describe_type, parse_text, split_optional
+from upshot.url import Url, mask
+
+__all__ = ["SETTINGS", "Setting", "Settings"]
+
+T = TypeVar("T")
+
+_TINY: Final = 1e-3  # seconds: what "more than nothing" means for a duration
+_LONGEST_SHOWN: Final = 80  # characters of a wrong value that an error repeats
+
+
+def _setting(
+    default: T,
+    doc: str,
+    *,
+    unit: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    url: bool = False,
+) -> T:
+    """Declare a setting; `low` and `high` are the smallest and largest legal numbers."""
+    metadata = {"doc": doc, "unit": unit, "low": low, "high": high, "url": url}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def _seconds(default: T, doc: str, *, low: float = _TINY) -> T:
+    """Declare a duration."""
+    return _setting(default, doc, unit="seconds", low=low)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Settings:
+    """The values in force, checked and immutable. `SETTINGS` has a sentence about each.
+
+    `repr()` shows what differs from the defaults, with passwords masked. The fields themselves
+    and a pickle hold them in clear.
+
+    Raises:
+        ConfigError: a value has the wrong type, is out of range, or contradicts another.
+        UrlError: a broker or backend URL cannot be read.
+    """
+
+    broker_url: str | None = _setting(
+        None, "Where messages wait; none is the embedded sqlite:///.upshot/upshot.db.", url=True
+    )
+    result_backend: str | None = _setting(
+        None,
+        "Where results are kept; none is the broker's own service if it keeps results, and the "
+        "embedded SQLite file otherwise.",
+        url=True,
+    )
+    namespace: str = _setting("upshot", "Begins the name of every key, row and queue.")
+    task_default_queue: str = _setting("default", "The queue of tasks that name none.")
+    task_default_priority: int = _setting(0, "Larger runs first.", low=0, high=9)
+    task_serializer: str = _setting("json", "What encodes arguments; in accept_content.")
+    result_serializer: str = _setting("json", "What encodes results; in accept_content.")
+    accept_content: tuple[str, ...] = _setting(
+        ("json",), "Serializers that are used at all; pickle runs code of whoever wrote it."
+    )
+    result_expires: float | None = _seconds(
+        86_400.0, "How long a record is kept after its last change; none is for ever."
+    )
+    result_max_bytes: int = _setting(
+        64 * 2**20,
+        "Longest record that is read; longer ones are refused before decoding.",
+        unit="bytes",
+        low=1024,
+    )
+    task_ignore_result: bool = _setting(False, "Keep no record of any task.")
+    task_track_queued: bool = _setting(True, "Record QUEUED when a task is sent.")
+    task_time_limit: float | None = _seconds(
+        None, "A task that runs longer is ended with its process; none is no limit."
+    )
+    task_soft_time_limit: float | None = _seconds(
+        None, "After this, SoftTimeLimitExceededError is raised in the task; none is never."
+    )
+    task_max_retries: int | None = _setting(
+        3,
+        "Repetitions of a failed attempt, where a task asks for them; none is no limit.",
+        low=0,
+    )
+    task_retry_backoff: float = _seconds(
+        1.0, "Wait before the first repetition; it doubles each time.", low=0
+    )
+    task_retry_backoff_max: float = _seconds(600.0, "The longest wait before a repetition.", low=0)
+    task_retry_jitter: bool = _setting(True, "Wait a random part of that time.")
+    task_max_deliveries: int = _setting(
+        3, "A task whose worker died this often fails with WorkerLostError.", low=1
+    )
+    operation_timeout: float = _seconds(
+        5.0, "How long one call to a broker or backend may take, repetitions included."
+    )
+    worker_concurrency: int | None = _setting(
+        None, "Processes of a worker; none is the number of CPUs.", low=1
+    )
+    worker_threads: int = _setting(1, "Tasks that each process runs at once.", low=1)
+    worker_lease: float = _seconds(
+        30.0, "How long a message stays with a worker that gives no sign of life.", low=1
+    )
+    worker_shutdown_timeout: float = _seconds(
+        25.0, "How long a stopping worker waits for running tasks; 0 does not wait.", low=0
+    )
+    worker_max_tasks_per_child: int | None = _setting(
+        None, "Tasks after which a process is replaced; none is never.", low=1
+    )
+    no_worker_warning: float | None = _seconds(
+        3.0, "How long get() waits before it looks whether a worker is there; none never looks."
+    )
+    warn_unreleased_results: bool = _setting(
+        False, "Emit ResourceWarning for a result that was neither read nor forgotten."
+    )
+
+    def __post_init__(self) -> None:
+        for setting in SETTINGS.values():
+            object.__setattr__(self, setting.name, setting.check(getattr(self, setting.name)))
+        hard, soft = self.task_time_limit, self.task_soft_time_limit
+        if hard is not None and soft is not None and soft >= hard:
+            raise ConfigError(
+                f"task_soft_time_limit ({soft:g} seconds) must be less than "
+                f"task_time_limit ({hard:g} seconds), or it never comes"
+            )
+        for name in ("task_serializer", "result_serializer"):
+            if (serializer := getattr(self, name)) not in self.accept_content:
+                raise ConfigError(
+                    f"{name} is {serializer!r}, which accept_content "
+                    f"{self.accept_content!r} does not have; add it there"
+                )
+
+    def __repr__(self) -> str:
+        values = ((setting, getattr(self, setting.name)) for setting in SETTINGS.values())
+        changed = (
+            f"{setting.name}={mask(repr(value))}"
+            for setting, value in values
+            if value != setting.default
+        )
+        return f"Settings({', '.join(changed)})"
+
+    def updated(self, **changes: Any) -> Settings:
+        """Return a copy with `changes`, checked like any other.
+
+        Raises:
+            ConfigError: a change is wrong.
+            TypeError: a change names no setting.
+        """
+        return dataclasses.replace(self, **changes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """The definition of one setting.
+
+    Attributes:
+        name: as a keyword of `App`; the environment variable is `UPSHOT_` + the upper-case name.
+        kind: the type, as written in `Settings`: `"float | None"`.
+        annotation: the type itself.
+        unit: `"seconds"`, `"bytes"` or "".
+        default: the value if nobody sets it.
+        low: the smallest legal number, or None.
+        high: the largest legal number, or None.
+        url: whether the value is a URL, which may hold a password.
+        doc: what it does, in one sentence.
+    """
+
+    name: str
+    kind: str
+    annotation: object
+    unit: str
+    default: object
+    low: float | None
+    high: float | None
+    url: bool
+    doc: str
+
+    @property
+    def optional(self) -> bool:
+        """Whether None is a value."""
+        return split_optional(self.annotation)[1]
+
+    @property
+    def expected(self) -> str:
+        """What a value looks like: "a finite number (seconds, at least 0.001), or none"."""
+        bounds = [
+            self.unit,
+            "" if self.low is None else f"at least {self.low:g}",
+            "" if self.high is None else f"at most {self.high:g}",
+        ]
+        if detail := ", ".join(filter(None, bounds)):
+            words, comma, none = describe_type(self.annotation).partition(",")
+            return f"{words} ({detail}){comma}{none}"
+        return describe_type(self.annotation)
+
+    def check(self, value: object) -> object:
+        """Return `value`, with an int made a float and a list a tuple where those are meant.
+
+        Raises:
+            ConfigError: it is of another type, or out of range; a bool is not a number.
+            UrlError: it is no URL.
+        """
+        kind, optional = split_optional(self.annotation)
+        if value is None and optional:
+            return None
+        if kind is float and type(value) is int:
+            value = _as_float(value)
+        if kind is tuple and isinstance(value, list):
+            value = tuple(value)  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]  # texts, checked below
+        if type(value) is not kind or not self._in_range(value):
+            raise ConfigError(f"{self.name} must be {self.expected}; got {self._shown(value)}")
+        if self.url and isinstance(value, str):
+            try:
+                Url.parse(value)
+            except UrlError as exc:
+                raise UrlError(f"{self.name}: {exc}") from exc
+        return value
+
+    def read(self, text: str) -> object:
+        """Return the checked value that `text`, from the environment, stands for.
+
+        Lists are separated by commas; `none` and "" are None where the setting has it.
+
+        Raises:
+            ConfigError: it stands for none, or for one that is out of range.
+        """
+        try:
+            value = parse_text(text, self.annotation)
+        except ValueError:
+            raise ConfigError(
+                f"{self.name} must be {self.expected}; got {self._shown(text)}"
+            ) from None
+        return self.check(value)
+
+    def _in_range(self, value: object) -> bool:
+        if isinstance(value, (int, float)):
+            low = -math.inf if self.low is None else self.low
+            high = math.inf if self.high is None else self.high
+            return low <= value <= high and math.isfinite(value)  # false for NaN
+        if isinstance(value, tuple):
+            return bool(value) and all(_is_word(text) for text in value)
+        # Url.parse says more about what is wrong with a URL.
+        return self.url or _is_word(value)
+
+    def _shown(self, value: object) -> str:
+        """Return a wrong value for an error; of a URL, that has passwords, only its type."""
+        if self.url:
+            return f"a value of type {type(value).__name__}"
+        shown = mask(repr(value))
+        return shown if len(shown) <= _LONGEST_SHOWN else shown[:_LONGEST_SHOWN] + "…"
+
+
+def _as_float(value: object) -> object:
+    """Return an int as float; one that no float can hold is infinite, and refused as such."""
+    try:
+        return float(value) if isinstance(value, int) else value
+    except OverflowError:
+        return math.inf
+
+
+def _is_word(value: object) -> bool:
+    """Tell whether a value is text that can stand in a key and a log: printable, not empty."""
+    return isinstance(value, str) and value.isprintable() and value.strip() != ""
+
+
+def _definitions() -> dict[str, Setting]:
+    annotations = get_type_hints(Settings)
+    return {
+        field.name: Setting(
+            name=field.name,
+            kind=str(field.type),
+            annotation=annotations[field.name],
+            default=field.default,
+            **field.metadata,
+        )
+        for field in dataclasses.fields(Settings)
+    }
+
+
+SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(_definitions())
+"""Every setting by name, in the order of `Settings`."""

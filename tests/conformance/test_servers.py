@@ -1,0 +1,413 @@
+"""Private servers start, answer, fail on demand, and leave nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+
+from upshot import clock
+from upshot_conformance.servers import (
+    SERVERS,
+    MariaDBServer,
+    MongoDBServer,
+    PostgreSQLServer,
+    RedisServer,
+    Server,
+    ServerError,
+)
+
+_HELLO = b"\x10hello\x00\x01\x00\x00\x00\x02$db\x00\x06\x00\x00\x00admin\x00\x00"
+_HELLO = struct.pack("<i", len(_HELLO) + 4) + _HELLO
+_OP_MSG = struct.pack("<iiiiib", 21 + len(_HELLO), 1, 0, 2013, 0, 0) + _HELLO
+
+# What a client says first; whatever comes back shows that somebody is awake.
+_FIRST_WORDS = {
+    "redis": b"PING\r\n",
+    "memcached": b"version\r\n",
+    "postgresql": struct.pack("!ii", 8, 80_877_103),  # SSLRequest
+    "mariadb": b"",  # the server speaks first
+    "rabbitmq": b"AMQP\x00\x00\x09\x01",
+    "mongodb": _OP_MSG,
+}
+
+
+def ask(server: Server, words: bytes, *, within: float = 5.0) -> bytes:
+    """Send `words` and return the first answer, or nothing if none comes in time."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=within) as connection:
+        connection.sendall(words)
+        try:
+            return connection.recv(4096)
+        except TimeoutError:
+            return b""
+
+
+def processes_in(folder: Path) -> list[str]:
+    """Return the ids of the processes that run in `folder` or were started with its name."""
+    found: list[str] = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            cwd = (process / "cwd").readlink()
+            argv = (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if cwd.is_relative_to(folder) or os.fsencode(folder) in argv:
+            found.append(process.name)
+    return found
+
+
+def my_children() -> set[str]:
+    """Return the ids of this process's own children, those still to be reaped included."""
+    children: set[str] = set()
+    for task in Path("/proc/self/task").iterdir():
+        children.update((task / "children").read_text(encoding="ascii").split())
+    return children
+
+
+def wait_until(condition: Callable[[], bool], within: float = 10.0) -> bool:
+    """Look until the condition holds or the time is over, and say which."""
+    deadline = clock.Deadline(within)
+    while not condition():
+        if deadline.expired:
+            return False
+        clock.sleep(0.01)
+    return True
+
+
+def process_exists(pid: int) -> bool:
+    """True while a process of that number runs; a zombie has ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+@pytest.fixture(scope="module", params=SERVERS, ids=str)
+def service(request: pytest.FixtureRequest) -> str:
+    """The name of each service in turn."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="module")
+def server(service: str) -> Iterator[Server]:
+    """One running server of each kind, shared by the tests that leave it running."""
+    with SERVERS[service]() as running:
+        yield running
+
+
+def test_a_started_server_answers_on_its_loopback_url(service: str, server: Server) -> None:
+    answer = ask(server, _FIRST_WORDS[service])
+
+    assert answer
+    assert urlsplit(server.url).hostname == "127.0.0.1"
+    assert urlsplit(server.url).port == server.port
+
+
+def test_a_started_server_knows_its_version(server: Server) -> None:
+    major, minor, *_ = server.version.split(".")
+
+    assert int(major) >= 1
+    assert minor.isdecimal()
+
+
+def test_a_started_server_does_not_run_as_root_when_it_need_not(server: Server) -> None:
+    owner = Path(f"/proc/{server.pid}").stat().st_uid
+
+    assert owner != 0 or not server.drops_root
+
+
+def test_a_killed_server_comes_back_on_the_same_port(service: str, server: Server) -> None:
+    port, pid = server.port, server.pid
+
+    server.kill()
+
+    assert not server.running
+    assert processes_in(server.folder) == []
+    with pytest.raises(ConnectionRefusedError):
+        ask(server, _FIRST_WORDS[service])
+
+    server.restart()
+
+    assert server.port == port
+    assert server.pid != pid
+    assert ask(server, _FIRST_WORDS[service])
+
+
+def test_a_paused_server_is_silent_until_it_is_resumed(service: str, server: Server) -> None:
+    server.pause()
+    try:
+        silence = ask(server, _FIRST_WORDS[service], within=0.2)
+    finally:
+        server.resume()
+
+    assert silence == b""
+    assert ask(server, _FIRST_WORDS[service])
+
+
+def test_a_stopped_server_leaves_no_process_and_no_folder(service: str, server: Server) -> None:
+    children = my_children()
+    second = SERVERS[service]()
+    second.start()
+    folder, port = second.folder, second.port
+    assert port != server.port
+    assert processes_in(folder)
+    assert my_children() > children
+
+    second.pause()  # a frozen server must be stopped all the same
+    second.stop()
+
+    assert my_children() == children
+    assert processes_in(folder) == []
+    assert not folder.exists()
+    assert ask(server, _FIRST_WORDS[service])
+
+
+def test_a_missing_program_is_named_with_the_way_to_install_it(
+    service: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    kind = SERVERS[service]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("UPSHOT_SERVICES_DIR", str(tmp_path))
+    monkeypatch.setattr(kind, "places", ())
+    monkeypatch.setattr(kind, "places_before_path", ())
+
+    assert not kind.installed()
+    with pytest.raises(ServerError, match=r"is not installed \(no .*\): run `make services`"):
+        kind().start()
+
+
+def test_stop_is_idempotent_and_start_works_again() -> None:
+    server = RedisServer()
+    server.stop()
+    server.start()
+    first = server.folder
+    server.stop()
+    server.stop()
+
+    with server:
+        assert server.folder != first
+        assert ask(server, b"PING\r\n") == b"+PONG\r\n"
+
+
+def test_a_server_that_does_not_run_has_no_url_and_no_pid() -> None:
+    server = RedisServer()
+
+    with pytest.raises(ServerError, match="not started"):
+        _ = server.url
+    with pytest.raises(ServerError, match="does not run"):
+        _ = server.pid
+    with pytest.raises(ServerError, match="not started"):
+        server.restart()
+
+
+def test_starting_twice_is_refused_and_the_first_goes_on() -> None:
+    with RedisServer() as server:
+        with pytest.raises(ServerError, match="started already"):
+            server.start()
+
+        assert ask(server, b"PING\r\n") == b"+PONG\r\n"
+
+
+def test_a_server_that_ends_early_is_reported_with_its_log() -> None:
+    children = my_children()
+    server = RedisServer(arguments=["--no-such-directive", "1"])
+
+    with pytest.raises(ServerError, match=r"(?s)ended before it answered.*no-such-directive"):
+        server.start()
+
+    assert my_children() == children
+
+
+class _Mute(Server):
+    """A server that starts and never answers."""
+
+    name = "mute"
+    programs = ("sleep",)
+    how_to_install = "it is part of coreutils"
+
+    @property
+    def url(self) -> str:
+        return f"mute://127.0.0.1:{self.port}"
+
+    def _command(self) -> list[str]:
+        return [str(self._required()), "3600"]
+
+    def _answers(self) -> bool:
+        return False
+
+
+def test_a_server_that_never_answers_is_ended_at_the_deadline() -> None:
+    children = my_children()
+
+    with pytest.raises(ServerError, match=r"mute did not answer within 0\.2 s"):
+        _Mute(start_timeout=0.2).start()
+
+    assert my_children() == children
+
+
+class _Robbed(RedisServer):
+    """A Redis whose first port is taken by somebody else just before it starts."""
+
+    thief: socket.socket | None = None
+
+    def _prepare(self) -> None:
+        if self.thief is None:
+            self.thief = socket.create_server(("127.0.0.1", self.port))
+
+
+def test_a_stolen_port_makes_it_start_on_another() -> None:
+    with _Robbed() as server:
+        assert server.thief is not None
+        stolen: int = server.thief.getsockname()[1]
+        server.thief.close()
+
+        assert server.port != stolen
+        assert ask(server, b"PING\r\n") == b"+PONG\r\n"
+
+
+def _run_python(code: str) -> subprocess.CompletedProcess[str]:
+    """Run a program that prints a server's pid and folder, in an interpreter of its own."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    head = (
+        "import os, signal, sys\n"
+        "from upshot_conformance.servers import RedisServer\n"
+        "server = RedisServer()\n"
+        "server.start()\n"
+        "print(server.pid, server.folder, flush=True)\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", head + code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_a_server_dies_with_the_process_that_was_killed() -> None:
+    ended = _run_python("os.kill(os.getpid(), signal.SIGKILL)")
+
+    pid, folder = ended.stdout.split()
+    assert ended.returncode == -signal.SIGKILL
+    assert wait_until(lambda: not process_exists(int(pid)))
+    Path(folder, "server.log").unlink()  # nobody was left to remove them
+    Path(folder).rmdir()
+
+
+def test_a_forgotten_server_is_stopped_when_the_interpreter_exits() -> None:
+    ended = _run_python("sys.exit(0)")
+
+    pid, folder = ended.stdout.split()
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert not process_exists(int(pid))
+    assert not Path(folder).exists()
+
+
+def test_a_forked_child_never_stops_its_parents_server() -> None:
+    ended = _run_python(
+        "child = os.fork()\n"
+        "if child == 0: sys.exit(0)\n"
+        "os.waitpid(child, 0)\n"
+        "print(server.running, server.folder.exists())\n"
+    )
+
+    assert ended.stdout.splitlines()[1] == "True True"
+
+
+def test_a_server_outlives_the_thread_that_started_it() -> None:
+    server = RedisServer()
+    starter = threading.Thread(target=server.start)
+    starter.start()
+    starter.join()
+    try:
+        assert not wait_until(lambda: not server.running, within=0.3)
+        assert ask(server, b"PING\r\n") == b"+PONG\r\n"
+    finally:
+        server.stop()
+
+
+def test_redis_with_tls_serves_under_its_own_certificate() -> None:
+    with RedisServer(tls=True) as server:
+        client: redis.Redis = redis.Redis.from_url(server.url)
+        with client:
+            assert client.set("key", "value")
+        with pytest.raises(redis.ConnectionError):
+            redis.Redis(port=server.port, retry=None).get("key")
+
+
+def test_redis_on_a_socket_file_has_no_tcp_port() -> None:
+    with RedisServer(unix_socket=True) as server:
+        with redis.Redis(unix_socket_path=str(server.socket_path)) as client:
+            assert client.set("key", "value")
+        with pytest.raises(ConnectionRefusedError):
+            ask(server, b"PING\r\n")
+
+
+@pytest.mark.parametrize(("persistent", "kept"), [(True, b"value"), (False, None)])
+def test_redis_keeps_data_across_a_kill_only_when_asked(
+    persistent: bool, kept: bytes | None
+) -> None:
+    with RedisServer(persistent=persistent) as server:
+        with redis.Redis(port=server.port) as client:
+            client.set("key", "value")
+        server.kill()
+        server.restart()
+
+        with redis.Redis(port=server.port) as client:
+            assert client.get("key") == kept
+
+
+def test_redis_refuses_tls_on_a_socket_file() -> None:
+    with pytest.raises(ValueError, match="choose tls or unix_socket"):
+        RedisServer(tls=True, unix_socket=True)
+
+
+def test_mongodb_as_a_replica_set_is_primary_once_started_and_again_after_a_kill() -> None:
+    with MongoDBServer(replica_set=True) as server:
+        first = ask(server, _OP_MSG)
+        server.kill()
+        server.restart()
+        second = ask(server, _OP_MSG)
+
+        assert server.url.endswith("?replicaSet=upshot")
+    for answer in (first, second):
+        assert b"\x02setName\x00\x07\x00\x00\x00upshot\x00" in answer
+        assert b"\x08isWritablePrimary\x00\x01" in answer
+
+
+def test_postgresql_lets_its_url_in_and_nobody_without_the_password() -> None:
+    with PostgreSQLServer() as server:
+        ask_for_two = ["--no-psqlrc", "--no-password", "-Atc", "select 1 + 1"]
+        without = server.url.replace(f":{urlsplit(server.url).password}@", "@")
+
+        allowed = subprocess.run(["psql", server.url, *ask_for_two], capture_output=True, text=True)
+        refused = subprocess.run(["psql", without, *ask_for_two], capture_output=True, text=True)
+
+    assert allowed.stdout == "2\n"
+    assert "no password supplied" in refused.stderr
+
+
+def test_mariadb_lets_its_url_in_and_not_root_without_a_password() -> None:
+    with MariaDBServer() as server:
+        parts = urlsplit(server.url)
+        at = ["mariadb", "--no-defaults", "-h127.0.0.1", f"-P{parts.port}", "-Ne", "select 1 + 1"]
+        ours = [f"-u{parts.username}", f"-p{parts.password}", parts.path.removeprefix("/")]
+
+        allowed = subprocess.run([*at, *ours], capture_output=True, text=True)
+        refused = subprocess.run([*at, "-uroot"], capture_output=True, text=True)
+
+    assert allowed.stdout == "2\n"
+    assert "Access denied" in refused.stderr
