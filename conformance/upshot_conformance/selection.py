@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
+import pytest
+
 from upshot import registry
 from upshot.backend import Backend, Capabilities
 from upshot.client import ResultClient
@@ -31,7 +33,7 @@ from upshot.errors import (
 from upshot.url import Url, mask
 from upshot_conformance.harness import CannotStartError, Harness
 
-__all__ = ["HARNESSES", "SelectionError", "Selector", "Target"]
+__all__ = ["HARNESSES", "RUN", "Run", "SelectionError", "Selector", "Target"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,23 @@ HARNESSES: Final = "upshot.conformance"
 
 _ALIAS: Final = "UPSHOT_CONFORMANCE_URL_"
 _PATIENCE: Final = 3.0  # seconds that a service has to answer the first request
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What all tests of this process share.
+
+    Attributes:
+        namespaces: what every namespace of this process begins with; of this process alone.
+        parallel: other processes run tests against the same services at this moment.
+    """
+
+    namespaces: str
+    parallel: bool
+
+
+RUN: Final = pytest.StashKey[Run]()
+"""Where `pytest.Config.stash` keeps the run."""
 
 
 class SelectionError(UpshotError):

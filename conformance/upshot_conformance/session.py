@@ -16,7 +16,7 @@ from upshot_conformance import fixtures
 from upshot_conformance.clauses import CLAUSES, CONTRACT
 from upshot_conformance.harness import UnavailableError
 from upshot_conformance.plugin import WIRE
-from upshot_conformance.selection import SelectionError, Selector, Target
+from upshot_conformance.selection import RUN, Run, SelectionError, Selector, Target
 from upshot_conformance.verdict import KIND, Kind, Tally
 
 __all__ = ["SuiteSession"]
@@ -40,19 +40,15 @@ class SuiteSession:
         self._selector = Selector(config.rootpath, self._stack)
         self._tallies: dict[str, Tally] = {}
         started = clock.to_datetime(clock.now())
-        self.namespaces = f"{_PREFIX}{started:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-        """What the namespaces of this run begin with."""
+        self._namespaces = f"{_PREFIX}{started:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
         self.targets = self._select()
+        """What is tested, in the order it was asked for."""
+        config.stash[RUN] = Run(self._namespaces, parallel=self._wire is not None)
         config.pluginmanager.register(fixtures, _FIXTURES)
-
-    @property
-    def in_parallel(self) -> bool:
-        """True if other processes use the same services at this moment."""
-        return self._wire is not None
 
     def _select(self) -> list[Target]:
         if self._wire is not None:
-            self.namespaces = f"{self._wire['namespaces']}-{secrets.token_hex(2)}"
+            self._namespaces = f"{self._wire['namespaces']}-{secrets.token_hex(2)}"
             return [Target.from_wire(wire) for wire in self._wire["targets"]]
         values = self._chosen or ["memory"]
         if self._config.getoption("collectonly"):
@@ -118,7 +114,7 @@ class SuiteSession:
     def pytest_configure_node(self, node: Any) -> None:
         """Tell an xdist worker what to test."""
         wires = [target.to_wire() for target in self.targets]
-        node.workerinput[WIRE] = {"targets": wires, "namespaces": self.namespaces}
+        node.workerinput[WIRE] = {"targets": wires, "namespaces": self._namespaces}
 
     # -- one test -----------------------------------------------------------------------------
 
@@ -191,9 +187,9 @@ class SuiteSession:
 
     def pytest_unconfigure(self) -> None:
         """Remove what a crashed worker may have left, and end the private services."""
-        if not self.in_parallel and self._tallies:
+        if self._wire is None and self._tallies:
             for target in self.targets:
-                _purge(target, self.namespaces)
+                _purge(target, self._namespaces)
         self._stack.close()
 
 

@@ -1,15 +1,15 @@
 """upshot runs Python functions as tasks and brings their results home.
 
-    from upshot import App
+from upshot import App
 
-    app = App()
+app = App()
 
-    @app.task
-    def add(x: int, y: int) -> int:
-        return x + y
+@app.task
+def add(x: int, y: int) -> int:
+    return x + y
 
-    with app.running():
-        print(add.delay(2, 3).get(timeout=10))
+with app.running():
+    print(add.delay(2, 3).get(timeout=10))
 """
 
 from __future__ import annotations

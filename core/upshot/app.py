@@ -22,8 +22,8 @@ from upshot.errors import ConfigError, ServiceError, UnknownSchemeError
 from upshot.execution import TaskSpec
 from upshot.message import RetryPolicy
 from upshot.origin import Origin
-from upshot.result import AsyncResult
-from upshot.result_set import ResultSet
+from upshot.result import AsyncResult as Handle
+from upshot.result_set import ResultSet as HandleSet
 from upshot.sending import Outbox, Request
 from upshot.serializers import Codecs
 from upshot.service import OpenService
@@ -221,7 +221,7 @@ class App:
         result_expires: float | None = ...,
         serializer: str | None = ...,
     ) -> _Decorator: ...
-    def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    def task(self, *function: Callable[..., Any], **options: Any) -> Any:
         """Register a function, `def` or `async def`, as a task: `@app.task` or `@app.task(…)`.
 
         Options (each default is the setting of the same name, prefixed `task_`):
@@ -239,11 +239,13 @@ class App:
         Raises:
             ConfigError: an option is unknown, or the name is taken by another function.
         """
-        if function is None:
+        if not function:
             return lambda decorated: self._register(decorated, options)
-        return self._register(function, options)
+        return self._register(function[0], options)
 
-    def _register(self, function: Callable[..., Any], options: dict[str, Any]) -> Task[..., Any, Any]:
+    def _register(
+        self, function: Callable[..., Any], options: dict[str, Any]
+    ) -> Task[..., Any, Any]:
         unknown = options.keys() - _OPTIONS
         if unknown:
             raise ConfigError(
@@ -285,21 +287,19 @@ class App:
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
-    ) -> AsyncResult[Any]:
+    ) -> Handle[Any]:
         """Send a task by name; its code need not be here. `options` are those of `apply_async`."""
         spec = self._tasks.get(name) or TaskSpec(
             name=name, function=_elsewhere, result_expires=self.settings.result_expires
         )
         return Task[..., Any, Any](spec, self).apply_async(args, kwargs, **options)
 
-    def send(self, requests: Sequence[Request]) -> list[AsyncResult[Any]]:
+    def send(self, requests: Sequence[Request]) -> list[Handle[Any]]:
         """Send all requests in one batch and return their handles, in order."""
-        outbox = Outbox(
-            self.settings, codecs=self.codecs, client=self.results, broker=self.broker
-        )
+        outbox = Outbox(self.settings, codecs=self.codecs, client=self.results, broker=self.broker)
         warn = self.settings.warn_unreleased_results
         return [
-            AsyncResult[Any](message.task_id, self.origin, queue=message.queue).track(
+            Handle[Any](message.task_id, self.origin, queue=message.queue).track(
                 warn=warn and not message.ignore_result
             )
             for message in outbox.send(requests)
@@ -307,19 +307,19 @@ class App:
 
     # -- results ----------------------------------------------------------------------------------
 
-    def AsyncResult(self, task_id: str) -> AsyncResult[Any]:  # noqa: N802 - as in Celery
+    def AsyncResult(self, task_id: str) -> Handle[Any]:  # noqa: N802 - as in Celery
         """Return the handle of a task, from its id alone. Asks nobody.
 
         Raises:
             InvalidTaskIdError: the id may not name a task.
         """
-        return AsyncResult(task_id, self.origin)
+        return Handle(task_id, self.origin)
 
-    def ResultSet(self, task_ids: Sequence[str]) -> ResultSet[Any]:  # noqa: N802 - as in Celery
+    def ResultSet(self, task_ids: Sequence[str]) -> HandleSet[Any]:  # noqa: N802 - as in Celery
         """Return the handles of many tasks, from their ids alone."""
-        return ResultSet(AsyncResult[Any](task_id, self.origin) for task_id in task_ids)
+        return HandleSet(Handle[Any](task_id, self.origin) for task_id in task_ids)
 
-    def outstanding(self) -> list[AsyncResult[Any]]:
+    def outstanding(self) -> list[Handle[Any]]:
         """Return the live handles of sent tasks that were neither read nor forgotten."""
         return list(self.origin.handles)
 
@@ -336,9 +336,7 @@ class App:
         )
 
     @contextmanager
-    def running(
-        self, *, threads: int = 2, queues: Sequence[str] | None = None
-    ) -> Iterator[App]:
+    def running(self, *, threads: int = 2, queues: Sequence[str] | None = None) -> Iterator[App]:
         """Run a worker in threads of this process inside the `with` block.
 
         For scripts of one file and for tests. Leaving the block waits for running tasks; those

@@ -6,7 +6,6 @@ setting has is an error wherever it stands, so that no misspelt setting is silen
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import re
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, cast, final
 
 from upshot.errors import ConfigError, UnknownSettingError
-from upshot.settings import SETTINGS, Setting, Settings
+from upshot.settings import SETTINGS, Setting, Settings, is_misspelt, name_hint
 from upshot.url import mask
 
 __all__ = ["Configuration", "Explained"]
@@ -34,32 +33,6 @@ _FOREIGN_PREFIXES: Final = ("UPSHOT_CONFORMANCE_", "UPSHOT_SERVICES_", "UPSHOT_T
 _KUBERNETES: Final = re.compile(
     r"UPSHOT_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
 )
-
-# Names that users of Celery know, and what to write here.
-_CELERY: Final = {
-    "backend": "here it is called 'result_backend'",
-    "broker": "here it is called 'broker_url'",
-    "broker_connection_timeout": "here it is called 'operation_timeout'",
-    "broker_read_url": "there is one 'broker_url'",
-    "broker_transport_options": "write them into 'broker_url' as ?parameters",
-    "broker_write_url": "there is one 'broker_url'",
-    "enable_utc": "times are always UTC",
-    "redbeat_redis_url": "there is no beat",
-    "result_accept_content": "here it is called 'accept_content'",
-    "result_backend_transport_options": "write them into 'result_backend' as ?parameters",
-    "task_acks_late": "messages are always acknowledged after their result is stored",
-    "task_default_retry_delay": "here it is called 'task_retry_backoff'",
-    "task_publish_retry": "publishing is always retried, within 'operation_timeout'",
-    "task_reject_on_worker_lost": "here 'task_max_deliveries' says how often a task is tried",
-    "task_send_sent_event": "here 'task_track_queued' records that a task was sent",
-    "task_track_started": "STARTED is always recorded; 'task_track_queued' is about QUEUED",
-    "timezone": "times are always UTC",
-    "visibility_timeout": "here it is called 'worker_lease'",
-    "worker_soft_shutdown_timeout": "here it is called 'worker_shutdown_timeout'",
-}
-
-# Nearer than this, a module's own variable counts as a misspelt setting.
-_TYPO: Final = 0.85
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +167,7 @@ def _checked(values: Mapping[str, Any], source: str) -> dict[str, _Found]:
 
 def _found(name: str, value: Any, source: str) -> _Found:
     if name not in SETTINGS:
-        raise UnknownSettingError(f"{source}: there is no setting {name!r}; {_hint(name)}")
+        raise UnknownSettingError(f"{source}: there is no setting {name!r}; {name_hint(name)}")
     return _Found(_naming(source, SETTINGS[name].check, value), source)
 
 
@@ -213,7 +186,7 @@ def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, _Fo
         name = variable.removeprefix(_PREFIX).lower()
         source = f"environment {variable}"
         if name not in SETTINGS or not variable.isupper():
-            raise UnknownSettingError(f"{source}: no setting is called so; {_hint(name)}")
+            raise UnknownSettingError(f"{source}: no setting is called so; {name_hint(name)}")
         yield name, _Found(_naming(source, SETTINGS[name].read, text), source)
 
 
@@ -241,7 +214,7 @@ def _variables(module: types.ModuleType) -> Iterator[tuple[str, Any]]:
             continue
         if callable(value) or isinstance(value, types.ModuleType):
             continue
-        if name in SETTINGS or name in _CELERY or _nearest(name, _TYPO):
+        if name in SETTINGS or is_misspelt(name):
             yield name, value
 
 
@@ -256,17 +229,3 @@ def _table(content: dict[str, Any], file: Path) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise ConfigError(f"'upshot' in {str(file)!r} must be a table of settings")
     return cast("dict[str, Any]", table)
-
-
-def _nearest(name: str, cutoff: float) -> str:
-    """Return the setting whose name is nearest, or "" if none is near."""
-    near = difflib.get_close_matches(name, SETTINGS, n=1, cutoff=cutoff)
-    return near[0] if near else ""
-
-
-def _hint(name: str) -> str:
-    plain = name.lower().removeprefix("celery_").removeprefix("upshot_")
-    if plain in _CELERY:
-        return _CELERY[plain]
-    near = plain if plain in SETTINGS else _nearest(plain, 0.6)
-    return f"did you mean {near!r}?" if near else "`upshot config` lists them all"

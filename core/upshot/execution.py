@@ -61,7 +61,7 @@ class TaskSpec:
     queue: str | None = None
     priority: int | None = None
     autoretry_for: tuple[type[BaseException], ...] = ()
-    retry: RetryPolicy = RetryPolicy()
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
     time_limit: float | None = None
     soft_time_limit: float | None = None
     ignore_result: bool = False
@@ -132,12 +132,14 @@ class Execution:
     @property
     def time_limit(self) -> float | None:
         """Seconds until the hard limit, None for none."""
-        return self._limit(self.message.time_limit, self.spec and self.spec.time_limit)
+        return _limit(self.message.time_limit, self.spec.time_limit if self.spec else None)
 
     @property
     def soft_time_limit(self) -> float | None:
         """Seconds until the soft limit, None for none."""
-        return self._limit(self.message.soft_time_limit, self.spec and self.spec.soft_time_limit)
+        return _limit(
+            self.message.soft_time_limit, self.spec.soft_time_limit if self.spec else None
+        )
 
     @property
     def ignore_result(self) -> bool:
@@ -204,9 +206,7 @@ class Execution:
                 return self._again(exc, None, spec)
             return Finished(self.failed(exc))
         return Finished(
-            replace(
-                self._begun, state=State.SUCCESS, finished_at=clock.now(), outcome=outcome
-            )
+            replace(self._begun, state=State.SUCCESS, finished_at=clock.now(), outcome=outcome)
         )
 
     def failed(self, exc: BaseException) -> Record:
@@ -260,8 +260,9 @@ class Execution:
         )
         return Again(record, again)
 
-    def _limit(self, sent: float | None, own: float | None) -> float | None:
-        return own if sent == _AS_TASK else sent
+
+def _limit(sent: float | None, own: float | None) -> float | None:
+    return own if sent == _AS_TASK else sent
 
 
 def call(

@@ -22,6 +22,7 @@ _HOST_ONLY: Final = re.compile(r"(?:\[[^\]@]*\]|[^:/?@]*)(?::\d{1,5})?(?=[/?;,]|
 _CREDENTIALED: Final = re.compile(
     r"(?P<user>[^:@,;/?]*):(?P<password>[^@,;/?]*)@(?P<host>(?:\[[^\]@]*\]|[^:@,;/?]+)(?::\d+)?)"
 )
+_IPV6: Final = re.compile(r"\[[^\]]*\]")
 _PORT: Final = re.compile(r"\d{1,5}\W*")
 
 _SECRET_WORDS: Final = ("pass", "pwd", "secret", "token", "key", "credential")
@@ -73,15 +74,28 @@ def _mask_word(word: str) -> str:
     done = [first]
     waiting: list[str] = []  # parts of one URL whose password may have a "://" inside
     for number, rest in enumerate(rests, start=1):
-        is_last = number == len(rests)
-        body = rest if is_last else rest.rstrip(_SCHEME_CHARACTERS).rstrip(";,")
-        if is_last or "@" in body or (not waiting and _HOST_ONLY.match(body)):
-            whole = "://".join([*waiting, body])
-            done.append(_mask_rest(whole) + rest[len(body) :])
-            waiting = []
-        else:
+        body = rest if number == len(rests) else _before_next_url(rest, starts=not waiting)
+        if body is None:
             waiting.append(rest)
+        else:
+            done.append(_mask_rest("://".join([*waiting, body])) + rest[len(body) :])
+            waiting = []
     return "://".join(done)
+
+
+def _before_next_url(rest: str, *, starts: bool) -> str | None:
+    """Return the URL's text up to the next URL's scheme, or None if no other URL begins there.
+
+    `starts` tells whether `rest` begins its URL. What follows a host and port, or a password that
+    is complete, can be another URL; what follows a `=` may be the value of a secret parameter.
+    """
+    body = rest.rstrip(_SCHEME_CHARACTERS)
+    scheme = rest[len(body) :]
+    if not scheme[:1].isalpha() or body.endswith("="):
+        return None
+    if "@" in body or (starts and _HOST_ONLY.match(body)):
+        return body.rstrip(";,")
+    return None
 
 
 def _mask_rest(rest: str) -> str:
@@ -114,8 +128,9 @@ def _mask_ports(authority: str) -> str:
     """Mask a port that is no number: a password whose host was forgotten."""
     parts = re.split("([,;])", authority)
     for position, part in enumerate(parts):
-        host, bracket, rest = part.rpartition("]")
-        name, colon, port = rest.partition(":")
+        bracketed = _IPV6.match(part)
+        start = bracketed.end() if bracketed else 0
+        name, colon, port = part[start:].partition(":")
         if colon and not _PORT.fullmatch(port):
-            parts[position] = f"{host}{bracket}{name}:{STARS}"
+            parts[position] = f"{part[:start]}{name}:{STARS}"
     return "".join(parts)

@@ -94,7 +94,7 @@ class Message:
     attempt: int = 1
     retries: int = 0
     queued_at: float | None = None
-    headers: Mapping[str, Any] = field(default=_NO_HEADERS)
+    headers: Mapping[str, Any] = field(default_factory=lambda: _NO_HEADERS)
     ignore_result: bool = False
     result_expires: float | None = -1.0
     time_limit: float | None = -1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from upshot.errors import DecodeError, UpshotError
+from upshot.errors import UpshotError
 from upshot.failure import Failure
 from upshot.record import Payload
 from upshot.serializers import Codecs, shape
@@ -48,8 +48,10 @@ def encode_failure(codecs: Codecs, exc: BaseException) -> Payload:
 
 
 def decode_failure(codecs: Codecs, payload: Payload) -> Exception:
-    """Return a fresh exception for the failure in `payload`; one that cannot be read is returned
-    as the error that says so."""
+    """Return a fresh exception for the failure in `payload`.
+
+    A payload that cannot be read gives the error that says so: the task has failed all the same.
+    """
     try:
         return _failure(codecs, payload).to_exception()
     except UpshotError as exc:
@@ -62,7 +64,4 @@ def failure_traceback(codecs: Codecs, payload: Payload) -> str:
 
 
 def _failure(codecs: Codecs, payload: Payload) -> Failure:
-    data = codecs.decode(payload.content_type, payload.body)
-    if not isinstance(data, dict):
-        raise DecodeError("a stored failure is not an object")
-    return Failure.from_data(data)
+    return Failure.from_data(codecs.decode(payload.content_type, payload.body))

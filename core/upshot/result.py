@@ -9,12 +9,11 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast, final
 
-from upshot.origin import Origin, restore
-from upshot.outcome import decode_failure, decode_value, failure_traceback
-
 from upshot import clock
 from upshot.clock import Deadline
 from upshot.errors import ResultTimeoutError, TaskRevokedError, UpshotError
+from upshot.origin import Origin, restore
+from upshot.outcome import decode_failure, decode_value, failure_traceback
 from upshot.record import Record, check_task_id, printable
 from upshot.states import State
 

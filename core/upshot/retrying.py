@@ -12,10 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from upshot.url import Url
-
 from upshot import clock
 from upshot.errors import ServiceRejectedError, ServiceUnavailableError, UpshotError
+from upshot.url import Url
 
 __all__ = ["MIN_LOOK", "DriverErrors", "call", "translate"]
 

@@ -7,22 +7,45 @@ each value and where it came from. Times are UTC, so there is no time zone to se
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, TypeVar, get_type_hints
+from typing import Any, Final, TypeVar, cast, get_type_hints
 
-from upshot.errors import ConfigError, UrlError
+from upshot.errors import ConfigError, UnknownSettingError, UrlError
 from upshot.typed_text import describe_type, parse_text, split_optional
 from upshot.url import Url, mask
 
-__all__ = ["SETTINGS", "Setting", "Settings"]
+__all__ = ["SETTINGS", "Setting", "Settings", "is_misspelt", "name_hint"]
 
 T = TypeVar("T")
 
 _TINY: Final = 1e-3  # seconds: what "more than nothing" means for a duration
 _LONGEST_SHOWN: Final = 80  # characters of a wrong value that an error repeats
+
+# Names that users of Celery know, and what to write here.
+_CELERY: Final = {
+    "backend": "here it is called 'result_backend'",
+    "broker": "here it is called 'broker_url'",
+    "broker_connection_timeout": "here it is called 'operation_timeout'",
+    "broker_read_url": "there is one 'broker_url'",
+    "broker_transport_options": "write them into 'broker_url' as ?parameters",
+    "broker_write_url": "there is one 'broker_url'",
+    "enable_utc": "times are always UTC",
+    "result_accept_content": "here it is called 'accept_content'",
+    "result_backend_transport_options": "write them into 'result_backend' as ?parameters",
+    "task_acks_late": "messages are always acknowledged after their result is stored",
+    "task_default_retry_delay": "here it is called 'task_retry_backoff'",
+    "task_publish_retry": "publishing is always retried, within 'operation_timeout'",
+    "task_reject_on_worker_lost": "here 'task_max_deliveries' says how often a task is tried",
+    "task_send_sent_event": "here 'task_track_queued' records that a task was sent",
+    "task_track_started": "STARTED is always recorded; 'task_track_queued' is about QUEUED",
+    "timezone": "times are always UTC",
+    "visibility_timeout": "here it is called 'worker_lease'",
+    "worker_soft_shutdown_timeout": "here it is called 'worker_shutdown_timeout'",
+}
 
 
 def _setting(
@@ -156,8 +179,10 @@ class Settings:
 
         Raises:
             ConfigError: a change is wrong.
-            TypeError: a change names no setting.
+            UnknownSettingError: a change names no setting.
         """
+        for name in changes.keys() - SETTINGS.keys():
+            raise UnknownSettingError(f"there is no setting {name!r}; {name_hint(name)}")
         return dataclasses.replace(self, **changes)
 
 
@@ -215,11 +240,11 @@ class Setting:
         kind, optional = split_optional(self.annotation)
         if value is None and optional:
             return None
-        if kind is float and type(value) is int:
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = _as_float(value)
         if kind is tuple and isinstance(value, list):
-            value = tuple(value)  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]  # texts, checked below
-        if type(value) is not kind or not self._in_range(value):
+            value = tuple(cast("list[object]", value))
+        if not _is_a(value, kind) or not self._in_range(value):
             raise ConfigError(f"{self.name} must be {self.expected}; got {self._shown(value)}")
         if self.url and isinstance(value, str):
             try:
@@ -250,7 +275,8 @@ class Setting:
             high = math.inf if self.high is None else self.high
             return low <= value <= high and math.isfinite(value)  # false for NaN
         if isinstance(value, tuple):
-            return bool(value) and all(_is_word(text) for text in value)
+            texts = cast("tuple[object, ...]", value)
+            return texts != () and all(map(_is_word, texts))
         # Url.parse says more about what is wrong with a URL.
         return self.url or _is_word(value)
 
@@ -262,10 +288,15 @@ class Setting:
         return shown if len(shown) <= _LONGEST_SHOWN else shown[:_LONGEST_SHOWN] + "…"
 
 
-def _as_float(value: object) -> object:
+def _is_a(value: object, kind: object) -> bool:
+    """Tell whether a value is of a class, where a bool is no int."""
+    return isinstance(value, cast(type, kind)) and isinstance(value, bool) == (kind is bool)
+
+
+def _as_float(value: int) -> float:
     """Return an int as float; one that no float can hold is infinite, and refused as such."""
     try:
-        return float(value) if isinstance(value, int) else value
+        return float(value)
     except OverflowError:
         return math.inf
 
@@ -291,3 +322,26 @@ def _definitions() -> dict[str, Setting]:
 
 SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(_definitions())
 """Every setting by name, in the order of `Settings`."""
+
+
+def name_hint(name: str) -> str:
+    """Return what to write in place of a name that no setting has.
+
+    A name of Celery's gets what it is called or done with here, any other the nearest setting.
+    """
+    plain = name.lower().removeprefix("celery_").removeprefix("upshot_")
+    if plain in _CELERY:
+        return _CELERY[plain]
+    near = [plain] if plain in SETTINGS else difflib.get_close_matches(plain, SETTINGS, n=1)
+    return f"did you mean {near[0]!r}?" if near else "`upshot config` lists them all"
+
+
+def is_misspelt(name: str) -> bool:
+    """Tell whether a variable of a user's module was meant to be a setting, and is none.
+
+    True for Celery's names and for those that differ from a setting's by a few letters: 0.85 of
+    `difflib`'s ratio tells `result_expire` from a module's own `results`.
+    """
+    if name in SETTINGS:
+        return False
+    return name in _CELERY or bool(difflib.get_close_matches(name, SETTINGS, n=1, cutoff=0.85))

@@ -142,7 +142,7 @@ class Task(Generic[P, R, C]):
             Request(
                 name=self.name,
                 spec=self.spec,
-                args=cast("tuple[Any, ...]", item) if isinstance(item, tuple) else (item,),
+                args=item if isinstance(item, tuple) else (item,),
             )
             for item in items
         ]

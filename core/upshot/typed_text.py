@@ -22,11 +22,11 @@ _BOOLS: Final = {
 }
 
 _DESCRIPTIONS: Final[dict[object, str]] = {
-    str: "text",
+    str: "printable text",
     int: "a whole number",
     float: "a finite number",
     bool: "true or false (also 1/0, yes/no, on/off)",
-    tuple: "a list of texts, separated by commas",
+    tuple: "a list of printable texts (written a,b in one text)",
 }
 
 

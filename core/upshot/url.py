@@ -38,7 +38,9 @@ _SHAPE: Final = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+._-]*)(?:@(?P<distribution>[A-Za-z0-9][A-Za-z0-9._-]*))?"
     r"://(?P<authority>[^/?]*)(?P<path>[^?]*)(?P<query>.*)"
 )
-_HOST: Final = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.%\w]+)\]|(?P<name>[^\[\]:]*))(?P<port>:.*)?")
+_HOST: Final = re.compile(
+    r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+(?:%\w+)?)\]|(?P<name>[^\[\]:]*))(?P<port>:.*)?"
+)
 
 
 def _wrong(what: str, scheme: str = "") -> UrlError:

@@ -86,7 +86,7 @@ class CallbackSink(Generic[T]):
         self._thread: threading.Thread | None = None
 
     def add(self, key: str, callback: Callable[[T | UpshotError], object]) -> bool:
-        """Call `callback` when `key` ends; True if the hub does not watch `key` for this sink yet."""
+        """Call `callback` when `key` ends; True if the hub is still to be told to watch `key`."""
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)

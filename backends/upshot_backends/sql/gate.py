@@ -13,7 +13,7 @@ import fcntl
 import os
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Final, final
 
 from upshot.clock import Deadline, sleep
@@ -46,7 +46,7 @@ class WriteGate:
         self._file: int | None = None
 
     @contextlib.contextmanager
-    def hold(self, deadline: Deadline) -> Iterator[None]:
+    def hold(self, deadline: Deadline) -> Generator[None]:
         """Hold the gate.
 
         Raises:

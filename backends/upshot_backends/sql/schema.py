@@ -28,7 +28,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 from sqlalchemy.engine import Dialect
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 
 __all__ = ["READY", "VERSION", "Schema"]
 
@@ -66,10 +66,10 @@ class Schema:
             Column("expires_at", Double),  # NULL: never
             Column("body", LargeBinary, nullable=False),
         )
-        # `due_at` is READY, or the moment that makes it so: the eta, or the end of the lease. So one
-        # index finds, per queue, what is ready in the order of delivery, what becomes ready next,
-        # and never walks over what is delayed or leased. `token` outlives the lease: until the
-        # message is delivered anew, whoever held it last may still settle it.
+        # `due_at` is READY, or the moment that makes it so: the eta, or the end of the lease. So
+        # one index finds, per queue, what is ready in the order of delivery, and what becomes
+        # ready next, and never walks over what is delayed or leased. `token` outlives the lease:
+        # until the message is delivered anew, whoever held it last may still settle it.
         self.messages = self._table(
             "messages",
             Column("seq", Integer, primary_key=True),
@@ -121,8 +121,8 @@ class Schema:
 
     def creation(self, dialect: Dialect) -> list[str]:
         """Return the statements that create what is missing, in order; harmless if nothing is."""
-        tables = [
-            CreateTable(table, if_not_exists=True) for table in self._metadata.sorted_tables
+        parts: list[ExecutableDDLElement] = [
+            *(CreateTable(table, if_not_exists=True) for table in self._metadata.sorted_tables),
+            *(CreateIndex(index, if_not_exists=True) for index in self._indexes),
         ]
-        indexes = [CreateIndex(index, if_not_exists=True) for index in self._indexes]
-        return [str(part.compile(dialect=dialect)) for part in (*tables, *indexes)]
+        return [str(part.compile(dialect=dialect)) for part in parts]

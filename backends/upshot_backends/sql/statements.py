@@ -13,6 +13,7 @@ from sqlalchemy import (
     ClauseElement,
     ColumnElement,
     Double,
+    Integer,
     Table,
     and_,
     bindparam,
@@ -20,12 +21,14 @@ from sqlalchemy import (
     func,
     insert,
     literal_column,
+    null,
     or_,
     select,
     update,
 )
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Dialect
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from upshot_backends.sql import schema
 from upshot_backends.sql.schema import Schema
@@ -33,7 +36,7 @@ from upshot_backends.sql.schema import Schema
 __all__ = ["MessageStatements", "ResultStatements", "VersionStatements"]
 
 _NOW: Final = bindparam("now", type_=Double)
-_LIMIT: Final = bindparam("limit")
+_LIMIT: Final = bindparam("limit", type_=Integer)
 _NO_OFFSET: Final[ColumnElement[int]] = literal_column("0")  # else SQLite's would be a parameter
 _ONE: Final[ColumnElement[int]] = literal_column("1")
 _READY: Final[ColumnElement[float]] = literal_column(str(schema.READY))
@@ -42,6 +45,8 @@ _READY: Final[ColumnElement[float]] = literal_column(str(schema.READY))
 def _text(statement: ClauseElement, dialect: Dialect) -> str:
     """Compile a statement whose parameters all have a name of ours."""
     compiled = statement.compile(dialect=dialect)
+    if not isinstance(compiled, SQLCompiler):
+        raise AssertionError(f"not a statement: {compiled}")
     unnamed = [name for name, bind in compiled.binds.items() if not bind.required]
     if unnamed:
         raise AssertionError(f"constants must be written into the statement: {unnamed}")
@@ -60,7 +65,7 @@ def _guarded_upsert(table: Table) -> ClauseElement:
     )
 
 
-def _insert_new(table: Table) -> ClauseElement:
+def _insert_new(table: Table) -> sqlite.Insert:
     """Return an insert that leaves an existing row as it is."""
     return sqlite.insert(table).on_conflict_do_nothing()
 
@@ -88,19 +93,19 @@ class ResultStatements:
         self.store = _text(_guarded_upsert(results), dialect)
         # keys (a JSON array: one statement for any number), now
         self.load = _text(
-            select(key, results.c.body).select_from(
-                wanted.join(results, key == wanted.c.value)
-            ).where(alive),
+            select(key, results.c.body)
+            .select_from(wanted.join(results, key == wanted.c.value))
+            .where(alive),
             dialect,
         )
         # key, now
         self.load_one = _text(select(results.c.body).where(key == bindparam("key"), alive), dialect)
         # key
         self.delete = _text(delete(results).where(key == bindparam("key")), dialect)
-        # first, after, limit, now: keys from `first` on, and beyond `after`, in order
+        # first, limit, now: keys from `first` on, in order
         self.scan = _text(
             select(key)
-            .where(key >= bindparam("first"), key > bindparam("after"), alive)
+            .where(key >= bindparam("first"), alive)
             .order_by(key)
             .limit(_LIMIT)
             .offset(_NO_OFFSET),
@@ -184,8 +189,8 @@ class MessageStatements:
             .where(held)
             .values(
                 due_at=_READY,
-                token=None,
-                worker=None,
+                token=null(),
+                worker=null(),
                 deliveries=row.deliveries - _ONE,
             )
         )

@@ -9,7 +9,8 @@ process id. `SERVERS` has all of them by the name of the service, in lower case.
 
 from __future__ import annotations
 
-from .base import Server, ServerError
+from .base import Server
+from .installation import ServerError
 from .mariadb import MariaDBServer
 from .memcached import MemcachedServer
 from .mongodb import MongoDBServer

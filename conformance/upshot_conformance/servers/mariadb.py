@@ -54,12 +54,11 @@ class MariaDBServer(Server):
         return f"mariadb://{_USER}:{self._password}@{LOOPBACK}:{self.port}/{_USER}"
 
     def _prepare(self) -> None:
-        self._run(
-            ["mariadb-install-db", "--no-defaults", f"--datadir={self._data}", "--skip-test-db"]
-            + ["--auth-root-authentication-method=normal", "--skip-name-resolve"]
-        )
+        make_tables = ["mariadb-install-db", "--no-defaults", f"--datadir={self._data}"]
+        make_tables += ["--auth-root-authentication-method=normal", "--skip-test-db"]
+        self._run([*make_tables, "--skip-name-resolve"], self.folder)
         account = f"'{_USER}'@'{LOOPBACK}'"
-        self._write(
+        self._started().write(
             "init.sql",
             f"CREATE DATABASE IF NOT EXISTS {_USER} CHARACTER SET utf8mb4;\n"
             f"CREATE OR REPLACE USER {account} IDENTIFIED BY '{self._password}';\n"

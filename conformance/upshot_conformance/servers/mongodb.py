@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, TypeAlias
 
-from .base import Server, ServerError
+from .base import Server
+from .installation import ServerError
 from .ports import LOOPBACK
 from .programs import find_program
 

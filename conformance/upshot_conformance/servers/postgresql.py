@@ -54,13 +54,12 @@ class PostgreSQLServer(Server):
         return f"postgresql://{_USER}:{self._password}@{LOOPBACK}:{self.port}/postgres"
 
     def _prepare(self) -> None:
-        password = self._write("password", self._password)
+        password = self._started().write("password", self._password)
         # PATH may hold a link to `postgres` alone; its `initdb` lies beside the real file.
         initdb = self._required().resolve().with_name("initdb")
-        self._run(
-            [str(initdb), "-D", str(self.folder / "data"), "-U", _USER, "--no-sync"]
-            + ["--encoding=UTF8", "--locale=C", "--auth=scram-sha-256", f"--pwfile={password}"]
-        )
+        options = f"-U {_USER} --no-sync --encoding=UTF8 --locale=C --auth=scram-sha-256".split()
+        data = str(self.folder / "data")
+        self._run([str(initdb), "-D", data, f"--pwfile={password}", *options], self.folder)
 
     def _command(self) -> list[str]:
         settings = {
@@ -86,7 +85,7 @@ class PostgreSQLServer(Server):
 
     def _release(self) -> None:
         # A killed PostgreSQL leaves a System V segment, named by line 7 of its lock file.
-        lock = self._folder / "data" / "postmaster.pid" if self._folder else None
+        lock = self._workplace.folder / "data" / "postmaster.pid" if self._workplace else None
         if not lock or not lock.exists():
             return
         lines = lock.read_text(encoding="utf-8").splitlines()

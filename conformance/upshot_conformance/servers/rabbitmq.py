@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from .base import Server, ServerError
+from .base import Server
+from .installation import ServerError
 from .ports import LOOPBACK
 
 __all__ = ["RabbitMQServer"]
@@ -75,13 +76,13 @@ class RabbitMQServer(Server):
 
     def _prepare(self) -> None:
         self._port_mapper.start()
-        self._write(
+        self._started().write(
             "rabbitmq.conf",
             f"listeners.tcp.1 = {LOOPBACK}:{self.port}\n"
             # The default, 50 MB, blocks every publisher on a full disk.
             f"disk_free_limit.absolute = 1MB\n{self._config}\n",
         )
-        self._write("enabled_plugins", "[].\n")
+        self._started().write("enabled_plugins", "[].\n")
 
     def _release(self) -> None:
         self._port_mapper.stop()
@@ -94,7 +95,7 @@ class RabbitMQServer(Server):
             "RABBITMQ_ALLOW_INPUT": "true",  # the script becomes the server, so signals reach it
             "RABBITMQ_CONFIG_FILE": f"{folder}/rabbitmq.conf",
             "RABBITMQ_CONF_ENV_FILE": f"{folder}/none",
-            "RABBITMQ_DIST_PORT": str(self._ports[1].number),
+            "RABBITMQ_DIST_PORT": str(self._started().ports[1]),
             "RABBITMQ_ENABLED_PLUGINS_FILE": f"{folder}/enabled_plugins",
             "RABBITMQ_LOGS": "-",
             "RABBITMQ_LOG_BASE": folder,

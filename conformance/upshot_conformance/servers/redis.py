@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from .base import Server, ServerError
+from .base import Server
+from .installation import ServerError
 from .ports import LOOPBACK
 from .programs import find_program
 
@@ -83,11 +84,10 @@ class RedisServer(Server):
         if not openssl:
             raise ServerError("a Redis with TLS needs the openssl program: apt-get install openssl")
         make = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
-        self._run(
-            [str(openssl), *make.split(), "-subj", "/CN=upshot private Redis"]
-            + ["-addext", f"subjectAltName=IP:{LOOPBACK},DNS:localhost"]
-            + ["-keyout", str(self.folder / "server.key"), "-out", str(self.certificate)]
-        )
+        names = ["-subj", "/CN=upshot private Redis"]
+        names += ["-addext", f"subjectAltName=IP:{LOOPBACK},DNS:localhost"]
+        files = ["-keyout", str(self.folder / "server.key"), "-out", str(self.certificate)]
+        self._run([str(openssl), *make.split(), *names, *files], self.folder)
 
     def _command(self) -> list[str]:
         plain_port = 0 if self._tls or self._unix_socket else self.port

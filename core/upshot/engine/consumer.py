@@ -41,8 +41,8 @@ class Consumer:
         name: the worker's name; by default `host:pid`.
         burst: stop when nothing is due, instead of waiting.
         max_tasks: stop after so many; None for no limit.
-        on_time_limit: called after a hard limit has been recorded, to end the process; None
-            leaves the task's thread running.
+        end_process: called when tasks have to be cut short, after a hard limit or a cold stop;
+            it does not return. None: their threads run on, and what they return is void.
         is_orphaned: asked now and then; True stops the consumer.
     """
 
@@ -55,7 +55,7 @@ class Consumer:
         name: str | None = None,
         burst: bool = False,
         max_tasks: int | None = None,
-        on_time_limit: Callable[[], object] | None = None,
+        end_process: Callable[[], object] | None = None,
         is_orphaned: Callable[[], bool] | None = None,
     ) -> None:
         self.name = name or f"{socket.gethostname()}:{os.getpid()}"
@@ -64,7 +64,7 @@ class Consumer:
         self._threads = threads
         self._burst = burst
         self._left = max_tasks
-        self._on_time_limit = on_time_limit
+        self._end_process = end_process
         self._is_orphaned = is_orphaned
         self._stopping = threading.Event()
         self._cold = threading.Event()
@@ -217,16 +217,16 @@ class Consumer:
         late = [job for job in self._snapshot() if job.deadline is not None and job.deadline <= now]
         for job in late:
             job.end_by_time_limit()
-        if late and self._on_time_limit is not None:
+        if late and self._end_process is not None:
             for job in self._snapshot():
                 job.release()
-            self._on_time_limit()
+            self._end_process()
 
     def _give_back(self) -> None:
         for job in self._snapshot():
             job.release()
-        if self._on_time_limit is not None:
-            self._on_time_limit()
+        if self._end_process is not None:
+            self._end_process()
 
     def _snapshot(self) -> list[Job]:
         with self._lock:

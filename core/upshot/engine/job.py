@@ -203,7 +203,9 @@ class Job:
 
     def is_revoked(self) -> bool:
         """Look whether the task was revoked meanwhile."""
-        record = self._host.client.load(self._execution.message.task_id) if self._execution else None
+        record = (
+            self._host.client.load(self._execution.message.task_id) if self._execution else None
+        )
         return record is not None and record.state == State.REVOKED
 
     def release(self) -> None:

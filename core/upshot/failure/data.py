@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -158,25 +157,29 @@ class _Reader:
         return failure, depth
 
 
+def _is_exactly(value: object, kind: type[Any]) -> bool:
+    return type(value) is kind  # True is no int
+
+
 def _take(data: Any, key: str, kind: type[Any]) -> Any:
-    """Return `data[key]`, which must be of exactly that type (True is no int)."""
-    if type(data) not in (dict,) or key not in data:
+    """Return `data[key]`, which must be of exactly that type."""
+    if not _is_exactly(data, dict) or key not in data:
         raise DecodeError(f"a failure is a dict with {key!r}")
     value = data[key]
-    if type(value) is not kind:
+    if not _is_exactly(value, kind):
         raise DecodeError(f"{key!r} of a failure is of type {kind.__name__}")
     return value
 
 
 def _take_list(data: object, key: str, kind: type[Any]) -> list[Any]:
     values: list[Any] = _take(data, key, list)
-    if any(type(value) is not kind for value in values):
+    if not all(_is_exactly(value, kind) for value in values):
         raise DecodeError(f"{key!r} of a failure holds {kind.__name__} only")
     return values
 
 
 def _take_link(data: Any, key: str) -> int | None:
-    if type(data) in (dict,) and key in data and data[key] is None:
+    if _is_exactly(data, dict) and key in data and data[key] is None:
         return None
     link: int = _take(data, key, int)
     return link
@@ -184,7 +187,6 @@ def _take_link(data: Any, key: str) -> int | None:
 
 def _take_attributes(data: object) -> dict[str, Any]:
     attributes: dict[str, Any] = _take(data, "attributes", dict)
-    names: Iterator[object] = iter(attributes)
-    if any(type(name) is not str or is_dunder(name) for name in names):
+    if not all(_is_exactly(name, str) and not is_dunder(name) for name in attributes):
         raise DecodeError("'attributes' of a failure has a name that is not allowed")
     return attributes

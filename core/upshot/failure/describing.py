@@ -33,7 +33,7 @@ def describe(exc: BaseException, *, encodable: Callable[[object], bool]) -> Fail
 
     Args:
         exc: any exception, SystemExit and KeyboardInterrupt included. It is only read.
-        encodable: tells whether a value can be carried, such as `Serializer.can_encode`. An
+        encodable: tells whether a value can be carried, such as `Codecs.can_encode`. An
             argument that cannot is kept as its `repr()`; an attribute that cannot is dropped,
             and its name kept. Refuse here what is too large to travel, too.
     """

@@ -70,6 +70,8 @@ def _original(failure: Failure) -> Exception | None:
     is_group = issubclass(cls, BaseExceptionGroup)
     made_from = (*args, [_rebuild(member) for member in failure.members]) if is_group else args
     try:
+        if base in (SyntaxError, IndentationError, TabError):
+            _check_syntax_error(args)
         exc: Exception = base.__new__(cls, *made_from)
         base.__init__(exc, *made_from)
     except (TypeError, ValueError, OverflowError):  # the builtin does not take such arguments
@@ -78,6 +80,18 @@ def _original(failure: Failure) -> Exception | None:
         _set(exc, "args", args)
     _set_attributes(exc, failure.attributes)
     return exc
+
+
+def _check_syntax_error(args: tuple[Any, ...]) -> None:
+    """Refuse a position of wrong types, which would break whoever prints the exception."""
+    if len(args) > 1:
+        filename, line, column, text, *ends = args[1]
+        numbers_fit = all(
+            number is None or (type(number) is int and -1 <= number < 2**31)
+            for number in (line, column, *ends)
+        )
+        if not numbers_fit or not {type(filename), type(text)} <= {str, type(None)}:
+            raise TypeError("not the position of a syntax error")
 
 
 def _stand_in(failure: Failure) -> RemoteError:
@@ -120,12 +134,6 @@ def _set(exc: Exception, name: str, value: object) -> None:
     BaseException.__dict__[name].__set__(exc, value)
 
 
-def _copy(value: Any) -> Any:
-    """Copy the containers that a serializer makes; anything else is immutable or left as is."""
-    copier = _COPIERS.get(type(value))
-    return value if copier is None else copier(value)
-
-
 _COPIERS: Final[dict[type[Any], Callable[[Any], Any]]] = {
     bytearray: bytearray,
     dict: lambda value: {key: _copy(part) for key, part in value.items()},
@@ -133,3 +141,9 @@ _COPIERS: Final[dict[type[Any], Callable[[Any], Any]]] = {
     set: set,
     tuple: lambda value: tuple(map(_copy, value)),
 }
+
+
+def _copy(value: object) -> Any:
+    """Copy the containers that a serializer makes; anything else is immutable or left as is."""
+    copier = _COPIERS.get(type(value))
+    return value if copier is None else copier(value)

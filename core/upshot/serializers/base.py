@@ -117,6 +117,10 @@ class Codecs:
             )
         return writer.content_type, writer.dumps(value, root=root)
 
+    def can_encode(self, value: object) -> bool:
+        """Tell whether the default serializer takes `value`, by trying."""
+        return self._by_name[self.default].can_encode(value)
+
     def decode(self, content_type: str, data: bytes) -> Any:
         """Return the value that `data` holds.
 

@@ -1,0 +1,324 @@
+"""What results and messages share: the database of one URL, open in one process.
+
+SQLAlchemy supplies drivers, dialects and the schema. Its connection pool is left out: checking a
+connection out and in takes SQLAlchemy about as long as SQLite takes for a whole transaction.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import re
+import threading
+from collections.abc import Generator, Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from sqlalchemy.engine import Dialect
+
+from upshot import retrying
+from upshot.clock import Deadline
+from upshot.errors import ServiceClosedError, ServiceRejectedError
+from upshot.retrying import DriverErrors
+from upshot.url import Url
+from upshot_backends.sql import schema
+from upshot_backends.sql.schema import Schema
+from upshot_backends.sql.statements import VersionStatements
+
+__all__ = ["Connection", "Cursor", "Database", "DriverConnection", "SqlOptions", "Watch"]
+
+_MAX_IDLE: Final = 8  # connections kept open for the next call; a burst opens more, and closes them
+_PREFIX: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,29}")  # 30 leaves room below 63 characters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SqlOptions:
+    """The `upshot_…` parameters of every SQL URL.
+
+    Attributes:
+        table_prefix: what the name of each table begins with: 1 to 30 ASCII letters, digits and
+            underscores. A broker stores records in the same transaction as messages only if the
+            backend has the same prefix.
+    """
+
+    table_prefix: str = "upshot_"
+
+    def __post_init__(self) -> None:
+        if not _PREFIX.fullmatch(self.table_prefix):
+            raise ValueError(
+                "upshot_table_prefix is 1 to 30 ASCII letters, digits and underscores, "
+                f"not {self.table_prefix!r}"
+            )
+
+
+class Cursor(Protocol):
+    """What is used of a driver's cursor (PEP 249)."""
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows the last statement changed."""
+        ...
+
+    def execute(self, statement: str, values: Mapping[str, object] = ..., /) -> object:
+        """Run a statement with named parameters."""
+
+    def executemany(self, statement: str, values: Iterable[Mapping[str, object]], /) -> object:
+        """Run a statement once for each set of parameters."""
+
+    def fetchone(self) -> Any:
+        """Return the next row, None after the last."""
+
+    def fetchall(self) -> list[Any]:
+        """Return the rows that are left."""
+        ...
+
+
+class DriverConnection(Protocol):
+    """What is used of a driver's connection (PEP 249)."""
+
+    def cursor(self) -> Cursor:
+        """Make a cursor."""
+        ...
+
+    def close(self) -> None:
+        """Undo an open transaction, and give the connection back."""
+
+
+@dataclass(slots=True)
+class Connection:
+    """One open connection of the driver, outside any transaction.
+
+    Attributes:
+        driver: the driver's own object.
+        patience: seconds for which the service was last told to wait for locks.
+    """
+
+    driver: DriverConnection
+    patience: float = 0.0
+
+
+class Watch(abc.ABC):
+    """Tells that something was committed. One thread waits at a time; any may interrupt."""
+
+    @abc.abstractmethod
+    def wait(self, timeout: float) -> bool:
+        """Block for at most `timeout` seconds; True if there may have been a commit.
+
+        Whatever was committed since the last `wait` that answered True makes the next one answer
+        True at once, and so does the first one ever: look, wait, look again misses nothing.
+        """
+
+    @abc.abstractmethod
+    def hurry(self) -> None:
+        """Expect a commit soon: look more often for a while."""
+
+    @abc.abstractmethod
+    def interrupt(self) -> None:
+        """Make the running `wait`, or else the next one, return soon."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Give the connection back; idempotent, raises nothing."""
+
+
+class Database(abc.ABC):
+    """The tables of one URL, open in one process; usable from any thread.
+
+    Connections are opened when needed. The first call creates the tables that are missing. What
+    a driver raises leaves here as one of upshot's errors, because drivers tell by codes, not by
+    classes, whether trying again may help.
+
+    Args:
+        url: the service.
+        options: the URL's own parameters, read.
+        dialect: of SQLAlchemy; its parameters are named.
+    """
+
+    def __init__(self, url: Url, options: SqlOptions, dialect: Dialect) -> None:
+        self.url = url
+        self.dialect = dialect
+        self.schema = Schema(options.table_prefix)
+        self._changed = threading.Condition()
+        self._idle: list[Connection] = []
+        self._in_use = 0
+        self._held = False
+        self._closed = False
+        self._preparing = threading.Lock()
+        self._prepared = False
+
+    # -- what a service decides -----------------------------------------------------------------
+
+    @property
+    @abc.abstractmethod
+    def identity(self) -> Hashable:
+        """Equal for two objects on the same tables."""
+
+    @abc.abstractmethod
+    def watch(self, longest: float) -> Watch:
+        """Return a watch that looks at least every `longest` seconds."""
+
+    @abc.abstractmethod
+    def _connect(self, deadline: Deadline) -> Connection:
+        """Open a connection in autocommit mode."""
+
+    @abc.abstractmethod
+    def _set_patience(self, connection: Connection, seconds: float) -> None:
+        """Let statements wait for locks for about so long."""
+
+    @abc.abstractmethod
+    def _turn(self, deadline: Deadline) -> contextlib.AbstractContextManager[None]:
+        """Wait for this writer's turn, where writers have to take turns."""
+
+    @abc.abstractmethod
+    def _begin(self) -> str:
+        """Return the statement that begins a transaction that writes."""
+
+    @abc.abstractmethod
+    def _is_transient(self, exc: Exception) -> bool | None:
+        """Tell whether trying again may help; None if the exception is not the driver's."""
+
+    @abc.abstractmethod
+    def _make_ready(self, deadline: Deadline) -> None:
+        """Do what must be done once before the tables are created."""
+
+    # -- what is the same for all ---------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def read(self, timeout: float) -> Generator[Cursor]:
+        """Run single statements that change nothing, each of them on its own."""
+        deadline = Deadline(timeout)
+        with self.activity():
+            self._prepare(deadline)
+            connection = self._take(deadline)
+            with self._returned(connection):
+                yield connection.driver.cursor()
+
+    @contextlib.contextmanager
+    def write(self, timeout: float) -> Generator[Cursor]:
+        """Run one transaction: committed at the end of the block, undone if the block raises.
+
+        Raises:
+            ServiceUnavailableError: others held the lock for `timeout` seconds, the disk is full.
+            ServiceRejectedError: the database cannot be written to.
+        """
+        deadline = Deadline(timeout)
+        with self.activity():
+            self._prepare(deadline)
+            with self._transaction(deadline) as cursor:
+                yield cursor
+
+    def dedicate(self, timeout: float) -> Connection:
+        """Open a connection for one owner, who closes it; to be called within `activity`."""
+        deadline = Deadline(timeout)
+        self._prepare(deadline)
+        return self._connect(deadline)
+
+    def close(self) -> None:
+        """Let no call begin, and close everything, after the last running call. Idempotent."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            is_last = not self._in_use
+        if is_last:
+            self._release()
+
+    @contextlib.contextmanager
+    def activity(self) -> Generator[None]:
+        """Count as in use, so that no fork happens meanwhile; translate the driver's errors.
+
+        Raises:
+            ServiceClosedError: the database was closed.
+        """
+        with self._changed:
+            while self._held:
+                self._changed.wait()
+            if self._closed:
+                raise ServiceClosedError(f"{self.url} was closed by this process")
+            self._in_use += 1
+        try:
+            yield
+        except Exception as exc:  # a driver may raise whatever it likes
+            transient = self._is_transient(exc)
+            if transient is None:
+                raise
+            kinds = (type(exc),)
+            errors = DriverErrors(transient=kinds) if transient else DriverErrors(permanent=kinds)
+            raise retrying.translate(exc, errors, self.url) or exc from exc
+        finally:
+            with self._changed:
+                self._in_use -= 1
+                if not self._in_use:
+                    self._changed.notify_all()
+                is_last = self._closed and not self._in_use
+            if is_last:
+                self._release()
+
+    @contextlib.contextmanager
+    def _transaction(self, deadline: Deadline) -> Generator[Cursor]:
+        with self._turn(deadline):
+            connection = self._take(deadline)
+            with self._returned(connection):
+                cursor = connection.driver.cursor()
+                cursor.execute(self._begin())
+                yield cursor
+                cursor.execute("COMMIT")
+
+    def _take(self, deadline: Deadline) -> Connection:
+        try:
+            connection = self._idle.pop()  # atomic, and the last one used is the warmest
+        except IndexError:
+            connection = self._connect(deadline)
+        self._set_patience(connection, deadline.left() or 0.0)
+        return connection
+
+    @contextlib.contextmanager
+    def _returned(self, connection: Connection) -> Generator[None]:
+        """Keep the connection for the next call; close it, which undoes all, after any error."""
+        try:
+            yield
+        except BaseException:
+            connection.driver.close()
+            raise
+        self._idle.append(connection)
+        if len(self._idle) > _MAX_IDLE:
+            self._close_idle(keep=_MAX_IDLE)
+
+    def _release(self) -> None:
+        """Close everything; no call is running. The next one, if it may, opens anew."""
+        self._close_idle()
+        self._prepared = False
+
+    def _close_idle(self, keep: int = 0) -> None:
+        while len(self._idle) > keep:
+            try:
+                connection = self._idle.pop(0)
+            except IndexError:  # another thread took it
+                return
+            connection.driver.close()
+
+    def _prepare(self, deadline: Deadline) -> None:
+        """Create what is missing, once; refuse tables of a newer upshot.
+
+        Raises:
+            ServiceRejectedError: the tables have a layout that this version does not know.
+        """
+        if self._prepared:
+            return
+        with self._preparing:
+            if self._prepared:
+                return
+            self._make_ready(deadline)
+            version = VersionStatements(self.schema, self.dialect)
+            with self._transaction(deadline) as cursor:
+                for statement in self.schema.creation(self.dialect):
+                    cursor.execute(statement)
+                cursor.execute(version.put, {"id": 1, "version": schema.VERSION})
+                cursor.execute(version.get)
+                found = cursor.fetchone()
+            if found is None or found[0] > schema.VERSION:
+                raise ServiceRejectedError(
+                    f"the tables in {self.url} have version {found and found[0]}, this upshot "
+                    f"reads up to {schema.VERSION}: upgrade upshot, or choose other tables with "
+                    "?upshot_table_prefix=…"
+                )
+            self._prepared = True

@@ -1,0 +1,234 @@
+"""SQLite: the file, its settings, its one writer, its forks.
+
+Write-ahead log, so that readers and the writer do not wait for each other. `synchronous=NORMAL`: a
+killed process loses nothing that was committed, a power cut may lose the last commits, and nothing
+corrupts the file. Every write begins with `BEGIN IMMEDIATE`: a transaction that read first and then
+wants to write is refused at once, without waiting, if another one wrote in between.
+
+A SQLite connection must not cross a fork: its locks belong to the process, and the library's own
+books in the child would say otherwise. So before a fork every connection is closed, once the calls
+that run in other threads are over; parent and child open their own when they next need one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Final, final
+from urllib.parse import quote, unquote
+
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+
+from upshot import forking
+from upshot.clock import Deadline
+from upshot.errors import DriverMissingError, ServiceRejectedError, UpshotError, UrlError
+from upshot.url import Url
+from upshot_backends.sql.connection import Connection, Database, SqlOptions
+from upshot_backends.sql.gate import WriteGate
+from upshot_backends.sql.watch import SqliteWatch
+
+__all__ = ["SqliteDatabase"]
+
+_MINIMUM: Final = (3, 35, 0)  # March 2021; older ones are not tested, and some lack JSON
+_FORK_PATIENCE: Final = 1.0  # seconds that a fork waits for running calls to end
+_TRANSIENT: Final = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_INTERRUPT,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_CANTOPEN,
+    }
+)
+_TRANSIENT_OS: Final = frozenset(
+    {
+        errno.EAGAIN,
+        errno.EDQUOT,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOLCK,
+        errno.ENOMEM,
+        errno.ENOSPC,
+    }
+)
+_OPEN: Final[weakref.WeakSet[SqliteDatabase]] = weakref.WeakSet()
+
+
+@final
+class SqliteDatabase(Database):
+    """The tables in one file.
+
+    Raises:
+        UrlError: the URL names a host, no file, a database in memory, or a driver's parameter.
+        DriverMissingError: Python was built with a SQLite that is too old.
+    """
+
+    def __init__(self, url: Url, options: SqlOptions) -> None:
+        if sqlite3.sqlite_version_info < _MINIMUM:
+            needed = ".".join(map(str, _MINIMUM))
+            raise DriverMissingError(
+                f"{url} needs SQLite {needed} or newer; this Python has {sqlite3.sqlite_version}"
+            )
+        super().__init__(url, options, SQLiteDialect_pysqlite(paramstyle="named"))
+        self._path = _path(url)
+        self._gate = WriteGate(self._path, str(url))
+        self._watches: weakref.WeakSet[SqliteWatch] = weakref.WeakSet()
+        _OPEN.add(self)
+
+    @property
+    def identity(self) -> Hashable:
+        return "sqlite", os.path.realpath(self._path), self.schema.prefix
+
+    def watch(self, longest: float) -> SqliteWatch:
+        watch = SqliteWatch(self, longest)
+        self._watches.add(watch)
+        return watch
+
+    def close(self) -> None:
+        super().close()
+        for watch in list(self._watches):
+            watch.interrupt()
+
+    def _release(self) -> None:
+        super()._release()
+        for watch in list(self._watches):
+            watch.disconnect()
+        self._gate.close()
+
+    def _connect(self, deadline: Deadline) -> Connection:
+        # mode=rw: a file that somebody removed is not made anew without tables and rights.
+        driver = sqlite3.connect(
+            f"file:{quote(os.fsencode(self._path))}?mode=rw",
+            uri=True,
+            timeout=0.0,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        connection = Connection(driver)
+        try:
+            self._set_patience(connection, deadline.left() or 0.0)
+            driver.execute("PRAGMA synchronous=NORMAL")
+        except BaseException:
+            driver.close()
+            raise
+        return connection
+
+    def _set_patience(self, connection: Connection, seconds: float) -> None:
+        # In steps, so that the usual call, with nearly all of its time left, need not set it.
+        patience = math.ceil(seconds * 10) / 10
+        if patience != connection.patience:
+            cursor = connection.driver.cursor()
+            cursor.execute(f"PRAGMA busy_timeout={round(patience * 1000)}")
+            connection.patience = patience
+
+    def _turn(self, deadline: Deadline) -> contextlib.AbstractContextManager[None]:
+        return self._gate.hold(deadline)
+
+    def _begin(self) -> str:
+        return "BEGIN IMMEDIATE"
+
+    def _is_transient(self, exc: Exception) -> bool | None:
+        if isinstance(exc, sqlite3.Error):
+            code: int | None = getattr(exc, "sqlite_errorcode", None)
+            return code is not None and code & 0xFF in _TRANSIENT
+        if isinstance(exc, OSError) and not isinstance(exc, UpshotError):
+            return exc.errno in _TRANSIENT_OS
+        return None
+
+    def _make_ready(self, deadline: Deadline) -> None:
+        """Create the file, readable by its owner only, and switch it to the write-ahead log."""
+        folder = os.path.dirname(self._path)
+        if not os.path.isdir(folder):
+            try:
+                os.mkdir(folder, 0o700)
+            except FileNotFoundError as exc:
+                raise UrlError(f"{self.url}: the folder {folder} cannot be made") from exc
+            except FileExistsError:
+                pass  # another process made it
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        with self._turn(deadline):  # two that switch at the same moment would refuse each other
+            connection = self._take(deadline)
+            with self._returned(connection):
+                cursor = connection.driver.cursor()
+                cursor.execute("PRAGMA journal_mode=WAL")
+                mode = cursor.fetchone()
+                if mode is None or mode[0] != "wal":
+                    raise ServiceRejectedError(
+                        f"{self.url} cannot have a write-ahead log; is it on a network file system?"
+                    )
+
+    # -- forks ----------------------------------------------------------------------------------
+
+    def before_fork(self) -> None:
+        """Let no call begin, wait for those that run, and close every connection."""
+        with self._changed:
+            self._held = True
+            self._changed.wait_for(lambda: not self._in_use, timeout=_FORK_PATIENCE)
+            is_quiet = not self._in_use
+        if is_quiet:
+            self._release()
+
+    def after_fork(self) -> None:
+        """Let calls begin again, in the parent."""
+        with self._changed:
+            self._held = False
+            self._changed.notify_all()
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew in the child, without what could not be closed before the fork."""
+        forking.abandon(self._idle)
+        self._idle = []
+        self._changed, self._in_use, self._held = threading.Condition(), 0, False
+        self._preparing = threading.Lock()
+        # Closed, lest this process keep others out after its parent died within a transaction.
+        self._gate.close()
+        self._gate = WriteGate(self._path, str(self.url))
+
+
+def _path(url: Url) -> str:
+    """Return the absolute path of the database file."""
+    if url.hosts or not url.path.startswith("/"):
+        raise UrlError(f"{url}: a file is written sqlite:///relative.db or sqlite:////absolute.db")
+    if url.query:
+        names = ", ".join(name for name, _ in url.query)
+        raise UrlError(f"{url}: SQLite takes no parameters, but there is {names}")
+    path = unquote(url.path[1:])
+    if path in ("", ":memory:") or path.startswith("file:"):
+        raise UrlError(
+            f"{url}: a database in memory is not shared between connections; "
+            "use memory://, or name a file: sqlite:///tasks.db"
+        )
+    return str(Path(path).absolute())
+
+
+def _before_fork() -> None:
+    for database in list(_OPEN):
+        database.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for database in list(_OPEN):
+        database.after_fork()
+
+
+def _after_fork_in_child() -> None:
+    for database in list(_OPEN):
+        database.after_fork_in_child()
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
+)

@@ -1,0 +1,206 @@
+"""The fixtures of the suite; third parties may use them in tests of their own.
+
+`client` and `second_client` are open on the backend under test in a namespace that only this test
+uses. `harness` looks at the service behind the backend's back. `timing` has the three time knobs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Protocol, final
+
+import pytest
+
+from upshot.backend import Backend, Capabilities
+from upshot.client import ResultClient
+from upshot.origin import Origin
+from upshot.result import AsyncResult
+from upshot_conformance.harness import Harness, UnavailableError
+from upshot_conformance.records import CODECS
+from upshot_conformance.resources import running_threads
+from upshot_conformance.selection import RUN, Run, Target
+from upshot_conformance.timing import Timing, calibrate
+
+__all__ = [
+    "Clients",
+    "MakeHandle",
+    "capabilities",
+    "client",
+    "clients",
+    "handle",
+    "harness",
+    "namespace",
+    "poll",
+    "quiet",
+    "run",
+    "second_client",
+    "target",
+    "timing",
+    "within",
+]
+
+_EXPIRES: Final = 600.0
+"""Seconds that a record of the suite is kept: should a run be killed, nothing stays for long."""
+
+
+@final
+class Clients:
+    """Opens clients on the backend under test, and closes them when the test is over."""
+
+    def __init__(self, target: Target, namespace: str, stack: contextlib.ExitStack) -> None:
+        self._target = target
+        self._namespace = namespace
+        self._stack = stack
+
+    def open(
+        self,
+        *,
+        make: Callable[[], Backend] | None = None,
+        default_expiry: bool = False,
+    ) -> ResultClient:
+        """Open one more client in the test's namespace.
+
+        Args:
+            make: makes another backend than the one under test, on the same service.
+            default_expiry: keep the client's own default, instead of the suite's shorter one.
+        """
+        declared = self._target.capabilities
+        expires = _EXPIRES if declared and declared.expiry_resolution is not None else None
+        make = make or self._target.make
+        url, namespace = self._target.url, self._namespace
+        if default_expiry:
+            opened = ResultClient(make, url=url, namespace=namespace)
+        else:
+            opened = ResultClient(make, url=url, namespace=namespace, expires=expires)
+        self._stack.callback(opened.close)
+        return opened
+
+
+class MakeHandle(Protocol):
+    """Returns the handle of an id, as an app on `client` would."""
+
+    def __call__(self, task_id: str, client: ResultClient | None = None) -> AsyncResult[Any]: ...
+
+
+@pytest.fixture(scope="session")
+def target(request: pytest.FixtureRequest) -> Target:
+    """The backend under test."""
+    chosen = request.param
+    assert isinstance(chosen, Target)
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def run(request: pytest.FixtureRequest) -> Run:
+    """What all tests of this process share."""
+    return request.config.stash[RUN]
+
+
+@pytest.fixture(scope="session")
+def capabilities(target: Target) -> Capabilities:
+    """What the backend under test declares."""
+    assert target.capabilities is not None
+    return target.capabilities
+
+
+@pytest.fixture(scope="session")
+def timing(target: Target, run: Run, capabilities: Capabilities) -> Timing:
+    """The time knobs, measured once per backend."""
+    namespace = f"{run.namespaces}-timing"
+    with ResultClient(target.make, url=target.url, namespace=namespace) as client:
+        return calibrate(lambda: client.load("anybody-there"), visibility=capabilities.visibility)
+
+
+@pytest.fixture(scope="session")
+def within(timing: Timing) -> float:
+    """Seconds that what should happen has to happen in."""
+    return timing.within
+
+
+@pytest.fixture(scope="session")
+def quiet(timing: Timing) -> float:
+    """Seconds for which what must not happen is watched."""
+    return timing.quiet
+
+
+@pytest.fixture(scope="session")
+def poll(timing: Timing) -> float:
+    """Seconds between two looks."""
+    return timing.poll
+
+
+@pytest.fixture(scope="session")
+def _open_harness(target: Target) -> Iterator[Harness | None]:
+    opened = target.open_harness()
+    yield opened
+    if opened is not None:
+        opened.close()
+
+
+@pytest.fixture
+def harness(_open_harness: Harness | None, target: Target) -> Harness:
+    """The harness of the service; without one the test is unavailable."""
+    if _open_harness is None:
+        raise UnavailableError(f"nobody wrote a harness for {target.url.scheme}:// URLs")
+    return _open_harness
+
+
+@pytest.fixture
+def namespace(
+    _open_harness: Harness | None, target: Target, run: Run, timing: Timing
+) -> Iterator[str]:
+    """A namespace that only this test uses; what the test leaves behind is its failure."""
+    name = f"{run.namespaces}-{secrets.token_hex(4)}"
+    alone = target.private and not run.parallel
+    threads = running_threads()
+    before = _open_harness.raw_objects("") if _open_harness and alone else set[str]()
+    yield name
+    timing.eventually(lambda: running_threads() <= threads)
+    left = running_threads() - threads
+    assert not left, f"threads that still run after every client was closed: {left}"
+    if _open_harness is not None:
+        _assert_unsubscribed(_open_harness, name, timing)
+        _open_harness.purge(name)
+        assert not _open_harness.raw_objects(name), "the harness's purge does not purge"
+        if alone:
+            strays = _open_harness.raw_objects("") - before
+            assert not strays, f"server objects outside the client's namespace: {sorted(strays)}"
+
+
+@pytest.fixture
+def clients(target: Target, namespace: str) -> Iterator[Clients]:
+    """Opens further clients."""
+    with contextlib.ExitStack() as stack:
+        yield Clients(target, namespace, stack)
+
+
+@pytest.fixture
+def client(clients: Clients) -> ResultClient:
+    """A client of the backend under test, in a namespace of its own."""
+    return clients.open()
+
+
+@pytest.fixture
+def second_client(clients: Clients) -> ResultClient:
+    """Another client, in the same namespace: what another process would have."""
+    return clients.open()
+
+
+@pytest.fixture
+def handle(client: ResultClient) -> MakeHandle:
+    """Makes handles, as an app would."""
+    main = client
+
+    def make(task_id: str, client: ResultClient | None = None) -> AsyncResult[Any]:
+        return AsyncResult(task_id, Origin(client or main, CODECS))
+
+    return make
+
+
+def _assert_unsubscribed(harness: Harness, namespace: str, timing: Timing) -> None:
+    with contextlib.suppress(UnavailableError):  # then no test of subscriptions passes either
+        timing.eventually(lambda: not harness.subscriptions(namespace))
+        left = harness.subscriptions(namespace)
+        assert not left, f"subscriptions that the closed clients left: {sorted(left)}"

@@ -1,0 +1,59 @@
+"""Starts a worker and stays with it until it has stopped."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from upshot.app import App
+from upshot.errors import ConfigError
+from upshot.worker.banner import banner
+from upshot.worker.options import WorkerOptions
+from upshot.worker.reload import Watcher
+from upshot.worker.supervisor import Supervisor
+
+__all__ = ["run"]
+
+_FORMAT = "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s"
+
+
+def run(app: App, options: WorkerOptions) -> int:
+    """Run a worker for `app` in this process and its children; returns when it has stopped.
+
+    Returns:
+        0 after a clean stop; 1 if running tasks were given back instead of finished.
+
+    Raises:
+        ConfigError: the app's broker or backend lives in one process only, or a setting is wrong.
+    """
+    logging.basicConfig(level=options.loglevel.upper(), format=_FORMAT, stream=sys.stderr)
+    app.close()  # whatever importing the app's module opened: connections do not cross a fork
+    settings = app.settings
+    processes = options.concurrency or settings.worker_concurrency or os.cpu_count() or 1
+    threads = options.threads or settings.worker_threads
+    _check(app)
+    sys.stderr.write(banner(app, options, processes=processes, threads=threads) + "\n")
+    sys.stderr.flush()
+    supervisor = Supervisor(
+        app,
+        options,
+        processes=processes,
+        threads=threads,
+        has_changed=Watcher() if options.reload else lambda: False,
+    )
+    code = supervisor.run()
+    if supervisor.changed:
+        logging.getLogger("upshot.worker").info("a file has changed: starting again")
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves
+    return code
+
+
+def _check(app: App) -> None:
+    """Refuse what could never work: a worker that nobody can reach."""
+    with app:
+        if not app.broker.current.capabilities.shared:
+            raise ConfigError(
+                f"{app.broker_url} lives inside one process, so a worker process never sees its "
+                "messages; use app.running() there, or choose another broker"
+            )

@@ -1,0 +1,462 @@
+"""The Redis connections: deadlines, errors, scripts, transports."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import redis
+
+from upshot import clock
+from upshot.backend import StoredRecord
+from upshot.broker import Delivery, QueuedMessage, Settlement
+from upshot.clock import Deadline
+from upshot.errors import ServiceRejectedError, ServiceUnavailableError, UrlError
+from upshot.retrying import call, translate
+from upshot.service import OpenService
+from upshot.url import Url
+from upshot_backends.redis.broker import RedisBroker
+from upshot_backends.redis.connection import RedisClient, milliseconds, script
+from upshot_backends.redis.driver import DRIVER_ERRORS
+from upshot_backends.redis.results import RedisBackend
+from upshot_conformance.servers import RedisServer
+
+RecordMaker = Callable[..., StoredRecord]
+
+_PASSWORD = "s3cret-w0rd"
+_LATENESS = 0.5  # seconds that a call may exceed its timeout by
+
+
+def _delivery(queue: str = "q") -> Delivery:
+    return Delivery(message_id="m", queue=queue, body=b"", deliveries=1, token="t")
+
+
+def test_a_script_that_the_server_forgot_is_sent_again(
+    backend: RedisBackend, raw: redis.Redis, record: RecordMaker
+) -> None:
+    backend.store([record("before")], 1.0)
+    raw.script_flush()
+
+    assert backend.store([record("after")], 1.0) == [True]
+    assert raw.script_exists(script("guard", "store").sha) == [True]
+
+
+def test_every_part_of_a_batch_survives_a_forgotten_script(
+    backend: RedisBackend, raw: redis.Redis, record: RecordMaker
+) -> None:
+    raw.script_flush()
+    batch = [record(str(i), bytes(3 * 2**20)) for i in range(4)]
+
+    assert backend.store(batch, 10.0) == [True] * 4
+    assert [len(body or b"") for body in backend.load([r.key for r in batch], 10.0)] == [
+        3 * 2**20
+    ] * 4
+
+
+def test_killed_pooled_connections_are_replaced_after_one_error(
+    backend: RedisBackend, raw: redis.Redis, record: RecordMaker
+) -> None:
+    threads = [
+        threading.Thread(target=backend.store, args=([record(str(i))], 1.0)) for i in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    raw.client_kill_filter(_type="normal", skipme=True)
+
+    with pytest.raises(redis.ConnectionError):
+        backend.load(["a"], 1.0)
+    assert backend.load(["a"], 1.0) == [None]
+
+
+def test_a_killed_connection_is_not_noticed_above_the_retry_layer(
+    server: RedisServer, raw: redis.Redis
+) -> None:
+    url = Url.parse(server.url)
+    service = OpenService(lambda: RedisBackend(url), url=url, timeout=5.0)
+    service.call(lambda backend, seconds: backend.load(["a"], seconds))
+    raw.client_kill_filter(_type="normal", skipme=True)
+
+    assert service.call(lambda backend, seconds: backend.load(["a"], seconds)) == [None]
+    service.close()
+
+
+Hook = Callable[[RedisBackend, RedisBroker, StoredRecord, float], object]
+
+_HOOKS: dict[str, Hook] = {
+    "store": lambda backend, _, record, seconds: backend.store([record], seconds),
+    "load": lambda backend, _, record, seconds: backend.load([record.key], seconds),
+    "delete": lambda backend, _, record, seconds: backend.delete([record.key], seconds),
+    "scan": lambda backend, _, record, seconds: list(backend.scan("ns:", seconds)),
+    "publish": lambda _, broker, record, seconds: broker.publish(
+        [QueuedMessage(message_id="m", queue="q", body=b"")], [record], seconds
+    ),
+    "settle": lambda _, broker, record, seconds: broker.settle(
+        [Settlement(delivery=_delivery())], seconds
+    ),
+    "beat": lambda _, broker, record, seconds: broker.beat(
+        "w", ["q"], [_delivery()], lease=1.0, timeout=seconds
+    ),
+    "survey": lambda _, broker, record, seconds: broker.survey(["q"], seconds),
+    "purge": lambda _, broker, record, seconds: broker.purge(["q"], seconds),
+}
+
+
+@pytest.fixture(scope="module")
+def frozen() -> Iterator[tuple[RedisServer, RedisBackend, RedisBroker]]:
+    """A paused server, with a connection in each pool that was made before the pause."""
+    with RedisServer() as server:
+        url = Url.parse(server.url)
+        backend, broker = RedisBackend(url), RedisBroker(url, "ns")
+        backend.load(["a"], 1.0)
+        broker.survey(["q"], 1.0)
+        server.pause()
+        yield server, backend, broker
+        server.resume()
+        backend.close()
+        broker.close()
+
+
+@pytest.mark.parametrize("hook", _HOOKS)
+@pytest.mark.parametrize("pooled", [True, False], ids=["pooled", "new"])
+def test_a_frozen_server_ends_each_hook_in_time(
+    frozen: tuple[RedisServer, RedisBackend, RedisBroker],
+    record: RecordMaker,
+    hook: str,
+    pooled: bool,
+) -> None:
+    server, backend, broker = frozen
+    url = Url.parse(server.url.removesuffix("/0") + "/1")  # /1: the set-up needs an answer
+    if not pooled:
+        backend, broker = RedisBackend(url), RedisBroker(url, "ns")
+    began = clock.monotonic()
+
+    with pytest.raises(redis.TimeoutError):
+        _HOOKS[hook](backend, broker, record("a"), 0.3)
+    assert 0.25 <= clock.monotonic() - began <= 0.3 + _LATENESS
+
+
+def test_a_frozen_server_ends_the_sending_of_much_data_in_time(
+    frozen: tuple[RedisServer, RedisBackend, RedisBroker], record: RecordMaker
+) -> None:
+    server, _, _ = frozen
+    backend = RedisBackend(Url.parse(server.url))
+    began = clock.monotonic()
+
+    with pytest.raises(redis.TimeoutError):
+        backend.store([record("a", bytes(32 * 2**20))], 0.5)
+    assert clock.monotonic() - began <= 0.5 + _LATENESS
+
+
+def test_a_frozen_server_ends_a_subscription_in_time(
+    fragile: RedisServer, namespace: str
+) -> None:
+    backend = RedisBackend(Url.parse(fragile.url))
+    listener = backend.listen(0.3)
+    fragile.pause()
+    began = clock.monotonic()
+
+    with pytest.raises(redis.TimeoutError):
+        listener.subscribe([f"{namespace}:a"])
+    assert clock.monotonic() - began <= 0.3 + _LATENESS
+    listener.close()
+    fragile.resume()
+    backend.close()
+
+
+def test_a_server_that_trickles_its_answer_is_late_all_the_same() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        ended = threading.Event()
+
+        def trickle() -> None:
+            peer, _ = listening.accept()
+            with peer:
+                peer.recv(1000)
+                while not ended.wait(0.05):
+                    try:
+                        peer.sendall(b"*")
+                    except OSError:
+                        return
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        port = listening.getsockname()[1]
+        client = RedisClient(Url.parse(f"redis://127.0.0.1:{port}"))
+        began = clock.monotonic()
+
+        with pytest.raises(redis.TimeoutError):
+            client.call("GET", "a", timeout=0.4)
+        assert 0.35 <= clock.monotonic() - began <= 0.4 + _LATENESS
+        ended.set()
+        thread.join()
+
+
+def test_a_restarted_server_is_found_again(fragile: RedisServer) -> None:
+    url = Url.parse(fragile.url)
+    backend = RedisBackend(url)
+    backend.load(["a"], 1.0)
+    fragile.kill()
+
+    with pytest.raises(redis.ConnectionError) as refused:
+        backend.load(["a"], 1.0)
+    assert isinstance(translate(refused.value, DRIVER_ERRORS, url), ServiceUnavailableError)
+    fragile.restart()
+    assert backend.load(["a"], 1.0) == [None]
+    backend.close()
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.parametrize("given", [f"right-name:wrong-{_PASSWORD}@", f":wrong-{_PASSWORD}@", ""])
+def test_a_wrong_password_is_refused_at_once_and_never_shown(given: str, protocol: int) -> None:
+    with RedisServer(arguments=["--requirepass", _PASSWORD]) as server:
+        address = server.url.removeprefix("redis://")
+        url = Url.parse(f"redis://{given}{address}?protocol={protocol}")
+        backend = RedisBackend(url)
+        began = clock.monotonic()
+
+        with pytest.raises(ServiceRejectedError) as refused:
+            call(
+                lambda seconds: backend.load(["a"], seconds),
+                errors=DRIVER_ERRORS,
+                url=url,
+                deadline=Deadline(5.0),
+                limit=5.0,
+            )
+        assert clock.monotonic() - began < 1.0
+        shown = f"{refused.value} {refused.value!r} {refused.value.__cause__!r} {url} {backend!r}"
+        assert _PASSWORD not in shown
+        backend.close()
+
+
+def test_the_right_password_opens(record: RecordMaker) -> None:
+    with RedisServer(arguments=["--requirepass", _PASSWORD]) as server:
+        address = server.url.removeprefix("redis://")
+        backend = RedisBackend(Url.parse(f"redis://:{_PASSWORD}@{address}"))
+
+        assert backend.store([record("a")], 1.0) == [True]
+        backend.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "word"),
+    [
+        ("redis://localhost/jobs", "database"),
+        ("redis://localhost/0?sokcet_timeout=3", "sokcet_timeout"),
+        ("redis://localhost/0?db=one", "db"),
+        ("redis://localhost/0?upshot_lease=3", "upshot_lease"),
+        (f"redis://:{_PASSWORD}@localhost/0?nonsense=1", "nonsense"),
+    ],
+)
+@pytest.mark.parametrize("kind", [RedisBackend, lambda url: RedisBroker(url, "ns")])
+def test_a_url_that_cannot_work_is_refused_without_connecting(
+    url: str, word: str, kind: Callable[[Url], object]
+) -> None:
+    with pytest.raises(UrlError, match=word) as refused:
+        kind(Url.parse(url))
+    assert _PASSWORD not in str(refused.value)
+
+
+def test_driver_settings_that_would_break_us_have_no_effect(
+    server: RedisServer, record: RecordMaker
+) -> None:
+    settings = "retry_on_timeout=yes&decode_responses=yes&encoding=utf-16&socket_timeout=0.001"
+    backend = RedisBackend(Url.parse(f"{server.url}?{settings}"))
+
+    backend.store([record("a", b"\xff\x00")], 1.0)
+    assert backend.load([record("a").key], 1.0) == [b"\xff\x00"]
+    backend.close()
+
+
+def _exercise(url: Url, records: Sequence[StoredRecord]) -> None:
+    """Use every kind of command once, over whatever transport the URL names."""
+    backend, broker = RedisBackend(url), RedisBroker(url, "exercise")
+    listener = backend.listen(2.0)
+    listener.subscribe([record.key for record in records])
+    assert list(backend.store(records, 2.0)) == [True] * len(records)
+    heard: list[tuple[str | None, bytes | None]] = []
+    deadline = Deadline(2.0)
+    while len(heard) < len(records) and not deadline.expired:
+        heard += listener.wait(0.2)
+    assert heard == [(record.key, record.body) for record in records]
+    assert list(backend.load([record.key for record in records], 2.0)) == [
+        record.body for record in records
+    ]
+    listener.close()
+    broker.publish([QueuedMessage(message_id="m", queue="q", body=b"\xff")], [], 2.0)
+    (delivery,) = broker.fetch(["q"], limit=2, wait=2.0, lease=5.0, worker="w")
+    assert delivery.body == b"\xff"
+    assert list(broker.settle([Settlement(delivery=delivery)], 2.0)) == [True]
+    assert broker.fetch(["q"], limit=2, wait=0.05, lease=5.0, worker="w") == []
+    broker.close()
+    backend.close()
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_both_protocols_work(server: RedisServer, record: RecordMaker, protocol: int) -> None:
+    url = Url.parse(f"{server.url}?protocol={protocol}")
+
+    _exercise(url, [record(str(i), terminal=True) for i in range(3)])
+
+
+def test_a_unix_socket_works(record: RecordMaker) -> None:
+    with RedisServer(unix_socket=True) as server:
+        _exercise(Url.parse(server.url), [record("a", terminal=True)])
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_tls_works_with_a_known_authority(record: RecordMaker, protocol: int) -> None:
+    with RedisServer(tls=True) as server:
+        url = Url.parse(f"{server.url}&protocol={protocol}")
+
+        # More than one TLS record, so that decrypted bytes wait above the socket.
+        _exercise(url, [record(str(i), bytes(8000), terminal=True) for i in range(20)])
+
+
+def test_a_frozen_tls_server_ends_a_call_in_time() -> None:
+    with RedisServer(tls=True) as server:
+        backend = RedisBackend(Url.parse(server.url))
+        backend.load(["a"], 1.0)
+        server.pause()
+        for _ in range(2):  # on the open connection, then in the handshake of a new one
+            began = clock.monotonic()
+            with pytest.raises(redis.TimeoutError):
+                backend.load(["a"], 0.3)
+            assert clock.monotonic() - began <= 0.3 + _LATENESS
+        server.resume()
+        backend.close()
+
+
+def test_an_unknown_authority_is_refused_at_once() -> None:
+    with RedisServer(tls=True) as server:
+        url = Url.parse(server.url.partition("?")[0])
+        backend = RedisBackend(url)
+
+        with pytest.raises(ssl.SSLCertVerificationError) as refused:
+            backend.load(["a"], 1.0)
+        assert isinstance(translate(refused.value, DRIVER_ERRORS, url), ServiceRejectedError)
+
+        careless = RedisBackend(Url.parse(f"{url.driver_url()}?ssl_cert_reqs=none"))
+        assert careless.load(["a"], 1.0) == [None]
+        careless.close()
+        backend.close()
+
+
+def test_a_certificate_of_another_host_is_refused() -> None:
+    with RedisServer(tls=True) as server:
+        text = server.url.replace("127.0.0.1", "127.0.0.2")
+        with socket.create_server(("127.0.0.2", 0)) as relay:
+            port = relay.getsockname()[1]
+            url = Url.parse(text.replace(f":{server.port}", f":{port}"))
+
+            def forward() -> None:
+                peer, _ = relay.accept()
+                with peer, socket.create_connection(("127.0.0.1", server.port)) as upstream:
+                    upstream.sendall(peer.recv(65536))
+                    peer.sendall(upstream.recv(65536))
+                    peer.recv(65536)
+
+            thread = threading.Thread(target=forward)
+            thread.start()
+            backend = RedisBackend(url)
+
+            with pytest.raises(ssl.SSLCertVerificationError, match="127.0.0.2"):
+                backend.load(["a"], 2.0)
+            thread.join()
+
+
+def test_everything_works_without_hiredis(server: RedisServer, tmp_path: Path) -> None:
+    program = tmp_path / "without_hiredis.py"
+    program.write_text(
+        "import importlib.util, sys\n"
+        "sys.modules['hiredis'] = None\n"
+        "import redis.utils\n"
+        "assert not redis.utils.HIREDIS_AVAILABLE\n"
+        f"spec = importlib.util.spec_from_file_location('tests_of_connections', {__file__!r})\n"
+        "module = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(module)\n"
+        "module._exercise_alone(sys.argv[1])\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    for protocol in (2, 3):
+        arguments = [sys.executable, str(program), f"{server.url}?protocol={protocol}"]
+        ended = subprocess.run(arguments, env=environment, capture_output=True, text=True)
+        assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def _exercise_alone(text: str) -> None:
+    """Run in a process of its own; see the test above."""
+    url = Url.parse(text)
+    keys = [f"without-hiredis-{url.query}:{i}" for i in range(50)]
+    records = [
+        StoredRecord(
+            key=key,
+            body=b"\r\n$-1\r\n" * 1000,
+            rank=31,
+            barrier=2**31 - 1,
+            expires=60.0,
+            task_id=key,
+            state="SUCCESS",
+            name="",
+            reply_to="",
+        )
+        for key in keys
+    ]
+    _exercise(url, records)
+
+
+def test_closing_frees_every_descriptor_and_ends_calls(
+    server: RedisServer, namespace: str
+) -> None:
+    descriptors = len(os.listdir("/proc/self/fd"))
+    url = Url.parse(server.url)
+    broker = RedisBroker(url, namespace)
+    failed: list[Exception] = []
+    waiting = threading.Event()
+
+    def fetch() -> None:
+        try:
+            waiting.set()
+            broker.fetch(["q"], limit=1, wait=30.0, lease=5.0, worker="w")
+        except redis.ConnectionError as exc:
+            failed.append(exc)
+
+    thread = threading.Thread(target=fetch)
+    thread.start()
+    waiting.wait()
+    deadline = Deadline(5.0)
+    while not broker.survey(["q"], 1.0)["q"].workers and not deadline.expired:
+        clock.sleep(0.01)
+    began = clock.monotonic()
+    broker.close()
+    broker.close()
+    thread.join()
+
+    assert clock.monotonic() - began < 1.0
+    assert len(failed) == 1
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_an_expiry_is_rounded_up_and_never_zero() -> None:
+    assert [milliseconds(s) for s in (None, 1e-9, 0.0011, 1.0, 2_678_400.0)] == [
+        0,
+        1,
+        2,
+        1000,
+        2_678_400_000,
+    ]
+
+
+@pytest.mark.parametrize("seconds", [1e12, float("inf")])
+def test_an_endless_expiry_is_taken(
+    backend: RedisBackend, record: RecordMaker, seconds: float
+) -> None:
+    assert backend.store([record("a", expires=seconds)], 1.0) == [True]
