@@ -39,9 +39,14 @@ class Timing:
     quiet: float
     poll: float
 
-    def eventually(self, look: Callable[[], T]) -> T:
-        """Look until what is seen is true, for `within` seconds; return what was seen last."""
-        deadline = clock.Deadline(self.within)
+    def eventually(self, look: Callable[[], T], *, within: float | None = None) -> T:
+        """Look until what is seen is true; return what was seen last.
+
+        Args:
+            look: what to call.
+            within: how long to look, in seconds; None for the knob of that name.
+        """
+        deadline = clock.Deadline(self.within if within is None else within)
         while not (seen := look()) and not deadline.expired:
             clock.sleep(self.poll)
         return seen

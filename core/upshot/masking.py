@@ -18,7 +18,7 @@ STARS: Final = "***"
 
 _SPACES: Final = re.compile(r"(\s+)")
 _SCHEME_CHARACTERS: Final = string.ascii_letters + string.digits + "+.-_@"
-_HOST_ONLY: Final = re.compile(r"(?:\[[^\]@]*\]|[^:/?@]*)(?::\d{1,5})?(?=[/?;,]|$)")
+_HOST_ONLY: Final = re.compile(r"(?:\[[^\]@]*\]|[^:/?@]*)(?::\d{1,5})?(?:[/?;,][^:]*)?")
 _CREDENTIALED: Final = re.compile(
     r"(?P<user>[^:@,;/?]*):(?P<password>[^@,;/?]*)@(?P<host>(?:\[[^\]@]*\]|[^:@,;/?]+)(?::\d+)?)"
 )
@@ -93,7 +93,7 @@ def _before_next_url(rest: str, *, starts: bool) -> str | None:
     scheme = rest[len(body) :]
     if not scheme[:1].isalpha() or body.endswith("="):
         return None
-    if "@" in body or (starts and _HOST_ONLY.match(body)):
+    if "@" in body or (starts and _HOST_ONLY.fullmatch(body)):
         return body.rstrip(";,")
     return None
 

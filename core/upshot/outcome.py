@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from upshot.errors import UpshotError
-from upshot.failure import Failure
+from upshot.failure import Failure, describe, rebuild
 from upshot.record import Payload
 from upshot.serializers import Codecs, shape
 
@@ -43,7 +43,7 @@ def decode_value(codecs: Codecs, payload: Payload, annotation: object = None) ->
 
 def encode_failure(codecs: Codecs, exc: BaseException) -> Payload:
     """Return a description of `exc`. Whatever the exception is or does, this succeeds."""
-    failure = Failure.from_exception(exc, can_encode=codecs.can_encode)
+    failure = describe(exc, encodable=codecs.can_encode)
     return Payload(*codecs.encode(failure.to_data(), root="failure"))
 
 
@@ -53,7 +53,7 @@ def decode_failure(codecs: Codecs, payload: Payload) -> Exception:
     A payload that cannot be read gives the error that says so: the task has failed all the same.
     """
     try:
-        return _failure(codecs, payload).to_exception()
+        return rebuild(_failure(codecs, payload))
     except UpshotError as exc:
         return exc
 

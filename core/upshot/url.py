@@ -86,8 +86,8 @@ class Url:
     def parse(cls, text: str) -> Url:
         """Read a URL.
 
-        A raw `@` after the hosts is refused where a user or port comes before it, as it may be
-        the end of a password that has a raw `/` or `?` in it.
+        A raw `@` after the hosts is refused where a `:` comes before it, as it may be the end of
+        a password that has a raw `/` or `?` in it.
 
         Raises:
             UrlError: the text is no URL; the message never contains a password.
@@ -161,12 +161,12 @@ class Url:
             UrlError: a parameter is unknown, or its value is not of the field's type.
         """
         kinds = get_type_hints(into)
-        known = [_PREFIX + known_field.name for known_field in dataclasses.fields(into)]
+        known = [known_field.name for known_field in dataclasses.fields(into)]
         values: dict[str, object] = {}
         for name, text in self._options:
             option = _PREFIX + name
-            if option not in known:
-                raise _unknown_option(self.scheme, option, known)
+            if name not in known:
+                raise _unknown_option(self.scheme, name, known)
             try:
                 values[name] = parse_text(text, kinds[name])
             except ValueError:
@@ -227,7 +227,8 @@ def _read(text: str) -> _Parts:
     scheme, authority = shape["scheme"].lower(), shape["authority"]
     if "#" in authority:
         raise _wrong("write a '#' in a user or password as %23", scheme)
-    if "@" in shape["path"] + shape["query"] and (":" in authority or "@" in authority):
+    after = shape["path"] + shape["query"]
+    if "@" in after and ("@" in authority or ":" in authority + after.rpartition("@")[0]):
         raise _wrong(
             "it has an '@' after the hosts; in a password write '@' as %40, '/' as %2F and "
             "'?' as %3F, elsewhere '@' as %40",
@@ -305,13 +306,13 @@ def _joined(query: str, ours: list[str], theirs: list[str]) -> str:
     return "?" + "&".join(theirs) if theirs else ""
 
 
-def _unknown_option(scheme: str, option: str, known: list[str]) -> UrlError:
-    near = difflib.get_close_matches(option.lower(), known, n=1)
+def _unknown_option(scheme: str, name: str, known: list[str]) -> UrlError:
+    names = ", ".join(repr(_PREFIX + option) for option in sorted(known))
+    near = difflib.get_close_matches(name.lower(), known, n=1)
+    hint = f"it knows {names}" if known else "it has none"
     if near:
-        hint = f"did you mean {near[0]!r}?"
-    else:
-        hint = f"it knows {', '.join(sorted(known))}" if known else "it has none"
-    return UrlError(f"the {scheme}:// URL has an unknown option {option!r}; {hint}")
+        hint = f"did you mean {_PREFIX + near[0]!r}?"
+    return UrlError(f"the {scheme}:// URL has an unknown option {_PREFIX + name!r}; {hint}")
 
 
 def _forms(secret: str) -> set[str]:

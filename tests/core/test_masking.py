@@ -36,7 +36,6 @@ CREDENTIALS = [
     "amqp://{0}:{0}@h/%2F",
     "amqp://u:{0}@a//;amqp://u:{0}@b//",
     "sentinel://h1:26379;sentinel://:{0}@h2:26379",
-    "redis:///:{0}@host/0",
 ]
 PARAMETERS = [
     "redis://host/0?password={0}",
@@ -64,7 +63,8 @@ BROKEN = [
     "redis://:x/{0}@host",
     "redis://u:1?{0}@host",
     "redis://:x#{0}@host",
-    "redis://[{0}@host",
+    "redis://:{0}@[host",
+    "redis:///:{0}@host/0",
     "redis://:{0}@h1,,h2",
     "amqp://u:{0}@a//;amqps://u:{0}@b//",
     "redis://:{0}@h?upshot_a=1&upshot_a=2",
@@ -107,7 +107,7 @@ def test_a_password_is_in_nothing_that_a_readable_url_shows(shape: str, secret: 
 
 
 @settings(max_examples=1000, deadline=None)
-@given(shape=st.sampled_from(CREDENTIALS), secret=secrets)
+@given(shape=st.sampled_from([*CREDENTIALS, "redis:///:{0}@host/0"]), secret=secrets)
 def test_mask_hides_a_password_that_was_not_percent_encoded(shape: str, secret: str) -> None:
     if "{0}:{0}" in shape:
         shape = shape.replace("{0}:{0}", "u:{0}")
@@ -124,6 +124,8 @@ def test_mask_hides_a_password_that_was_not_percent_encoded(shape: str, secret: 
 def test_no_error_about_a_url_shows_its_password(shape: str, secret: str) -> None:
     if "{0}:{0}" in shape:
         shape = shape.replace("{0}:{0}", "u:{0}")
+    if shape in PARAMETERS:
+        secret = secret.replace("&", "")  # written raw it would begin another parameter
     for written in (secret, quote(secret, safe="")):
         try:
             url = Url.parse(shape.format(written))

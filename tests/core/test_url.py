@@ -158,6 +158,7 @@ def test_our_parameters_never_reach_the_driver() -> None:
         ("redis://u:12/b@h", "%2F"),
         ("redis://u:12?b@h", "%3F"),
         ("redis://u:a@b/c@h", "%2F"),
+        ("redis:///:pw@h", "%40"),
         ("redis://a;rediss://b", "one scheme"),
         ("redis://h?upshot_a=1&upshot_a=1", "'upshot_a' is given twice"),
         (b"redis://h", "bytes"),
@@ -206,7 +207,7 @@ def test_options_are_read_by_the_types_of_their_fields() -> None:
     [
         ("upshot_leese=1", "unknown option 'upshot_leese'; did you mean 'upshot_lease'?"),
         ("upshot_LEASE=1", "unknown option 'upshot_LEASE'; did you mean 'upshot_lease'?"),
-        ("upshot_zzz=1", "it knows upshot_count, upshot_create, upshot_lease"),
+        ("upshot_zzz=1", "it knows 'upshot_count', 'upshot_create', 'upshot_lease'"),
         ("upshot_count=1.5", "'upshot_count' .* is '1.5'; it must be a whole number"),
         ("upshot_count", "'upshot_count' .* is ''; it must be a whole number"),
         ("upshot_lease=nan", "'upshot_lease' .* is 'nan'; it must be a finite number"),

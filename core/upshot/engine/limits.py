@@ -59,6 +59,9 @@ def _by_interpreter(seconds: float) -> Iterator[None]:
     timer.start()
     try:
         yield
+    except SoftTimeLimitExceededError as exc:
+        exc.args = exc.args or (f"the task ran longer than {seconds} seconds",)
+        raise
     finally:
         with lock:
             armed = False
