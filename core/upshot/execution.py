@@ -88,6 +88,7 @@ class Again:
 
 Outcome = Finished | Again
 
+_OUR_FILES: Final = frozenset({__file__, asyncio.runners.__file__, asyncio.base_events.__file__})
 _AS_TASK: Final = -1.0  # in a message: the limit is the task's own
 
 
@@ -151,6 +152,16 @@ class Execution:
         self._begun = replace(self._begun, started_at=clock.now())
         return self._begun
 
+    def resume(self, known: Record) -> None:
+        """Take over what an earlier attempt, whose worker was lost, left in its record."""
+        self._begun = replace(
+            self._begun,
+            attempt=known.attempt,
+            worker=known.worker,
+            started_at=known.started_at,
+            info=known.info,
+        )
+
     def progress(self, info: Mapping[str, Any]) -> Record:
         """Return a STARTED record that reports `info`; later records keep it.
 
@@ -212,6 +223,7 @@ class Execution:
     def failed(self, exc: BaseException) -> Record:
         """Return the FAILURE record for `exc`; REVOKED if the message had expired."""
         state = State.REVOKED if isinstance(exc, TaskExpiredError) else State.FAILURE
+        _hide_our_frames(exc)
         return replace(
             self._begun,
             state=state,
@@ -250,6 +262,7 @@ class Execution:
         policy = message.retry or spec.retry
         if policy.max_retries is not None and message.retries >= policy.max_retries:
             return Finished(self.failed(exc))
+        _hide_our_frames(exc)
         record = replace(self._begun, state=State.RETRY, outcome=encode_failure(self._codecs, exc))
         delay = _delay(policy, message.retries) if countdown is None else max(0.0, countdown)
         again = replace(
@@ -312,6 +325,15 @@ def _shaped(
     return [*shaped, *args[len(shaped) :]], {
         name: shape(value, spec.parameters.get(name), root=name) for name, value in kwargs.items()
     }
+
+
+def _hide_our_frames(exc: BaseException) -> None:
+    """Let the traceback begin where the user's code does."""
+    trace = exc.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename in _OUR_FILES:
+        trace = trace.tb_next
+    if trace is not None:
+        exc.__traceback__ = trace
 
 
 def _delay(policy: RetryPolicy, retries: int) -> float:

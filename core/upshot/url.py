@@ -248,7 +248,7 @@ def _read(text: str) -> _Parts:
         query=tuple(_pair(text)[:2] for text in theirs if text),
         options=tuple((name[len(_PREFIX) :], value) for name, value, _ in pairs[: len(ours)]),
         rest=authority + shape["path"] + _joined(shape["query"], ours, theirs),
-        secrets=(*secrets, *hidden),
+        secrets=(*secrets, *hidden, *(part for raw in hidden for part in _nested(raw))),
     )
 
 
@@ -313,6 +313,13 @@ def _unknown_option(scheme: str, name: str, known: list[str]) -> UrlError:
     if near:
         hint = f"did you mean {_PREFIX + near[0]!r}?"
     return UrlError(f"the {scheme}:// URL has an unknown option {_PREFIX + name!r}; {hint}")
+
+
+def _nested(raw: str) -> list[str]:
+    """Return the secrets inside a secret parameter: `AWS_SESSION_TOKEN:x,…` or `UID=a;PWD=x`."""
+    text = unquote_plus(raw)
+    starts = [name.end() for name in re.finditer(r"(\w+)[:=]", text) if is_secret_name(name[1])]
+    return [part for start in starts for part in (text[start:], re.split("[,;]", text[start:])[0])]
 
 
 def _forms(secret: str) -> set[str]:

@@ -19,7 +19,7 @@ import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import ClassVar, Final, cast
 from urllib.parse import quote
 
 from upshot import clock
@@ -61,7 +61,7 @@ class RedisBroker(Broker):
     """
 
     capabilities = BrokerCapabilities(shared=True, persistent=False, max_message_bytes=_LARGEST)
-    driver_errors = DRIVER_ERRORS
+    driver_errors: ClassVar = DRIVER_ERRORS
 
     def __init__(self, url: Url, namespace: str) -> None:
         url.read_options(_Options)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import ClassVar, Final, cast
 
 from upshot.backend import Backend, Capabilities, StoredRecord
 from upshot.url import Url
@@ -66,7 +66,7 @@ class RedisBackend(Backend):
         max_key_bytes=1024,
         text_keys=True,
     )
-    driver_errors = DRIVER_ERRORS
+    driver_errors: ClassVar = DRIVER_ERRORS
 
     def __init__(self, url: Url) -> None:
         url.read_options(_Options)

@@ -78,8 +78,8 @@ class SqlBroker(Broker):
     def fetch(
         self, queues: Sequence[str], *, limit: int, wait: float, lease: float, worker: str
     ) -> Sequence[Delivery]:
-        deadline = clock.Deadline(wait)
-        self._sign(worker, tuple(queues), lease)
+        deadline, queues = clock.Deadline(wait), tuple(dict.fromkeys(queues))
+        self._sign(worker, queues, lease)
         with self._watching() as watch:
             while True:
                 due_in = self._next_due(queues) - clock.now()

@@ -93,6 +93,9 @@ class Job:
         refusal = self._refusal(execution)
         if refusal is not None:
             if not execution.ignore_result:
+                known = self._host.client.load(execution.message.task_id)
+                if known is not None:
+                    execution.resume(known)
                 self._store(execution, execution.failed(refusal))
             logger.error("task %s not run: %s", _label(execution), refusal)
             self._settle(Action.ACK)

@@ -70,8 +70,7 @@ def _original(failure: Failure) -> Exception | None:
     is_group = issubclass(cls, BaseExceptionGroup)
     made_from = (*args, [_rebuild(member) for member in failure.members]) if is_group else args
     try:
-        if base in (SyntaxError, IndentationError, TabError):
-            _check_syntax_error(args)
+        _check_position(base, args)
         exc: Exception = base.__new__(cls, *made_from)
         base.__init__(exc, *made_from)
     except (TypeError, ValueError, OverflowError):  # the builtin does not take such arguments
@@ -82,9 +81,9 @@ def _original(failure: Failure) -> Exception | None:
     return exc
 
 
-def _check_syntax_error(args: tuple[Any, ...]) -> None:
-    """Refuse a position of wrong types, which would break whoever prints the exception."""
-    if len(args) > 1:
+def _check_position(base: type[Any], args: tuple[Any, ...]) -> None:
+    """Refuse a syntax error's position of wrong types: it would break whoever prints it."""
+    if issubclass(base, SyntaxError) and len(args) > 1:
         filename, line, column, text, *ends = args[1]
         numbers_fit = all(
             number is None or (type(number) is int and -1 <= number < 2**31)

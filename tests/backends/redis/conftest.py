@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -53,9 +54,16 @@ def broker(server: RedisServer, namespace: str) -> Iterator[RedisBroker]:
 
 
 @pytest.fixture
-def raw(server: RedisServer) -> Iterator[redis.Redis]:
-    """The driver itself, to look behind the backend."""
-    opened = redis.Redis.from_url(server.url, protocol=2)
+def driver() -> Callable[[str], Any]:
+    """Open redis-py itself on a URL, to look behind a backend. Its own hints are incomplete."""
+    opener: Any = redis.Redis
+    return lambda url: opener.from_url(url, protocol=2)
+
+
+@pytest.fixture
+def raw(server: RedisServer, driver: Callable[[str], Any]) -> Iterator[Any]:
+    """The driver itself on the common server."""
+    opened = driver(server.url)
     yield opened
     opened.close()
 

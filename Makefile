@@ -1,0 +1,52 @@
+# Every target does its own set-up, on a bare machine too; nothing is done twice.
+
+PYTHON  ?= python3
+VENV    ?= .venv
+BACKEND ?=
+BROKER  ?=
+
+bin := $(VENV)/bin
+pip := $(bin)/python -m pip install --quiet --disable-pip-version-check
+demo_options := $(if $(BACKEND),--backend '$(BACKEND)') $(if $(BROKER),--broker '$(BROKER)')
+
+.PHONY: help
+help: ## print this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+.PHONY: demo
+demo: $(VENV)/.installed ## run the example; BACKEND=URL and BROKER=URL choose the services
+	$(bin)/python examples/demo.py $(demo_options)
+
+.PHONY: test
+test: lint services ## everything CI runs: services, lint, types, layers and all tests
+	$(bin)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(VENV)/.installed-dev ## check style, types and import layers
+	$(bin)/ruff check
+	$(bin)/ruff format --check
+	$(bin)/mypy
+	$(bin)/pyright
+	$(bin)/lint-imports
+
+.PHONY: services
+services: $(VENV)/.made ## install the six services that tests start privately; start none
+	@PYTHON=$(bin)/python scripts/install-services.sh
+
+.PHONY: clean
+clean: ## remove what the other targets made, except system packages
+	rm -rf $(VENV) .services .upshot build dist
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(VENV)/.made:
+	@PYTHON='$(PYTHON)' scripts/make-venv.sh $(VENV)
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/.made
+	$(pip) --editable '.[all]'
+	@touch $@
+
+# It brings everything that `demo` needs, so that stamp is fresh as well.
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/.made
+	$(pip) --editable '.[all]' --group dev
+	@touch $(VENV)/.installed $@

@@ -1,0 +1,172 @@
+"""Waiting for messages on Redis: woken at once, in time, with few commands."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from upshot import clock
+from upshot.broker import Delivery, QueuedMessage, Settlement
+from upshot.clock import Deadline
+from upshot.url import Url
+from upshot_backends.redis.bell import Bell
+from upshot_backends.redis.broker import RedisBroker
+from upshot_backends.redis.connection import RedisClient
+from upshot_conformance.servers import RedisServer
+
+
+def _message(name: str, *, eta: float | None = None) -> QueuedMessage:
+    return QueuedMessage(message_id=name, queue="q", body=b"", eta=eta)
+
+
+def _fetch(broker: RedisBroker, *, limit: int = 1, wait: float = 0.0) -> list[Delivery]:
+    return list(broker.fetch(["q"], limit=limit, wait=wait, lease=30.0, worker="w"))
+
+
+def test_a_published_message_wakes_a_waiting_fetch_at_once(
+    server: RedisServer, broker: RedisBroker, namespace: str
+) -> None:
+    publisher = RedisBroker(Url.parse(server.url), namespace)
+    publisher.survey(["q"], 1.0)
+    lateness: list[float] = []
+    for number in range(20):
+        sent: list[float] = []
+
+        def publish(name: str = str(number), sent: list[float] = sent) -> None:
+            sent.append(clock.monotonic())
+            publisher.publish([_message(name)], [], 1.0)
+
+        timer = threading.Timer(0.02, publish)
+        timer.start()
+        (delivery,) = _fetch(broker, wait=5.0)
+        lateness.append(clock.monotonic() - sent[0])
+        timer.join()
+        broker.settle([Settlement(delivery=delivery)], 1.0)
+
+    assert sorted(lateness)[10] < 0.02
+    publisher.close()
+
+
+def test_a_burst_wakes_every_waiting_fetch(
+    driver: Callable[[str], Any], server: RedisServer, namespace: str
+) -> None:
+    url = Url.parse(server.url)
+    brokers = [RedisBroker(url, namespace) for _ in range(6)]
+    woken: list[float] = []
+
+    def fetch(number: int) -> None:
+        if _fetch(brokers[number], wait=10.0):
+            woken.append(clock.monotonic())
+
+    threads = [threading.Thread(target=fetch, args=(number,)) for number in range(5)]
+    for thread in threads:
+        thread.start()
+    with driver(server.url) as admin:
+        deadline = Deadline(5.0)
+        while admin.info("clients")["blocked_clients"] < 5 and not deadline.expired:
+            clock.sleep(0.01)
+        began = clock.monotonic()
+        brokers[5].publish([_message(str(i)) for i in range(5)], [], 1.0)
+    for thread in threads:
+        thread.join()
+
+    assert len(woken) == 5
+    assert max(woken) - began < 1.0
+    for opened in brokers:
+        opened.close()
+
+
+def test_an_idle_server_delivers_at_the_eta_and_not_a_tick_later(broker: RedisBroker) -> None:
+    lateness: list[float] = []
+    for number in range(6):
+        eta = clock.now() + 0.13
+        broker.publish([_message(str(number), eta=eta)], [], 1.0)
+        (delivery,) = _fetch(broker, wait=2.0)
+        lateness.append(clock.now() - eta)
+        broker.settle([Settlement(delivery=delivery)], 1.0)
+
+    assert min(lateness) >= -0.001
+    assert sorted(lateness)[3] < 0.04  # Redis's own timers tick every 0.1 seconds
+
+
+def test_a_fetch_waits_as_long_as_it_is_told(broker: RedisBroker) -> None:
+    for wait in (0.0, 0.03, 0.25):
+        began = clock.monotonic()
+
+        assert _fetch(broker, wait=wait) == []
+        assert wait <= clock.monotonic() - began < wait + 0.05
+
+
+def test_an_idle_worker_sends_at_most_two_commands_a_second(
+    driver: Callable[[str], Any], fragile: RedisServer
+) -> None:
+    broker = RedisBroker(Url.parse(fragile.url), "ns")
+    _fetch(broker, wait=0.01)
+    with driver(fragile.url) as admin:
+        before = admin.info("commandstats")
+        for _ in range(4):
+            _fetch(broker, wait=0.5)
+        after = admin.info("commandstats")
+    names = ("cmdstat_evalsha", "cmdstat_eval", "cmdstat_blpop")
+    sent = sum(
+        after.get(name, {}).get("calls", 0) - before.get(name, {}).get("calls", 0) for name in names
+    )
+
+    assert sent <= 4  # two seconds
+    broker.close()
+
+
+def test_a_fetch_that_found_something_takes_nobody_elses_wake_up(
+    server: RedisServer, broker: RedisBroker, namespace: str, raw: Any
+) -> None:
+    _fetch(broker, wait=0.05)  # leaves its blocking pop with the server
+    broker.publish([_message("m0")], [], 1.0)
+    assert _fetch(broker, wait=1.0)  # takes the message without waiting
+    broker.publish([_message("m1")], [], 1.0)
+
+    assert raw.llen(f"{namespace}/q/bell") == 1
+
+
+def test_a_bell_is_reopened_after_its_connection_was_killed(broker: RedisBroker, raw: Any) -> None:
+    _fetch(broker, wait=0.05)
+    raw.client_kill_filter(_type="normal", skipme=True)
+    with pytest.raises(redis.ConnectionError):
+        _fetch(broker, wait=1.0)
+    broker.publish([_message("m")], [], 1.0)
+
+    assert [delivery.message_id for delivery in _fetch(broker, wait=1.0)] == ["m"]
+
+
+def test_a_frozen_server_ends_a_wait_for_the_bell(fragile: RedisServer) -> None:
+    broker = RedisBroker(Url.parse(fragile.url), "ns")
+    _fetch(broker, wait=0.05)
+    fragile.pause()
+    began = clock.monotonic()
+
+    with pytest.raises(redis.TimeoutError):
+        _fetch(broker, wait=0.1)
+    assert clock.monotonic() - began < 0.1 + 5.0 + 0.5
+    fragile.resume()
+    broker.close()
+
+
+def test_a_bell_waits_out_its_time_and_hears_one_ring(
+    server: RedisServer, raw: Any, namespace: str, broker: RedisBroker
+) -> None:
+    broker.publish([_message("m")], [], 1.0)
+    bell_key = f"{namespace}/q/bell"
+    client = RedisClient(Url.parse(server.url))
+    bell = Bell(client, [bell_key])
+    began = clock.monotonic()
+    bell.wait(5.0)
+
+    assert clock.monotonic() - began < 1.0
+    assert raw.llen(bell_key) == 0
+    bell.wait(0.2)
+    assert clock.monotonic() - began >= 0.2
+    bell.close()
+    client.close()

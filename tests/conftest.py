@@ -1,0 +1,155 @@
+"""Fixtures for the project's own tests: private servers, and real workers as processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from upshot_conformance.servers import RedisServer
+
+TASKS = """
+    import os
+    import time
+
+    from upshot import App, current_task
+
+    app = App("jobs")
+
+
+    class Broken(Exception):
+        def __init__(self, code: int, why: str) -> None:
+            super().__init__(code, why)
+            self.code = code
+
+
+    @app.task
+    def add(x: int, y: int) -> int:
+        return x + y
+
+
+    @app.task
+    def nap(seconds: float) -> float:
+        time.sleep(seconds)
+        return seconds
+
+
+    @app.task
+    def fail(code: int) -> None:
+        raise Broken(code, "as asked")
+
+
+    @app.task
+    def die() -> None:
+        os._exit(9)
+
+
+    @app.task(time_limit=0.5)
+    def endless() -> None:
+        time.sleep(60)
+
+
+    @app.task(soft_time_limit=0.3)
+    def patient() -> str:
+        time.sleep(60)
+        return "never"
+
+
+    @app.task
+    def until_revoked() -> None:
+        context = current_task()
+        while not context.is_revoked():
+            time.sleep(0.02)
+
+
+    @app.task
+    def mark(path: str, seconds: float = 0.0) -> int:
+        with open(path, "a") as file:
+            file.write("x")
+        time.sleep(seconds)
+        return os.getpid()
+"""
+
+
+class Worker:
+    """A real `upshot worker` process, in a process group of its own."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.log = folder / f"worker-{os.urandom(4).hex()}.log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "upshot", "-A", "jobs", "worker", *options],
+                cwd=folder,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def output(self) -> str:
+        """Return what it has printed so far."""
+        return self.log.read_text()
+
+    def children(self) -> list[int]:
+        """Return the process ids of its task processes."""
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in path.read_text().split()] if path.exists() else []
+
+    def kill(self) -> None:
+        """SIGKILL the whole group, as a machine that loses power would."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait(10)
+
+    def stop(self, timeout: float = 30) -> int:
+        """SIGTERM it, and return its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A private Redis for the whole run; its absence is an error, never a skip."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def service_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a real service that is broker and backend at once, empty for each test."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/queue.db"
+    server: RedisServer = request.getfixturevalue("redis_server")
+    return server.url
+
+
+@pytest.fixture
+def project(tmp_path: Path, service_url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with `jobs.py`, and an environment that points at `service_url`."""
+    (tmp_path / "jobs.py").write_text(textwrap.dedent(TASKS))
+    monkeypatch.setenv("UPSHOT_BROKER_URL", service_url)
+    monkeypatch.setenv("UPSHOT_RESULT_BACKEND", service_url)
+    monkeypatch.setenv("UPSHOT_NAMESPACE", f"test-{os.urandom(4).hex()}")
+    monkeypatch.setenv("UPSHOT_WORKER_LEASE", "2")
+    return tmp_path
+
+
+@pytest.fixture
+def start_worker(project: Path) -> Iterator[Callable[..., Worker]]:
+    """Start workers in the project's folder; they are gone when the test is over."""
+    started: list[Worker] = []
+
+    def start(*options: str) -> Worker:
+        started.append(Worker(project, *options))
+        return started[-1]
+
+    yield start
+    for worker in started:
+        worker.kill()

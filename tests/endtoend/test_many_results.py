@@ -1,0 +1,81 @@
+"""Ten thousand results at once: bounded connections and threads, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from upshot import App
+from upshot_conformance.servers import RedisServer
+
+
+@pytest.fixture
+def app(project: Path) -> Iterator[App]:
+    """An app in this process, on the service under test."""
+    with App("many") as app:
+        yield app
+
+
+def descriptors() -> int:
+    """Return how many descriptors this process has open."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+def left_behind(app: App, request: pytest.FixtureRequest) -> list[str]:
+    """Return what the service still holds of the app's results, asked behind upshot's back."""
+    namespace = app.settings.namespace
+    if app.backend_url.scheme == "redis":
+        import redis
+
+        server: RedisServer = request.getfixturevalue("redis_server")
+        with redis.Redis.from_url(server.url, decode_responses=True) as client:
+            channels = client.pubsub_channels(f"{namespace}*")
+            return [*client.scan_iter(f"{namespace}:*", count=1000), *channels]
+    import contextlib
+    import sqlite3
+
+    with contextlib.closing(sqlite3.connect(app.backend_url.path.removeprefix("/"))) as db:
+        tables = [r[0] for r in db.execute("select name from sqlite_master where type='table'")]
+        results = next(table for table in tables if table.endswith("results"))
+        return [row[0] for row in db.execute(f"select key from {results}")]
+
+
+@pytest.mark.timeout(300)
+def test_ten_thousand_results_come_over_one_connection(
+    app: App, start_worker: Callable[..., Any], request: pytest.FixtureRequest
+) -> None:
+    app.results.load("warm-up")
+    app.send_task("jobs.add", [0, 0]).forget()
+    fds, threads = descriptors(), threading.active_count()
+    start_worker("-c", "2")
+    from upshot.execution import TaskSpec
+    from upshot.task import Task
+
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    task = Task[..., int, int](TaskSpec(name="jobs.add", function=add), app)
+    handles = task.map([(n, 1) for n in range(10_000)])
+    peak_fds = peak_threads = 0
+    total = 0
+
+    for handle in handles.as_completed(timeout=240):
+        total += handle.get()
+        if total % 500 == 0:
+            peak_fds = max(peak_fds, descriptors())
+            peak_threads = max(peak_threads, threading.active_count())
+
+    print(f"descriptors {fds} -> {peak_fds}, threads {threads} -> {peak_threads}")
+    assert total == sum(range(1, 10_001))
+    assert peak_fds - fds <= 6
+    assert peak_threads - threads <= 1
+    handles.forget()
+    assert app.results.stats()["keys"] == 0
+    assert [key for key in left_behind(app, request) if "warm-up" not in key] == []
+    app.close()
+    assert descriptors() <= fds
