@@ -27,7 +27,8 @@ def assert_same(found: object, stored: object, where: str = "value") -> None:
             assert_same(others[index], item, f"{where}[{index}]")
     else:
         # repr tells 0.0 from -0.0 and finds NaN equal to itself.
-        assert repr(found) == repr(stored), f"{where} is another"
+        equal = repr(found) == repr(stored) if isinstance(stored, float) else found == stored
+        assert equal, f"{where} is another"
 
 
 def loaded(client: ResultClient, task_id: str) -> Record:

@@ -87,11 +87,11 @@ def _before_next_url(rest: str, *, starts: bool) -> str | None:
     """Return the URL's text up to the next URL's scheme, or None if no other URL begins there.
 
     `starts` tells whether `rest` begins its URL. What follows a host and port, or a password that
-    is complete, can be another URL; what follows a `=` may be the value of a secret parameter.
+    is complete, can be another URL; what follows a `:` or `=` may be another secret.
     """
     body = rest.rstrip(_SCHEME_CHARACTERS)
     scheme = rest[len(body) :]
-    if not scheme[:1].isalpha() or body.endswith("="):
+    if not scheme[:1].isalpha() or body.endswith((":", "=")):
         return None
     if "@" in body or (starts and _HOST_ONLY.fullmatch(body)):
         return body.rstrip(";,")

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import weakref
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import Any, Final, final
 
 from upshot import clock
 from upshot.client import ResultClient
@@ -18,9 +18,6 @@ from upshot.errors import ConfigError, ResultTimeoutError, ServiceError, UpshotE
 from upshot.record import Record, printable
 from upshot.serializers import Codecs
 from upshot.states import State
-
-if TYPE_CHECKING:
-    from upshot.result import AsyncResult
 
 __all__ = ["Origin", "restore"]
 
@@ -61,7 +58,8 @@ class Origin:
         self.codecs = codecs
         self.annotation = annotation
         self.patience = patience
-        self.handles: weakref.WeakSet[AsyncResult[Any]] = weakref.WeakSet()
+        self.handles: weakref.WeakSet[Any] = weakref.WeakSet()
+        """Live `AsyncResult`s that were neither read nor forgotten."""
         self._missing_worker = missing_worker
         self._warned: set[str] = set()
         _ORIGINS[self.address] = self

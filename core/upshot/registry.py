@@ -181,8 +181,15 @@ def load(offer: Offer, kind: type[T]) -> type[T]:
 
 
 def pip_line(offer: Offer) -> str:
-    """Return the command that installs what `offer` needs."""
-    extras = offer.entry_point.extras
-    if not extras:
+    """Return the command that installs what `offer` needs.
+
+    It names the extra that is called like the offer, or like a package on the way to its class:
+    `rediss` lives in `upshot_backends.redis`, so it needs `upshot[redis]`.
+    """
+    distribution = offer.entry_point.dist
+    extras = distribution.metadata.get_all("Provides-Extra") or [] if distribution else []
+    words = [offer.name, *offer.entry_point.module.split(".")]
+    extra = next((word for word in words if word in extras), None)
+    if extra is None:
         return f"see how {offer.distribution!r} says to install it"
-    return f'pip install "{offer.distribution}[{",".join(extras)}]"'
+    return f'pip install "{offer.distribution}[{extra}]"'

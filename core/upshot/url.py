@@ -236,8 +236,6 @@ def _read(text: str) -> _Parts:
         )
     username, secrets, hosts = _split_authority(authority)
     ours, theirs = _split_query(shape["query"])
-    pairs = [_pair(text) for text in ours + theirs]
-    hidden = [raw for name, _, raw in pairs if is_secret_name(name)]
     return _Parts(
         scheme=scheme,
         distribution=shape["distribution"],
@@ -245,10 +243,10 @@ def _read(text: str) -> _Parts:
         password=unquote(secrets[0]) if secrets else None,
         hosts=tuple(_host(host, scheme) for host in hosts),
         path=shape["path"],
-        query=tuple(_pair(text)[:2] for text in theirs if text),
-        options=tuple((name[len(_PREFIX) :], value) for name, value, _ in pairs[: len(ours)]),
+        query=tuple(_pair(text) for text in theirs if text),
+        options=tuple((name[len(_PREFIX) :], value) for name, value in map(_pair, ours)),
         rest=authority + shape["path"] + _joined(shape["query"], ours, theirs),
-        secrets=(*secrets, *hidden, *(part for raw in hidden for part in _nested(raw))),
+        secrets=(*secrets, *(secret for text in ours + theirs for secret in _hidden(text))),
     )
 
 
@@ -293,10 +291,10 @@ def _split_query(query: str) -> tuple[list[str], list[str]]:
     return ours, theirs
 
 
-def _pair(text: str) -> tuple[str, str, str]:
-    """Return the decoded name and value of `name=value`, and the raw value."""
+def _pair(text: str) -> tuple[str, str]:
+    """Return the decoded name and value of `name=value`."""
     name, _, value = text.partition("=")
-    return unquote_plus(name), unquote_plus(value), value
+    return unquote_plus(name), unquote_plus(value)
 
 
 def _joined(query: str, ours: list[str], theirs: list[str]) -> str:
@@ -315,11 +313,23 @@ def _unknown_option(scheme: str, name: str, known: list[str]) -> UrlError:
     return UrlError(f"the {scheme}:// URL has an unknown option {_PREFIX + name!r}; {hint}")
 
 
-def _nested(raw: str) -> list[str]:
-    """Return the secrets inside a secret parameter: `AWS_SESSION_TOKEN:x,…` or `UID=a;PWD=x`."""
+def _hidden(pair: str) -> list[str]:
+    """Return the raw secret of a `name=value`, or nothing, and the secrets within it.
+
+    Some drivers separate parameters by `;` too. A value may have parts with names of their own:
+    `AWS_SESSION_TOKEN:x,…` or `UID=a;PWD=x`.
+    """
+    pieces = pair.split(";")
+    for position, piece in enumerate(pieces):
+        if "=" in piece and is_secret_name(_pair(piece)[0]):
+            raw = ";".join(pieces[position:]).partition("=")[2]
+            break
+    else:
+        return []
     text = unquote_plus(raw)
     starts = [name.end() for name in re.finditer(r"(\w+)[:=]", text) if is_secret_name(name[1])]
-    return [part for start in starts for part in (text[start:], re.split("[,;]", text[start:])[0])]
+    parts = [(text[start:], re.split("[,;]", text[start:])[0]) for start in starts]
+    return [raw, *(part for both in parts for part in both)]
 
 
 def _forms(secret: str) -> set[str]:

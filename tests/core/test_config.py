@@ -207,7 +207,7 @@ def test_a_mapping_may_hold_nothing_but_settings() -> None:
 
 def test_a_module_is_imported_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toml(tmp_path, "import os\nnamespace = 'shop'\n", "upshot_test_shop_config.py")
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     config = configured()
 
     try:

@@ -1,12 +1,10 @@
-"""Values come home equal and of the same type; what cannot is refused with its path."""
+"""Every value of the supported types comes home equal and of the same type."""
 
 from __future__ import annotations
 
 import dataclasses
-import enum
 import math
-import threading
-from collections import OrderedDict, namedtuple
+from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from typing import Any
@@ -17,7 +15,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from upshot.errors import EncodeError
 from upshot.serializers import JsonSerializer, MsgpackSerializer, PickleSerializer, Serializer
 
 TYPED = [JsonSerializer(), MsgpackSerializer()]
@@ -32,23 +29,27 @@ typed = pytest.mark.parametrize("serializer", TYPED, ids=by_name)
 every = pytest.mark.parametrize("serializer", ALL, ids=by_name)
 
 
+_type_of: Callable[[object], type[Any]] = type
+
+
 def same(one: Any, two: Any) -> bool:
     """Equal and of the same types all the way down; NaN is itself, 0.0 is not -0.0."""
-    if type(one) is not type(two):
+    kind = _type_of(one)
+    if kind is not _type_of(two):
         return False
-    if isinstance(one, float):
+    if kind is float:
         return (one == two or one != one) and math.copysign(1, one) == math.copysign(1, two)
-    if isinstance(one, complex):
+    if kind is complex:
         return same(one.real, two.real) and same(one.imag, two.imag)
-    if isinstance(one, dict):
-        return len(one) == len(two) and all(map(same, [*one.items()], [*two.items()]))
-    if isinstance(one, (list, tuple)):
+    if kind is dict:
+        return same([*one.items()], [*two.items()])
+    if kind in (list, tuple):
         return len(one) == len(two) and all(map(same, one, two))
-    if isinstance(one, (set, frozenset)):
+    if kind in (set, frozenset):
         return len(one) == len(two) and all(any(same(a, b) for b in two) for a in one)
-    if isinstance(one, Decimal):
-        return one.as_tuple() == two.as_tuple()
-    if isinstance(one, (datetime, time)):
+    if kind is Decimal:
+        return bool(one.as_tuple() == two.as_tuple())
+    if kind in (datetime, time):
         return (one.isoformat(), one.fold) == (two.isoformat(), two.fold) and same_zone(one, two)
     return bool(one == two)
 
@@ -66,7 +67,8 @@ def offsets() -> st.SearchStrategy[tzinfo]:
 ZONES = offsets() | st.sampled_from(["Europe/Paris", "America/New_York", "UTC"]).map(ZoneInfo)
 NUMBERS = (
     st.integers()
-    | st.sampled_from([2**53 + 1, 2**63 - 1, 2**63, -(2**63), 2**64, 2**200, -(2**2048), 10**5000])
+    | st.sampled_from([2**53 + 1, 2**63 - 1, 2**63, -(2**63), 2**64, 2**200, -(2**2048)])
+    | st.just(5000).map(lambda exponent: 10**exponent)
     | st.floats(allow_nan=False)
     | st.sampled_from([-0.0, 5e-324, 1.7976931348623157e308])
 )
@@ -123,28 +125,31 @@ def test_every_value_comes_back_equal_and_of_the_same_type(value: Any) -> None:
         assert same(serializer.loads(serializer.dumps(value)), value)
 
 
+FALSY: list[Any] = [None, False, True, 0, 0.0, -0.0, "", b"", [], {}, (), set()]
+
+
 @every
-@pytest.mark.parametrize("value", [None, False, True, 0, 0.0, -0.0, "", b"", [], {}, (), set()])
+@pytest.mark.parametrize("value", FALSY)
 def test_falsy_values_and_true_keep_their_type(serializer: Serializer, value: object) -> None:
     home = serializer.loads(serializer.dumps(value))
 
     assert same(home, value)
 
 
+ODD_DICTS: list[Any] = [
+    {"$tuple": [1]},
+    {"$": 1},
+    {"$no such tag": {"$tuple": [{"$dict": []}]}},
+    {"$tuple": 1, "$set": 2},
+    [{"$dataclass": ["os:system", "x", 1]}],
+    {"a": {1: "int", "1": "str", (1,): "tuple", None: 0, b"": 1}},
+    dict.fromkeys(range(40), "\ud800"),
+    {str(number): number for number in range(40)},
+]
+
+
 @every
-@pytest.mark.parametrize(
-    "value",
-    [
-        {"$tuple": [1]},
-        {"$": 1},
-        {"$no such tag": {"$tuple": [{"$dict": []}]}},
-        {"$tuple": 1, "$set": 2},
-        [{"$dataclass": ["os:system", "x", 1]}],
-        {"a": {1: "int", "1": "str", (1,): "tuple", None: 0, b"": 1}},
-        dict.fromkeys(range(40), "\ud800"),
-        {str(number): number for number in range(40)},
-    ],
-)
+@pytest.mark.parametrize("value", ODD_DICTS)
 def test_dicts_that_look_like_tags_and_odd_keys_come_back(
     serializer: Serializer, value: object
 ) -> None:
@@ -199,133 +204,10 @@ def test_nothing_that_comes_home_is_shared_with_what_was_sent(serializer: Serial
     assert again == {"rows": [1, 2], "raw": bytearray(b"x"), "set": {1}}
 
 
-def nested(levels: int, wrap: Any) -> Any:
-    value: Any = "core"
-    for _ in range(levels):
-        value = wrap(value)
-    return value
-
-
-WRAPS = [
-    pytest.param(lambda inner: [inner], id="list"),
-    pytest.param(lambda inner: {"k": inner}, id="dict"),
-    pytest.param(lambda inner: (inner,), id="tuple"),
-    pytest.param(lambda inner: {1: inner}, id="int key"),
-]
-
-
-@typed
-@pytest.mark.parametrize("wrap", WRAPS)
-def test_200_levels_travel_and_201_do_not(serializer: Serializer, wrap: Any) -> None:
-    value = nested(200, wrap)
-
-    assert serializer.loads(serializer.dumps(value)) == value
-    with pytest.raises(EncodeError, match="more than 200 levels"):
-        serializer.dumps(wrap(value))
-
-
-@typed
-def test_nesting_far_beyond_the_recursion_limit_is_an_encode_error(serializer: Serializer) -> None:
-    value = nested(100_000, lambda inner: [inner])
-
-    with pytest.raises(EncodeError, match="more than 200 levels") as caught:
-        serializer.dumps(value)
-    while value != "core":  # take it apart by hand: comparing or freeing it at once recurses
-        value = value[0]
-
-    assert len(caught.value.path) < 1100
-
-
-@typed
-def test_a_cycle_is_an_encode_error_that_says_where_it_closes(serializer: Serializer) -> None:
-    inner: list[Any] = [1]
-    value = {"a": (0, inner)}
-    inner.append({"back": value})
-
-    with pytest.raises(EncodeError, match="contains itself") as caught:
-        serializer.dumps(value, root="result")
-
-    assert caught.value.path == "result['a'][1][1]['back']"
-
-
-class Color(enum.Enum):
-    RED = "red"
-
-
-class Level(enum.IntEnum):
-    LOW = 1
-
-
-class Name(str):
-    __slots__ = ()
-
-
-Point = namedtuple("Point", "x y")  # noqa: PYI024 - the plain form is what is tested
-
-
 @dataclasses.dataclass(frozen=True)
 class Money:
     amount: Any
     currency: str = "EUR"
-
-
-@dataclasses.dataclass
-class Words(dict[str, int]):
-    language: str = "en"
-
-
-class Offset(tzinfo):
-    pass
-
-
-class Lazy:
-    """Like a mapper's attribute that needs a session."""
-
-    def __get__(self, instance: object, owner: type) -> object:
-        if instance is None:
-            return self
-        raise RuntimeError("session is closed")
-
-
-@dataclasses.dataclass(init=False)
-class Mapped:
-    rows: Any = Lazy()
-
-
-REFUSED = [
-    (object(), "result"),
-    ({"rows": [1, 2, 3, threading.Lock()]}, "result['rows'][3]"),
-    ([(), ({"k": range(3)},)], "result[1][0]['k']"),
-    ({("a", 1): object()}, "result[('a', 1)]"),
-    (Money([0, object()]), "result.amount[1]"),
-    ([Color.RED], "result[0]"),
-    ([Level.LOW], "result[0]"),
-    ({"n": Name("x")}, "result['n']"),
-    ({Name("x"): 1}, "result['x']"),
-    ([Point(1, 2)], "result[0]"),
-    ([OrderedDict[str, int]()], "result[0]"),
-    ([memoryview(b"x")], "result[0]"),
-    ([int], "result[0]"),
-    ([Words()], "result[0]"),
-    ([datetime(2024, 1, 1, tzinfo=Offset())], "result[0]"),
-    ([Mapped()], "result[0].rows"),
-    ({Money(1)}, "result"),
-    ({(Money(1),): 1}, "result[(Money(amount=1, currency='EUR'),)]"),
-    ([1] * 50 + [object()], "result[50]"),
-]
-
-
-@typed
-@pytest.mark.parametrize(("value", "path"), REFUSED)
-def test_what_would_lose_its_type_is_refused_by_path(
-    serializer: Serializer, value: object, path: str
-) -> None:
-    with pytest.raises(EncodeError) as caught:
-        serializer.dumps(value, root="result")
-
-    assert caught.value.path == path
-    assert path in str(caught.value)
-    assert not serializer.can_encode(value)
 
 
 @typed
@@ -363,10 +245,3 @@ def test_msgpack_writes_bytes_as_bytes() -> None:
     raw = bytes(range(256)) * 4
 
     assert raw in MsgpackSerializer().dumps([raw])
-
-
-def test_pickle_reports_what_cannot_be_pickled() -> None:
-    with pytest.raises(EncodeError, match="result cannot be pickled") as caught:
-        PickleSerializer().dumps(threading.Lock(), root="result")
-
-    assert caught.value.path == "result"

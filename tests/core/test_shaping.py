@@ -161,30 +161,30 @@ def test_shaping_does_not_change_the_data_it_is_given() -> None:
     assert data == {"start": {"x": 1}, "via": [{"x": 2}]}
 
 
-@pytest.mark.parametrize(
-    ("data", "annotation", "path"),
-    [
-        (5, Point, "result is int"),
-        (None, Point, "result is NoneType"),
-        ({}, Point, "result.x is missing"),
-        ({"x": 1, "z": 2}, Point, "result has 'z'"),
-        ({"x": 1, 2: 2}, Point, "result has 2"),
-        ({"start": 1}, Line, "result.start is int"),
-        ({"start": {"x": 1}, "via": {}}, Line, "result.via is dict"),
-        ({"start": {"x": 1}, "via": [{"x": 1}, []]}, Line, r"result.via\[1\] is list"),
-        (
-            {"start": {"x": 1}, "named": {"n": ({},)}},
-            Line,
-            r"result.named\['n'\]\[0\].x is missing",
-        ),
-        ([], dict[str, Point], "result is list"),
-        ([1], tuple[Point, ...], "result is list"),
-        (({"x": 1},), tuple[Point, Point], "result has 1 parts"),
-        ("text", Point | None, "result is str"),
-        ({"x": 1}, Line | Circle, "result"),
-        ({"x": 1}, Abstract, "result cannot be made a Abstract"),
-    ],
-)
+MISFITS: list[tuple[Any, Any, str]] = [
+    (5, Point, "result is int"),
+    (None, Point, "result is NoneType"),
+    ({}, Point, "result.x is missing"),
+    ({"x": 1, "z": 2}, Point, "result has 'z'"),
+    ({"x": 1, 2: 2}, Point, "result has 2"),
+    ({"start": 1}, Line, "result.start is int"),
+    ({"start": {"x": 1}, "via": {}}, Line, "result.via is dict"),
+    ({"start": {"x": 1}, "via": [{"x": 1}, []]}, Line, r"result.via\[1\] is list"),
+    (
+        {"start": {"x": 1}, "named": {"n": ({},)}},
+        Line,
+        r"result.named\['n'\]\[0\].x is missing",
+    ),
+    ([], dict[str, Point], "result is list"),
+    ([1], tuple[Point, ...], "result is list"),
+    (({"x": 1},), tuple[Point, Point], "result has 1 parts"),
+    ("text", Point | None, "result is str"),
+    ({"x": 1}, Line | Circle, "result"),
+    ({"x": 1}, Abstract, "result cannot be made a Abstract"),
+]
+
+
+@pytest.mark.parametrize(("data", "annotation", "path"), MISFITS)
 def test_data_that_does_not_fit_is_refused_by_path(
     data: object, annotation: Any, path: str
 ) -> None:

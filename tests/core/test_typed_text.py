@@ -54,7 +54,7 @@ def test_text_of_the_type_is_read(text: str, annotation: object, value: Scalar) 
 def test_text_of_another_type_is_refused_without_repeating_it(
     text: str, annotation: object
 ) -> None:
-    with pytest.raises(ValueError, match="^expected ") as caught:
+    with pytest.raises(ValueError, match=r"^expected ") as caught:
         parse_text(text, annotation)
 
     assert str(caught.value) == f"expected {describe_type(annotation)}"

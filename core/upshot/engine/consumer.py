@@ -209,7 +209,7 @@ class Consumer:
             )
         )
         for job, ours in zip(jobs, held, strict=True):
-            if not ours and job in self._jobs:
+            if not ours and not job.is_settled:
                 logger.warning("lost the lease of message %s", job.delivery.message_id)
 
     def _strike(self) -> None:

@@ -211,6 +211,11 @@ class Job:
         )
         return record is not None and record.state == State.REVOKED
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the broker has been told what becomes of the message, or is being told."""
+        return self._settled.locked()
+
     def release(self) -> None:
         """Give the message back, so that another worker runs the task at once."""
         self._settle(Action.RELEASE)
