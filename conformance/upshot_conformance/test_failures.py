@@ -120,7 +120,7 @@ def test_every_frame_of_a_deep_recursion_is_in_the_traceback(
 
     def fall() -> str:
         try:
-            ping(900)  # in a thread, which has its whole recursion limit left
+            ping(899)  # in a thread, which has its whole recursion limit left
         except ValueError as exc:
             return store(client, exc)
         return ""

@@ -7,6 +7,7 @@ import os
 import pickle
 import signal
 import threading
+import traceback
 import warnings
 from functools import partial
 
@@ -180,6 +181,8 @@ def fork(client: ResultClient, before: str, after: str) -> int:
             code = 0
         except UpshotError:
             code = 0  # to refuse with a typed error is allowed
+        except BaseException:  # nothing may leave the child but its exit code and this text
+            traceback.print_exc()
         finally:
             os._exit(code)
     return child
