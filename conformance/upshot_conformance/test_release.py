@@ -114,6 +114,19 @@ def test_a_wait_gives_its_subscription_back_when_it(
     assert harness.subscriptions(namespace) == set()
 
 
+@clause("RL-1", "RL-4")
+def test_forgetting_through_a_client_releases_its_own_callbacks(
+    client: ResultClient, handle: MakeHandle, timing: Timing
+) -> None:
+    for _ in range(20):
+        asked = handle(new_id())
+        asked.add_done_callback(id)  # waits without a timeout: only this can end it
+        asked.forget()
+
+    timing.eventually(lambda: not client.stats()["waiters"])
+    assert client.stats()["waiters"] == 0
+
+
 @clause("RL-1")
 @pytest.mark.needs("push")
 def test_all_waiters_of_a_client_share_one_connection(
@@ -363,7 +376,6 @@ def time_out(client: ResultClient, handle: MakeHandle) -> None:
 
 def never_read(client: ResultClient, handle: MakeHandle) -> None:
     asked = handle(new_id())
-    asked.add_done_callback(id)
     client.store(success(asked.id, 1))
     client.forget([asked.id])
 

@@ -8,7 +8,7 @@ import os
 import threading
 import types
 import typing
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, final, overload
 
@@ -240,7 +240,7 @@ class App:
             ConfigError: an option is unknown, or the name is taken by another function.
         """
         if not function:
-            return lambda decorated: self._register(decorated, options)
+            return functools.partial(self._register, options=options)
         return self._register(function[0], options)
 
     def _register(
@@ -336,7 +336,7 @@ class App:
         )
 
     @contextmanager
-    def running(self, *, threads: int = 2, queues: Sequence[str] | None = None) -> Iterator[App]:
+    def running(self, *, threads: int = 2, queues: Sequence[str] | None = None) -> Generator[App]:
         """Run a worker in threads of this process inside the `with` block.
 
         For scripts of one file and for tests. Leaving the block waits for running tasks; those

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, final
 
@@ -18,9 +18,11 @@ class Reporter(Protocol):
 
     def progress(self, info: Mapping[str, Any]) -> None:
         """Store `info` beside the state STARTED; never replaces an outcome."""
+        ...
 
     def is_revoked(self) -> bool:
         """Look whether the task was revoked meanwhile."""
+        ...
 
 
 @final
@@ -106,7 +108,7 @@ def current_task() -> TaskContext:
 
 
 @contextlib.contextmanager
-def running(context: TaskContext) -> Iterator[None]:
+def running(context: TaskContext) -> Generator[None]:
     """Make `context` the current one inside the `with` block."""
     token = _current.set(context)
     try:

@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 from upshot import clock
 from upshot.context import Reporter, TaskContext, running
@@ -248,13 +248,12 @@ class Execution:
         payload = self.message.arguments
         decoded = self._codecs.decode(payload.content_type, payload.body)
         match decoded:
-            case [list() as args, dict() as kwargs]:
-                pass
+            case [list(), dict()]:
+                args = cast("list[Any]", decoded[0])
+                kwargs = cast("dict[str, Any]", decoded[1])
+                return _shaped(spec, args, kwargs) if spec.parameters else (args, kwargs)
             case _:
                 raise DecodeError("a message's arguments are a list and a mapping")
-        if spec.parameters:
-            args, kwargs = _shaped(spec, args, kwargs)
-        return args, kwargs
 
     def _again(self, exc: BaseException, countdown: float | None, spec: TaskSpec) -> Outcome:
         """Repeat the task after `exc`, or let it fail if no repetition is left."""
@@ -304,8 +303,9 @@ def _soft(soft_limit: SoftLimit | None, seconds: float | None) -> AbstractContex
 
 
 async def _limited(coroutine: Coroutine[Any, Any, Any], seconds: float | None) -> Any:
+    limit = asyncio.timeout(seconds)
     try:
-        async with asyncio.timeout(seconds) as limit:
+        async with limit:
             return await coroutine
     except TimeoutError as exc:
         if limit.expired():

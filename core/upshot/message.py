@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from upshot.errors import ConfigError, DecodeError, InvalidTaskIdError
 from upshot.record import Payload, check_task_id
@@ -160,6 +160,7 @@ def _fields_of(header: Any, payload: bytes) -> dict[str, Any]:
     """Return the keywords for `Message` that a decoded header stands for, all checked."""
     if not isinstance(header, dict):
         raise TypeError("its header is not an object")
+    header = cast("dict[str, Any]", header)
     fields: dict[str, Any] = {}
     for name, (default, kinds) in _FIELDS.items():
         value = header.get(name, default)

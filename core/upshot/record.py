@@ -147,7 +147,7 @@ class Record:
         """
         try:
             fields, rest = _read_header(data)
-        except (ValueError, struct.error, RecursionError) as exc:
+        except (ValueError, TypeError, struct.error, RecursionError) as exc:
             raise CorruptRecordError(f"not a record: {exc}") from exc
         info_type, info_length, outcome_type, outcome_length = fields[10:]
         if len(rest) != info_length + outcome_length or info_length < 0 or outcome_length < 0:
@@ -176,9 +176,12 @@ def _read_header(data: bytes) -> tuple[list[Any], bytes]:
     body = data[_PREFIX.size :]
     if zlib.crc32(body, length) != checksum:
         raise ValueError("its checksum is wrong")
-    fields: Any = json.loads(body[:length])
-    if not isinstance(fields, list) or len(fields) != len(_HEADER):
-        raise ValueError("its header has another form")
+    header: Any = json.loads(body[:length])
+    if not isinstance(header, list):
+        raise TypeError("its header is not an array")
+    fields: list[Any] = header
+    if len(fields) != len(_HEADER):
+        raise ValueError("its header has another length")
     for (name, kind), field in zip(_HEADER, fields, strict=True):
         if not isinstance(field, kind) or isinstance(field, bool):
             raise ValueError(f"its {name} is of the wrong type")

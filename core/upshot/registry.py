@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, TypeVar
@@ -109,9 +110,13 @@ def serializers(names: tuple[str, ...]) -> dict[str, Serializer]:
         if not candidates:
             known = ", ".join(offer.name for offer in offers(SERIALIZERS))
             raise ConfigError(f"no serializer is called {name!r}; installed are {known}")
-        cls = load(_only(candidates, name), Serializer)  # type: ignore[type-abstract]  # as above
-        instances[name] = cls()
+        factory: Callable[[], Serializer] = load(_only(candidates, name), Serializer)  # type: ignore[type-abstract]  # as above
+        instances[name] = _made_by(factory)
     return instances
+
+
+def _made_by(factory: Callable[[], T]) -> T:
+    return factory()
 
 
 def _chosen(group: str, url: Url, kind: str) -> Offer:

@@ -138,18 +138,16 @@ class Task(Generic[P, R, C]):
 
         Returns the handles in the order of the items.
         """
-        requests = [
-            Request(
-                name=self.name,
-                spec=self.spec,
-                args=item if isinstance(item, tuple) else (item,),
-            )
-            for item in items
-        ]
+        requests = [Request(name=self.name, spec=self.spec, args=_spread(item)) for item in items]
         return ResultSet(self._send(requests))
 
     def _send(self, requests: Sequence[Request]) -> list[AsyncResult[R]]:
         return cast("list[AsyncResult[R]]", self._sender.send(requests))
+
+
+def _spread(item: Any) -> tuple[Any, ...]:
+    spread: tuple[Any, ...] = item if isinstance(item, tuple) else (item,)
+    return spread
 
 
 def name_of(function: Callable[..., Any], main: str | None) -> str:

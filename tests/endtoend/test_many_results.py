@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from upshot import App
-from upshot_conformance.servers import RedisServer
+from upshot_conformance.harnesses.redis import RedisHarness
+from upshot_conformance.harnesses.sqlite import SqliteHarness
 
 
 @pytest.fixture
@@ -26,28 +27,16 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def left_behind(app: App, request: pytest.FixtureRequest) -> list[str]:
+def left_behind(app: App) -> set[str]:
     """Return what the service still holds of the app's results, asked behind upshot's back."""
-    namespace = app.settings.namespace
-    if app.backend_url.scheme == "redis":
-        import redis
-
-        server: RedisServer = request.getfixturevalue("redis_server")
-        with redis.Redis.from_url(server.url, decode_responses=True) as client:
-            channels = client.pubsub_channels(f"{namespace}*")
-            return [*client.scan_iter(f"{namespace}:*", count=1000), *channels]
-    import contextlib
-    import sqlite3
-
-    with contextlib.closing(sqlite3.connect(app.backend_url.path.removeprefix("/"))) as db:
-        tables = [r[0] for r in db.execute("select name from sqlite_master where type='table'")]
-        results = next(table for table in tables if table.endswith("results"))
-        return [row[0] for row in db.execute(f"select key from {results}")]
+    url = app.backend_url
+    harness = RedisHarness(url) if url.scheme == "redis" else SqliteHarness(url)
+    return harness.raw_objects(app.settings.namespace)
 
 
 @pytest.mark.timeout(300)
 def test_ten_thousand_results_come_over_one_connection(
-    app: App, start_worker: Callable[..., Any], request: pytest.FixtureRequest
+    app: App, start_worker: Callable[..., Any]
 ) -> None:
     app.results.load("warm-up")
     app.send_task("jobs.add", [0, 0]).forget()
@@ -76,6 +65,6 @@ def test_ten_thousand_results_come_over_one_connection(
     assert peak_threads - threads <= 1
     handles.forget()
     assert app.results.stats()["keys"] == 0
-    assert [key for key in left_behind(app, request) if "warm-up" not in key] == []
+    assert left_behind(app) == set()
     app.close()
     assert descriptors() <= fds

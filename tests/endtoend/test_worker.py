@@ -1,4 +1,4 @@
-"""Real workers as processes, on real services: what is promised when they live and when they die."""
+"""Real workers as processes, on real services: what they promise, alive and killed."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import contextlib
 import ctypes
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from types import FrameType
 
 from upshot.errors import SoftTimeLimitExceededError
@@ -20,7 +20,7 @@ __all__ = ["soft_limit"]
 
 
 @contextlib.contextmanager
-def soft_limit(seconds: float) -> Iterator[None]:
+def soft_limit(seconds: float) -> Generator[None]:
     """Raise SoftTimeLimitExceededError in the `with` block once `seconds` have passed."""
     main = threading.current_thread() is threading.main_thread()
     with _by_signal(seconds) if main else _by_interpreter(seconds):
@@ -28,7 +28,7 @@ def soft_limit(seconds: float) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _by_signal(seconds: float) -> Iterator[None]:
+def _by_signal(seconds: float) -> Generator[None]:
     def expired(number: int, frame: FrameType | None) -> None:
         raise SoftTimeLimitExceededError(f"the task ran longer than {seconds} seconds")
 
@@ -42,7 +42,7 @@ def _by_signal(seconds: float) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _by_interpreter(seconds: float) -> Iterator[None]:
+def _by_interpreter(seconds: float) -> Generator[None]:
     target = threading.get_ident()
     lock = threading.Lock()
     armed = True

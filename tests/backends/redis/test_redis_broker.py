@@ -165,6 +165,22 @@ def test_the_same_queue_named_twice_is_served_once(broker: RedisBroker) -> None:
     assert [delivery.message_id for delivery in deliveries] == ["m"]
 
 
+def test_priority_goes_before_the_order_of_the_queues(broker: RedisBroker) -> None:
+    broker.publish(
+        [
+            _message("p-low", queue="p", priority=1),
+            _message("q-low", priority=1),
+            _message("q-high", priority=2),
+            _message("r-high", queue="r", priority=2),
+        ],
+        [],
+        1.0,
+    )
+    taken = broker.fetch(["r", "q", "p"], limit=9, wait=0.0, lease=5.0, worker="w")
+
+    assert [delivery.message_id for delivery in taken] == ["r-high", "q-high", "q-low", "p-low"]
+
+
 def test_order_holds_across_delays_priorities_and_lost_leases(broker: RedisBroker) -> None:
     broker.publish([_message("first"), _message("second"), _message("third", priority=9)], [], 1.0)
     lost = broker.fetch(["q"], limit=2, wait=0.0, lease=0.01, worker="w")

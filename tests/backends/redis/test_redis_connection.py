@@ -271,33 +271,48 @@ def test_driver_settings_that_would_break_us_have_no_effect(
     backend.close()
 
 
-def test_closing_frees_every_descriptor_and_ends_calls(server: RedisServer, namespace: str) -> None:
+def test_closing_ends_a_waiting_fetch_and_frees_every_descriptor(
+    driver: Callable[[str], Any], fragile: RedisServer
+) -> None:
     descriptors = len(os.listdir("/proc/self/fd"))
-    url = Url.parse(server.url)
-    broker = RedisBroker(url, namespace)
+    broker = RedisBroker(Url.parse(fragile.url), "ns")
+    assert broker.fetch(["p"], limit=1, wait=0.05, lease=5.0, worker="w") == []
     failed: list[Exception] = []
-    waiting = threading.Event()
 
-    def fetch() -> None:
+    def fetch(queue: str) -> None:
         try:
-            waiting.set()
-            broker.fetch(["q"], limit=1, wait=30.0, lease=5.0, worker="w")
+            broker.fetch([queue], limit=1, wait=30.0, lease=5.0, worker="w")
         except redis.ConnectionError as exc:
             failed.append(exc)
 
-    thread = threading.Thread(target=fetch)
-    thread.start()
-    waiting.wait()
-    deadline = Deadline(5.0)
-    while not broker.survey(["q"], 1.0)["q"].workers and not deadline.expired:
-        clock.sleep(0.01)
+    threads = [threading.Thread(target=fetch, args=(queue,)) for queue in "pq"]
+    for thread in threads:
+        thread.start()
+    with driver(fragile.url) as admin:
+        deadline = Deadline(5.0)
+        while admin.info("clients")["blocked_clients"] < 2 and not deadline.expired:
+            clock.sleep(0.01)
     began = clock.monotonic()
     broker.close()
     broker.close()
-    thread.join()
+    for thread in threads:
+        thread.join()
 
     assert clock.monotonic() - began < 1.0
-    assert len(failed) == 1
+    assert len(failed) == 2
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_closing_frees_what_waits_for_the_next_call(fragile: RedisServer) -> None:
+    descriptors = len(os.listdir("/proc/self/fd"))
+    url = Url.parse(fragile.url)
+    backend, broker = RedisBackend(url), RedisBroker(url, "ns")
+    backend.load(["a"], 1.0)
+    assert broker.fetch(["p"], limit=1, wait=0.05, lease=5.0, worker="w") == []
+    assert len(os.listdir("/proc/self/fd")) == descriptors + 3
+
+    broker.close()
+    backend.close()
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
 

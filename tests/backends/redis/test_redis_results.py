@@ -307,6 +307,30 @@ def test_what_is_stored_while_a_subscription_is_made_is_kept_for_the_next_wait(
     listener.close()
 
 
+def test_what_arrives_together_with_a_confirmation_is_not_left_lying(
+    fragile: RedisServer, record: RecordMaker
+) -> None:
+    backend = RedisBackend(Url.parse(fragile.url))
+    backend.store([record("warm-up")], 1.0)
+    listener = backend.listen(5.0)
+    ended = record("a", b"end", terminal=True)
+    subscribing = threading.Thread(target=listener.subscribe, args=([ended.key],))
+    storing = threading.Thread(target=backend.store, args=([ended], 5.0))
+    fragile.pause()
+    for thread in (subscribing, storing):  # the server will read both commands at once
+        thread.start()
+        clock.sleep(0.1)
+    fragile.resume()
+    for thread in (subscribing, storing):
+        thread.join()
+    began = clock.monotonic()
+
+    assert listener.wait(3.0) == [Hint(ended.key, b"end")]
+    assert clock.monotonic() - began < 1.0
+    listener.close()
+    backend.close()
+
+
 def test_deleting_tells_also_where_there_was_no_record(
     backend: RedisBackend, record: RecordMaker
 ) -> None:
