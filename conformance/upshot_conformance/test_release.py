@@ -127,27 +127,6 @@ def test_forgetting_through_a_client_releases_its_own_callbacks(
     assert client.stats()["waiters"] == 0
 
 
-@clause("RL-1")
-@pytest.mark.needs("push")
-def test_all_waiters_of_a_client_share_one_connection(
-    client: ResultClient, timing: Timing, harness: Harness, target: Target, run: Run
-) -> None:
-    if not target.private or run.parallel:
-        raise UnavailableError("others use the service too, so connections cannot be counted")
-    ids = [new_id() for _ in range(50)]
-    before = harness.connections()
-
-    waits = [start(partial(client.wait, task_id, timeout=timing.within)) for task_id in ids]
-    timing.eventually(lambda: client.stats()["waiters"] == len(ids))
-    listening = harness.connections() - before
-
-    client.store_many([success(task_id, 1) for task_id in ids])
-    assert [wait.result(timing.within).state for wait in waits] == [State.SUCCESS] * len(ids)
-    # One listens; each thread's first look may have needed one of its own, which is kept.
-    assert listening <= 1 + len(ids)
-    assert client.stats()["listeners"] <= 1
-
-
 @clause("RL-2")
 def test_forgetting_leaves_nothing_behind(
     client: ResultClient,

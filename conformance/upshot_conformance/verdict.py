@@ -107,7 +107,8 @@ class Tally:
         standings = self.standings()
         for shown in (Standing.FAILED, Standing.UNAVAILABLE, Standing.ABSENT, Standing.NOT_RUN):
             ids = [clause_id for clause_id, standing in standings.items() if standing is shown]
-            reasons = {reason for each in ids for reason in self._details.get(each, ())}
+            told = self._details if shown is not Standing.FAILED else {}
+            reasons = {reason for each in ids for reason in told.get(each, ())}
             why = f" ({'; '.join(sorted(reasons))})" if reasons else ""
             if ids:
                 yield f"{shown}: {' '.join(ids)}{why}"

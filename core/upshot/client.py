@@ -182,9 +182,15 @@ class ResultClient:
         return self._look([self._keys.key(task_id) for task_id in task_ids], Deadline(None))
 
     def forget(self, task_ids: Iterable[str]) -> None:
-        """Remove the records and all that belongs to them; unknown ids are fine."""
-        for batch in _batches([self._keys.key(task_id) for task_id in task_ids]):
+        """Remove the records and all that belongs to them; unknown ids are fine.
+
+        This process's own waits for them end at once, with ResultForgottenError.
+        """
+        keys = [self._keys.key(task_id) for task_id in task_ids]
+        for batch in _batches(keys):
             self._service.call(partial(_delete, batch))
+        if self._hub is not None:
+            self._hub.forget(keys)
 
     def scan(self) -> Iterator[Record]:
         """Yield every readable record of this namespace, in no order.

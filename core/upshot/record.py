@@ -176,10 +176,9 @@ def _read_header(data: bytes) -> tuple[list[Any], bytes]:
     body = data[_PREFIX.size :]
     if zlib.crc32(body, length) != checksum:
         raise ValueError("its checksum is wrong")
-    header: Any = json.loads(body[:length])
-    if not isinstance(header, list):
+    fields: list[Any] = json.loads(body[:length])
+    if type(fields) is not list:
         raise TypeError("its header is not an array")
-    fields: list[Any] = header
     if len(fields) != len(_HEADER):
         raise ValueError("its header has another length")
     for (name, kind), field in zip(_HEADER, fields, strict=True):

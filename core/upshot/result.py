@@ -317,7 +317,7 @@ class AsyncResult(Generic[T]):
 
 
 def _unpickle(task_id: str, address: str, namespace: str, queue: str) -> AsyncResult[Any]:
-    handle: AsyncResult[Any] = object.__new__(AsyncResult[Any])
+    handle: AsyncResult[Any] = cast("Any", object.__new__(AsyncResult))
     handle.id = check_task_id(task_id)
     handle._named_origin = (address, namespace)  # pyright: ignore[reportPrivateUsage]
     handle.queue = queue

@@ -146,8 +146,9 @@ class Task(Generic[P, R, C]):
 
 
 def _spread(item: Any) -> tuple[Any, ...]:
-    spread: tuple[Any, ...] = item if isinstance(item, tuple) else (item,)
-    return spread
+    if isinstance(item, tuple):
+        return tuple(cast("Iterable[Any]", item))
+    return (item,)
 
 
 def name_of(function: Callable[..., Any], main: str | None) -> str:

@@ -48,7 +48,7 @@ def _wrong(what: str, scheme: str = "") -> UrlError:
 
     The rest may be a password in a place where no password belongs.
     """
-    shown = f" {scheme.lower()}://…" if scheme else ""
+    shown = f" {scheme}://…" if scheme else ""
     return UrlError(f"cannot read the URL{shown}: {what}; a URL looks like {_EXAMPLE}")
 
 

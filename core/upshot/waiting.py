@@ -31,6 +31,7 @@ T_contra = TypeVar("T_contra", contravariant=True)
 _SAFETY_LOOK: Final = 1.0  # seconds between looks that no hint asked for (DESIGN: every second)
 _FIRST_PAUSE: Final = 0.001  # seconds between the first looks of a poll
 _LATENESS: Final = 0.05  # a poll is late by at most this part of the time already waited
+_FORGOTTEN: Final = "the result was forgotten during the wait"
 _LONGEST_BACKOFF: Final = 1.0  # seconds between attempts to reach a service that is down
 
 
@@ -154,6 +155,15 @@ class Hub(Generic[T]):
                         self._drop(key)
             self._nudge()
 
+    def forget(self, keys: Iterable[str]) -> None:
+        """End the waits of this process for `keys`, whose records were just deleted.
+
+        Their notification may have come before their subscription, and without push none comes.
+        """
+        self._finish({key: ResultForgottenError(_FORGOTTEN) for key in keys})
+        with self._lock:
+            self._nudge()
+
     def close(self) -> None:
         """End every wait with ServiceClosedError, stop the thread and close the listener."""
         with self._lock:
@@ -263,7 +273,7 @@ class Hub(Generic[T]):
             if hint.body is None:
                 unread.append(hint.key)
             elif not hint.body:
-                ended[hint.key] = ResultForgottenError("the result was forgotten during the wait")
+                ended[hint.key] = ResultForgottenError(_FORGOTTEN)
             else:
                 found = self._decode(hint.key, hint.body)
                 if isinstance(found, UpshotError) or self._is_ended(found):

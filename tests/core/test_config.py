@@ -63,6 +63,7 @@ def test_of_two_objects_or_two_files_the_later_wins(tmp_path: Path) -> None:
     config.add_object({"worker_threads": 2, "namespace": "first"})
     assert config.settings.worker_threads == 2
     config.add_object({"worker_threads": 3})
+    assert config.settings.worker_threads == 3
     config.add_file(toml(tmp_path, "worker_lease = 2\nworker_concurrency = 2"))
     config.add_file(toml(tmp_path, "worker_lease = 3", "other.toml"))
 
@@ -135,6 +136,7 @@ def test_variables_of_others_are_passed_over(variable: str) -> None:
         ("UPSHOT_RESULT_EXPIRE", "did you mean 'result_expires'"),
         ("UPSHOT_BROKER", "here it is called 'broker_url'"),
         ("UPSHOT_APPLICATION", "lists them all"),
+        ("UPSHOT_PORTX", "lists them all"),
         ("UPSHOT_result_expires", "did you mean 'result_expires'"),
         ("UPSHOT_", "lists them all"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import contextlib
 import gc
 import sys
@@ -131,10 +132,12 @@ def test_an_exception_comes_home_as_itself(exc: Exception) -> None:
         assert getattr(rebuilt, name, None) == getattr(exc, name, None)
 
 
-def test_every_builtin_exception_class_comes_home_or_becomes_a_remote_error() -> None:
-    classes = [kind for kind in vars(__import__("builtins")).values() if isinstance(kind, type)]
+def test_every_builtin_exception_class_comes_home() -> None:
+    found: list[Any] = [kind for kind in vars(builtins).values() if isinstance(kind, type)]
+    classes = [kind for kind in found if issubclass(kind, Exception)]
+    with_their_own_arguments = (UnicodeError, ExceptionGroup)
     for kind in classes:
-        if issubclass(kind, Exception) and not issubclass(kind, (UnicodeError, ExceptionGroup)):
+        if kind is UnicodeError or not issubclass(kind, with_their_own_arguments):
             rebuilt = home(kind("text"))
 
             assert type(rebuilt) is kind
@@ -192,15 +195,9 @@ def test_a_cause_comes_home_and_its_context_does_not() -> None:
 
 def failed_while_handling(*, suppress: bool) -> BaseException:
     exc = ValueError("outer")
-    try:
-        try:
-            raise KeyError("inner")
-        except KeyError:
-            if suppress:
-                raise exc from None
-            raise exc
-    except ValueError:
-        return exc
+    exc.__context__ = thrown(KeyError("inner"))
+    exc.__suppress_context__ = suppress
+    return exc
 
 
 def test_a_context_comes_home_unless_it_is_suppressed() -> None:
@@ -221,9 +218,8 @@ def test_groups_come_home_with_their_members_causes_and_notes() -> None:
 
     rebuilt = home(thrown(ExceptionGroup("outer", [member, inner])))
 
-    assert type(rebuilt) is ExceptionGroup
-    assert rebuilt.message == "outer"
     first, second = rebuilt.exceptions
+    assert (repr(type(rebuilt)), rebuilt.message) == ("<class 'ExceptionGroup'>", "outer")
     assert (type(first), first.code, repr(first.__cause__)) == (
         PaymentError,
         1,
@@ -324,14 +320,15 @@ def test_describing_keeps_no_local_variable_alive() -> None:
             raise ExceptionGroup("g", [ValueError(1)]) from exc
 
     alive: list[weakref.ref[Resource]] = []
+    kept: list[Failure] = []
     try:
         fail()
     except ExceptionGroup as exc:
-        failure = describe(exc, encodable=JSON.can_encode)
+        kept.append(describe(exc, encodable=JSON.can_encode))
     gc.collect()
 
     assert alive[0]() is None
-    assert "in fail" in failure.traceback
+    assert "in fail" in kept[0].traceback
 
 
 def test_the_frames_of_deep_recursion_are_all_in_the_text() -> None:
@@ -345,17 +342,16 @@ def test_the_frames_of_deep_recursion_are_all_in_the_text() -> None:
 
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(limit + 1000)
+    texts: list[str] = []
     try:
         ping(1000)
     except ValueError as exc:
-        text = travel(exc).traceback
+        texts.append(travel(exc).traceback)
     finally:
         sys.setrecursionlimit(limit)
 
-    assert (text.count("in ping"), text.count("in pong")) == (501, 501) or (
-        text.count("in ping"),
-        text.count("in pong"),
-    ) == (501, 500)
+    text = texts[0]
+    assert (text.count("in ping"), text.count("in pong")) == (501, 501)
     assert 'raise ValueError("naïve ☃")' in text
     assert text.endswith("ValueError: naïve ☃\n")
 

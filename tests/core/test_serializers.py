@@ -33,12 +33,12 @@ _type_of: Callable[[object], type[Any]] = type
 
 
 def same(one: Any, two: Any) -> bool:
-    """Equal and of the same types all the way down; NaN is itself, 0.0 is not -0.0."""
+    """Equal and of the same types all the way down; any NaN is NaN, 0.0 is not -0.0."""
     kind = _type_of(one)
     if kind is not _type_of(two):
         return False
     if kind is float:
-        return (one == two or one != one) and math.copysign(1, one) == math.copysign(1, two)
+        return repr(one) == repr(two)
     if kind is complex:
         return same(one.real, two.real) and same(one.imag, two.imag)
     if kind is dict:

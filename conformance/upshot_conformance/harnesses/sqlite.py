@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from upshot import clock
 from upshot.url import Url
 from upshot_conformance.harness import Harness, UnavailableError
+from upshot_conformance.resources import open_descriptors
 
 __all__ = ["SqliteHarness"]
 
@@ -47,9 +48,9 @@ class SqliteHarness(Harness):
             }
 
     def purge(self, namespace: str) -> None:
-        for name in self.raw_objects(namespace):
-            table, _, rowid = name.rpartition("/")
-            with self._open() as connection, connection:
+        with self._open() as connection, connection:
+            for name in self.raw_objects(namespace):
+                table, _, rowid = name.rpartition("/")
                 connection.execute(f"DELETE FROM {_quoted(table)} WHERE rowid = ?", (rowid,))
 
     def server_version(self) -> str:
@@ -65,6 +66,13 @@ class SqliteHarness(Harness):
             raise UnavailableError(f"no column of {name!r} says when it expires")
         moment = row[columns[0]]
         return None if moment is None else float(moment) - clock.now()
+
+    def subscriptions(self, namespace: str) -> set[str]:
+        return set()  # SQLite has none
+
+    def connections(self) -> int:
+        """Count this process's descriptors of the file: there is no server to ask."""
+        return sum(each.endswith(f" → {self._path}") for each in open_descriptors())
 
     def _row(self, name: str) -> dict[str, Any]:
         table, _, rowid = name.rpartition("/")

@@ -2,7 +2,8 @@
 
 A class may have a metaclass, a module a `__getattr__`, an exception properties. So nothing here
 uses plain attribute access on them: it asks the descriptors of `type`, `BaseException` and
-`ModuleType`, which are C functions.
+`ModuleType`, which are C functions, never compares or hashes a class of others, and puts only
+builtins on the right of `issubclass`.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def loaded_class(module: str, qualname: str) -> type[Exception] | None:
         if not _is_a(found, type):
             return None
         scope = _slot(found, "__dict__")
-    if Exception not in mro(found) or name_parts(found) != (module, qualname):
+    if not issubclass(found, Exception) or name_parts(found) != (module, qualname):
         return None
     cls: type[Exception] = found
     return cls
@@ -115,7 +116,10 @@ def member_descriptors(cls: type[Any]) -> dict[str, MemberDescriptorType]:
     descriptors: dict[str, MemberDescriptorType] = {}
     for base in reversed(mro(cls)):
         scope = _slot(base, "__dict__")
-        names = scope if "__slots__" in scope else _BUILTIN_MEMBERS.get(base, ())
+        if not _is_heap_type(base):
+            names = _BUILTIN_MEMBERS.get(base, ())
+        else:
+            names = tuple(scope) if "__slots__" in scope else ()
         for name in names:
             if type(scope[name]) is MemberDescriptorType and not is_dunder(name):
                 descriptors[name] = scope[name]

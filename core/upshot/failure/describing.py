@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator
+from itertools import chain, islice
 from types import TracebackType
 from typing import Any, Final
 
@@ -20,8 +21,10 @@ MAX_TRACEBACK: Final = 512 * 1024
 _MAX_MESSAGE: Final = 64 * 1024
 _MAX_NOTES: Final = 100
 _ROOM: Final = 8  # levels that a failure and its record may put around an argument
-_GROUP_WIDTH: Final = MAX_EXCEPTIONS  # `traceback` shows 15 members, 10 levels deep, unless told
-_GROUP_DEPTH: Final = MAX_DEPTH
+
+# How much of groups the text shows: members of each, and levels. `traceback` would show the second.
+_DETAILS: Final = ((MAX_EXCEPTIONS, MAX_DEPTH), (15, 10), (15, 3), (15, 1))
+_MAX_SHOWN: Final = 5000  # exceptions in the text; formatting so many takes half a second
 
 
 def describe(exc: BaseException, *, encodable: Callable[[object], bool]) -> Failure:
@@ -158,14 +161,17 @@ def _notes(exc: BaseException) -> Iterator[str]:
 def _format(exc: BaseException) -> str:
     """Return the traceback as text; what `traceback` cannot format is left out of it."""
     frames: TracebackType | None = _get(exc, "__traceback__")
+    width, depth = next(
+        (detail for detail in _DETAILS if _count(exc, *detail) <= _MAX_SHOWN), _DETAILS[-1]
+    )
     try:
         whole = traceback.TracebackException(
             type(exc),
             exc,
             frames,
             compact=True,
-            max_group_width=_GROUP_WIDTH,
-            max_group_depth=_GROUP_DEPTH,
+            max_group_width=width,
+            max_group_depth=depth,
         )
         text = "".join(whole.format())
     except Exception as problem:  # it calls `__str__`, loaders and more that is anybody's code
@@ -174,3 +180,25 @@ def _format(exc: BaseException) -> str:
             f"{full_name(type(exc))}: {safe_str(exc)}\n"
         )
     return shorten(text, MAX_TRACEBACK)
+
+
+def _count(exc: BaseException, width: int, depth: int) -> int:
+    """Count what `traceback` would format, up to a little over the limit.
+
+    Groups that share members, level upon level, are a few objects and an endless text.
+    """
+    level, total, linked = [exc], 1, set[int]()
+    for _ in range(depth):
+        below = chain.from_iterable(_shown_below(one, width, linked) for one in level)
+        level = list(islice(below, _MAX_SHOWN + 1 - total))
+        total += len(level)
+    return total
+
+
+def _shown_below(exc: BaseException, width: int, linked: set[int]) -> Iterator[BaseException]:
+    """Yield members, and cause and context unless they were shown: once is all they are."""
+    yield from _members(exc)[:width]
+    for link in (_get(exc, "__cause__"), _get(exc, "__context__")):
+        if link is not None and id(link) not in linked:
+            linked.add(id(link))
+            yield link

@@ -313,6 +313,7 @@ def test_what_arrives_together_with_a_confirmation_is_not_left_lying(
     backend = RedisBackend(Url.parse(fragile.url))
     backend.store([record("warm-up")], 1.0)
     listener = backend.listen(5.0)
+    listener.subscribe([record("other").key])
     ended = record("a", b"end", terminal=True)
     subscribing = threading.Thread(target=listener.subscribe, args=([ended.key],))
     storing = threading.Thread(target=backend.store, args=([ended], 5.0))
