@@ -31,8 +31,16 @@ restore_policy() {
     if [ -e "$saved" ]; then $as_root mv "$saved" "$policy"; fi
 }
 
-system_units() { # the units that packages have put where systemd looks
+services_present() { # every service that packages have brought, for systemd and for SysV init
     (cd /lib/systemd/system 2>/dev/null && ls -- *.service *.socket 2>/dev/null) || true
+    ls /etc/init.d 2>/dev/null || true
+}
+
+disable() {
+    case $1 in
+    *.service | *.socket) $as_root systemctl --quiet disable "$1" ;;
+    *) $as_root update-rc.d "$1" disable ;;
+    esac >/dev/null 2>&1 || true # there may be no systemd here, and some units are static
 }
 
 # `saved` is there already only when an earlier run was killed half-way.
@@ -42,7 +50,7 @@ trap 'exit 130' HUP INT TERM
 printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
 $as_root chmod 755 "$policy"
 
-units_before=$(system_units | tr '\n' ' ')
+before=$(services_present | tr '\n' ' ')
 install() {
     $as_root env DEBIAN_FRONTEND=noninteractive \
         apt-get install --yes --quiet --no-install-recommends "$@" </dev/null
@@ -50,11 +58,9 @@ install() {
 # The package lists of a fresh machine are empty or old.
 install "$@" >/dev/null 2>&1 || { $as_root apt-get update --quiet && install "$@"; }
 
-if command -v systemctl >/dev/null 2>&1; then
-    for unit in $(system_units); do
-        case " $units_before " in
-        *" $unit "*) ;;
-        *) $as_root systemctl --quiet disable "$unit" >/dev/null 2>&1 || true ;;
-        esac
-    done
-fi
+for service in $(services_present); do
+    case " $before " in
+    *" $service "*) ;;
+    *) disable "$service" ;;
+    esac
+done

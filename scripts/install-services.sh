@@ -62,6 +62,8 @@ install_debian_services() {
     for service in $debian_services openssl; do
         [ -n "$(version "$service")" ] || packages="$packages $(package "$service")"
     done
+    # All that mongod needs beyond what every Debian has, and its wheel does not carry.
+    ldconfig -p 2>/dev/null | grep -q 'libcurl\.so\.4 ' || packages="$packages libcurl4"
     # shellcheck disable=SC2086  # several words, one package each
     [ -z "$packages" ] || "$scripts/apt-install.sh" $packages || true
 }

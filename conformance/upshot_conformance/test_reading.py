@@ -234,20 +234,24 @@ def test_a_fork_amid_the_work_of_other_threads_leaves_no_lock_behind(
 
     def work() -> None:
         while not over.is_set():
-            task_id = new_id()
-            client.store(unfinished(task_id))
-            client.load(task_id)
-            client.forget([task_id])
+            ids = [new_id() for _ in range(100)]
+            client.store_many([unfinished(task_id) for task_id in ids])
+            client.load_many(ids)
+            client.forget(ids)
 
     workers = [start(work) for _ in range(4)]
+    code: int | None = 0
     try:
-        codes = [exit_code(fork(client, before, new_id()), within=3 * within) for _ in range(12)]
+        for _ in range(12):
+            code = exit_code(fork(client, before, new_id()), within=within)
+            if code != 0:
+                break
     finally:
         over.set()
         for worker in workers:
             worker.result(3 * within)
 
-    assert codes == [0] * 12, "a child failed or hung"
+    assert code == 0, f"a child {'hung' if code is None else 'failed'}"
 
 
 @clause("RD-5")

@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
-import gc
-import sys
 import threading
 import traceback
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -218,8 +215,9 @@ def test_groups_come_home_with_their_members_causes_and_notes() -> None:
 
     rebuilt = home(thrown(ExceptionGroup("outer", [member, inner])))
 
-    first, second = rebuilt.exceptions
-    assert (repr(type(rebuilt)), rebuilt.message) == ("<class 'ExceptionGroup'>", "outer")
+    members: tuple[Any, ...] = rebuilt.exceptions
+    first, second = members
+    assert repr(rebuilt).startswith("ExceptionGroup('outer', [PaymentError('one'), PartialGroup(")
     assert (type(first), first.code, repr(first.__cause__)) == (
         PaymentError,
         1,
@@ -305,75 +303,3 @@ def test_a_failure_survives_msgpack_too() -> None:
     serializer = MsgpackSerializer()
 
     assert Failure.from_data(serializer.loads(serializer.dumps(failure.to_data()))) == failure
-
-
-def test_describing_keeps_no_local_variable_alive() -> None:
-    class Resource:
-        pass
-
-    def fail() -> None:
-        resource = Resource()
-        alive.append(weakref.ref(resource))
-        try:
-            raise KeyError("inner")
-        except KeyError as exc:
-            raise ExceptionGroup("g", [ValueError(1)]) from exc
-
-    alive: list[weakref.ref[Resource]] = []
-    kept: list[Failure] = []
-    try:
-        fail()
-    except ExceptionGroup as exc:
-        kept.append(describe(exc, encodable=JSON.can_encode))
-    gc.collect()
-
-    assert alive[0]() is None
-    assert "in fail" in kept[0].traceback
-
-
-def test_the_frames_of_deep_recursion_are_all_in_the_text() -> None:
-    def ping(left: int) -> None:
-        pong(left - 1)
-
-    def pong(left: int) -> None:
-        if left <= 0:
-            raise ValueError("naïve ☃")
-        ping(left - 1)
-
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(limit + 1000)
-    texts: list[str] = []
-    try:
-        ping(1000)
-    except ValueError as exc:
-        texts.append(travel(exc).traceback)
-    finally:
-        sys.setrecursionlimit(limit)
-
-    text = texts[0]
-    assert (text.count("in ping"), text.count("in pong")) == (501, 501)
-    assert 'raise ValueError("naïve ☃")' in text
-    assert text.endswith("ValueError: naïve ☃\n")
-
-
-def test_256_kib_of_traceback_are_whole_and_more_keeps_head_and_tail() -> None:
-    whole = travel(thrown(ValueError("\n".join(f"line {n}" for n in range(25_000))))).traceback
-    cut = travel(thrown(ValueError("x" * 2_000_000 + " the end"))).traceback
-
-    assert len(whole) > 256 * 1024
-    assert all(f"line {n}\n" in whole for n in (0, 12_500, 24_999))
-    assert cut.startswith("Traceback (most recent call last)")
-    assert cut.endswith(" the end\n")
-    assert "characters left out" in cut
-    assert len(cut) < 600 * 1024
-
-
-def test_the_text_has_causes_contexts_notes_and_every_member_of_a_large_group() -> None:
-    members = [ValueError(f"member {n}") for n in range(200)]
-    exc = thrown(noted(ExceptionGroup("many", members), "a note"), thrown(KeyError("cause")))
-
-    text = travel(exc).traceback
-
-    assert "KeyError: 'cause'" in text
-    assert "a note" in text
-    assert all(f"member {n}" in text for n in range(200))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import subprocess
 import sys
@@ -11,10 +10,8 @@ import types
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from upshot.errors import DecodeError, RemoteError
+from upshot.errors import RemoteError
 from upshot.failure import Failure, describe, rebuild
 from upshot.serializers import JsonSerializer
 
@@ -73,12 +70,12 @@ class TrapError(Exception, metaclass=Recording):
     add_note = record("add_note")
     with_traceback = record("with_traceback")
     code = property(record("getter"), record("setter"))
-    __cause__ = property(record("cause getter"), record("cause setter"))  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]  # the point of it
-    __notes__ = property(record("notes getter"), record("notes setter"))  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]  # the point of it
+    __cause__ = property(record("cause getter"), record("cause setter"))  # pyright: ignore[reportAssignmentType]  # the point of it
+    __notes__ = property(record("notes getter"), record("notes setter"))  # pyright: ignore[reportAssignmentType]  # the point of it
 
 
 def entry(**changes: Any) -> dict[str, Any]:
-    return {
+    fields: dict[str, Any] = {
         "module": "builtins",
         "qualname": "ValueError",
         "bases": ["builtins.Exception"],
@@ -92,7 +89,8 @@ def entry(**changes: Any) -> dict[str, Any]:
         "cause": None,
         "context": None,
         "members": [],
-    } | changes
+    }
+    return fields | changes
 
 
 def failure_of(*entries: dict[str, Any]) -> Failure:
@@ -142,9 +140,7 @@ class Unshowable:
 
     __repr__ = __str__
 
-    @property
-    def __class__(self) -> type:  # pyright: ignore[reportIncompatibleVariableOverride]  # hostile
-        raise RuntimeError("no class")
+    __class__ = property(record("__class__ getter"))  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
 
 
 class Shy(str):
@@ -217,13 +213,14 @@ def test_long_chains_and_wide_groups_are_bounded() -> None:
         assert type(rebuild(failure)) is type(kept)
 
 
-def test_a_shared_cause_does_not_multiply_without_end() -> None:
-    exc: Exception = ValueError("root")
+def test_groups_that_share_members_do_not_multiply_without_end() -> None:
+    exc: Any = ValueError("root")
     for _ in range(40):
         exc = ExceptionGroup("g", [exc, exc])
 
     failure = describe(exc, encodable=JSON.can_encode)
 
+    assert "not shown" in failure.traceback
     assert len(failure.to_data()["exceptions"]) <= 1000
     assert isinstance(rebuild(failure), ExceptionGroup)
 
@@ -318,106 +315,6 @@ def test_attributes_cannot_replace_what_exceptions_are_made_of() -> None:
     assert str(rebuilt) == "text"
 
 
-BAD_ENTRIES: list[dict[str, Any]] = [
-    {"module": 5},
-    {"module": None},
-    {"qualname": b"ValueError"},
-    {"bases": "builtins"},
-    {"bases": [5]},
-    {"message": None},
-    {"args": {}},
-    {"args": (1,)},
-    {"opaque": ["0"]},
-    {"opaque": [True]},
-    {"attributes": []},
-    {"attributes": {5: 5}},
-    {"attributes": {"__class__": 5}},
-    {"attributes": {"__dict__": {}}},
-    {"dropped": [None]},
-    {"notes": "note"},
-    {"notes": [5]},
-    {"suppress_context": 1},
-    {"suppress_context": None},
-    {"cause": 0},
-    {"cause": 1},
-    {"cause": -1},
-    {"cause": "0"},
-    {"cause": True},
-    {"context": 0},
-    {"members": [0]},
-    {"members": 5},
-    {"members": [entry()]},
-]
-
-
-@pytest.mark.parametrize("changes", BAD_ENTRIES, ids=repr)
-def test_an_entry_of_another_shape_is_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(DecodeError):
-        failure_of(entry(**changes))
-
-
-@pytest.mark.parametrize("missing", list(entry()))
-def test_a_missing_key_is_refused(missing: str) -> None:
-    data = entry()
-    del data[missing]
-
-    with pytest.raises(DecodeError, match=missing):
-        failure_of(data)
-
-
-BAD_DATA: list[Any] = [
-    None,
-    5,
-    "text",
-    [],
-    {},
-    {"traceback": "t"},
-    {"traceback": 5, "exceptions": [entry()]},
-    {"traceback": "t", "exceptions": []},
-    {"traceback": "t", "exceptions": [None]},
-    {"traceback": "t", "exceptions": {"0": entry()}},
-    {"traceback": "t", "exceptions": [entry(), entry()]},
-    {"traceback": "t", "exceptions": [entry(cause=1, context=1), entry()]},
-    {"traceback": "t", "exceptions": [entry(members=[1, 1]), entry()]},
-    {"traceback": "t", "exceptions": [entry(cause=1), entry(cause=1)]},
-    {"traceback": "t", "exceptions": [entry(cause=1), entry(cause=0)]},
-    {"traceback": "t", "exceptions": [entry(members=[*range(1, 1001)])] + [entry()] * 1000},
-    {"traceback": "t", "exceptions": [*(entry(cause=n) for n in range(1, 65)), entry()]},
-]
-
-
-@pytest.mark.parametrize("data", BAD_DATA, ids=range(len(BAD_DATA)))
-def test_data_of_another_shape_is_refused(data: Any) -> None:
-    with pytest.raises(DecodeError):
-        Failure.from_data(data)
-
-
-def test_keys_of_a_later_version_are_ignored() -> None:
-    data = {"traceback": "t", "exceptions": [entry(later=1)], "later": 2}
-
-    assert repr(rebuild(Failure.from_data(data))) == "ValueError('text')"
-
-
-PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers(-2, 3) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
-    max_leaves=5,
-)
-
-
-@settings(max_examples=200, deadline=None, database=None)
-@given(key=st.sampled_from(list(entry())), value=PLAIN)
-def test_any_value_under_any_key_is_refused_or_rebuilt(key: str, value: Any) -> None:
-    before = copy.deepcopy(value)
-    try:
-        rebuilt = rebuild(failure_of(entry(**{key: value})))
-    except DecodeError:
-        return
-
-    assert isinstance(rebuilt, Exception)
-    assert value == before
-
-
 def test_rebuilding_imports_nothing() -> None:
     script = textwrap.dedent("""
         import sys
@@ -425,7 +322,8 @@ def test_rebuilding_imports_nothing() -> None:
         fields = dict(bases=[], message="id", args=["id"], opaque=[], attributes={}, dropped=[],
                       notes=[], suppress_context=False, cause=None, context=None, members=[])
         names = [("os", "system"), ("colorsys", "Error"), ("this", "s"), ("antigravity", "x"),
-                 ("wave", "Error"), ("wave.Error", "x"), ("tests.evil", "E"), ("builtins", "ValueError")]
+                 ("wave", "Error"), ("wave.Error", "x"), ("tests.evil", "E"),
+                 ("builtins", "ValueError")]
         before, asked = set(sys.modules), []
         sys.addaudithook(lambda event, args: asked.append((event, args)))
         for module, qualname in names:

@@ -191,6 +191,17 @@ def test_both_sides_of_a_repeated_hour_are_told_apart(serializer: Serializer) ->
     assert home[0].utcoffset() != home[1].utcoffset()
 
 
+@typed
+@pytest.mark.parametrize("offset", [1, -1, 999_999, 3_600_000_001, -86_399_999_999])
+def test_offsets_with_a_fraction_of_a_second_come_back(
+    serializer: Serializer, offset: int
+) -> None:
+    zone = timezone(timedelta(microseconds=offset))
+    value = [datetime(2024, 1, 1, tzinfo=zone), time(1, tzinfo=zone, fold=1)]
+
+    assert same(serializer.loads(serializer.dumps(value)), value)
+
+
 @every
 def test_nothing_that_comes_home_is_shared_with_what_was_sent(serializer: Serializer) -> None:
     value: dict[str, Any] = {"rows": [1, 2], "raw": bytearray(b"x"), "set": {1}}

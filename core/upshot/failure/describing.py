@@ -21,10 +21,7 @@ MAX_TRACEBACK: Final = 512 * 1024
 _MAX_MESSAGE: Final = 64 * 1024
 _MAX_NOTES: Final = 100
 _ROOM: Final = 8  # levels that a failure and its record may put around an argument
-
-# How much of groups the text shows: members of each, and levels. `traceback` would show the second.
-_DETAILS: Final = ((MAX_EXCEPTIONS, MAX_DEPTH), (15, 10), (15, 3), (15, 1))
-_MAX_SHOWN: Final = 5000  # exceptions in the text; formatting so many takes half a second
+_MAX_SHOWN: Final = 20_000  # exceptions in one text; formatting so many takes a second or two
 
 
 def describe(exc: BaseException, *, encodable: Callable[[object], bool]) -> Failure:
@@ -159,22 +156,11 @@ def _notes(exc: BaseException) -> Iterator[str]:
 
 
 def _format(exc: BaseException) -> str:
-    """Return the traceback as text; what `traceback` cannot format is left out of it."""
-    frames: TracebackType | None = _get(exc, "__traceback__")
-    width, depth = next(
-        (detail for detail in _DETAILS if _count(exc, *detail) <= _MAX_SHOWN), _DETAILS[-1]
-    )
+    """Return the traceback as text, with causes, contexts, groups and notes if that can be had."""
     try:
-        whole = traceback.TracebackException(
-            type(exc),
-            exc,
-            frames,
-            compact=True,
-            max_group_width=width,
-            max_group_depth=depth,
-        )
-        text = "".join(whole.format())
-    except Exception as problem:  # it calls `__str__`, loaders and more that is anybody's code
+        lines = _format_whole(exc) if _count(exc) <= _MAX_SHOWN else _format_alone(exc)
+        text = "".join(lines)
+    except Exception as problem:  # `traceback` calls `__str__`, loaders and more: anybody's code
         text = (
             f"(no traceback: formatting it raised {full_name(type(problem))})\n"
             f"{full_name(type(exc))}: {safe_str(exc)}\n"
@@ -182,22 +168,41 @@ def _format(exc: BaseException) -> str:
     return shorten(text, MAX_TRACEBACK)
 
 
-def _count(exc: BaseException, width: int, depth: int) -> int:
+def _format_whole(exc: BaseException) -> Iterator[str]:
+    frames: TracebackType | None = _get(exc, "__traceback__")
+    return traceback.TracebackException(
+        type(exc),
+        exc,
+        frames,
+        compact=True,
+        max_group_width=_MAX_SHOWN,  # it would show 15 members, 10 levels deep
+        max_group_depth=_MAX_SHOWN,
+    ).format()
+
+
+def _format_alone(exc: BaseException) -> Iterator[str]:
+    yield "Traceback (most recent call last):\n"
+    yield from traceback.format_tb(_get(exc, "__traceback__"))
+    yield f"{full_name(type(exc))}: {safe_str(exc)}\n"
+    yield f"(not shown: its causes and members, which are more than {_MAX_SHOWN})\n"
+
+
+def _count(exc: BaseException) -> int:
     """Count what `traceback` would format, up to a little over the limit.
 
     Groups that share members, level upon level, are a few objects and an endless text.
     """
     level, total, linked = [exc], 1, set[int]()
-    for _ in range(depth):
-        below = chain.from_iterable(_shown_below(one, width, linked) for one in level)
-        level = list(islice(below, _MAX_SHOWN + 1 - total))
+    while level and total <= _MAX_SHOWN:
+        below = chain.from_iterable(_shown_below(one, linked) for one in level)
+        level = list(islice(below, _MAX_SHOWN))
         total += len(level)
     return total
 
 
-def _shown_below(exc: BaseException, width: int, linked: set[int]) -> Iterator[BaseException]:
+def _shown_below(exc: BaseException, linked: set[int]) -> Iterator[BaseException]:
     """Yield members, and cause and context unless they were shown: once is all they are."""
-    yield from _members(exc)[:width]
+    yield from _members(exc)
     for link in (_get(exc, "__cause__"), _get(exc, "__context__")):
         if link is not None and id(link) not in linked:
             linked.add(id(link))

@@ -102,15 +102,20 @@ def _read_timedelta(payload: list[int]) -> timedelta:
 def _write_moment(value: datetime | time) -> object:
     """Write ISO 8601 text, with offset if fixed; or a list of that, zone key and fold.
 
-    The name of a fixed offset, which equality ignores, is not kept.
+    The name of a fixed offset, which equality ignores, is not kept. An offset with a fraction of
+    a second takes the key's place: `fromisoformat` of Python 3.11 reads +00:00:00.000001 as UTC.
     """
     zone = value.tzinfo
-    if zone is None or type(zone) is timezone:
+    offset = zone.utcoffset(None) if type(zone) is timezone else None
+    if zone is None or (offset is not None and not offset.microseconds):
         return [value.isoformat(), None, 1] if value.fold else value.isoformat()
+    local = value.replace(tzinfo=None).isoformat()
+    if offset is not None:
+        return [local, _write_timedelta(offset), value.fold]
     if type(zone) is not zoneinfo.ZoneInfo:
         raise ValueError("its tzinfo is neither a datetime.timezone nor a zoneinfo.ZoneInfo")
     _zone(zone.key)
-    return [value.replace(tzinfo=None).isoformat(), zone.key, value.fold]
+    return [local, zone.key, value.fold]
 
 
 def _read_moment(kind: type[datetime] | type[time], payload: object) -> datetime | time:
@@ -122,7 +127,8 @@ def _read_moment(kind: type[datetime] | type[time], payload: object) -> datetime
         return value.replace(fold=fold)  # type: ignore[no-any-return]  # Any: two types in one
     if value.tzinfo is not None:
         raise ValueError("both an offset and a zone")
-    return value.replace(fold=fold, tzinfo=_zone(_text(key)))  # type: ignore[no-any-return]
+    zone = timezone(_read_timedelta(key)) if isinstance(key, list) else _zone(_text(key))
+    return value.replace(fold=fold, tzinfo=zone)  # type: ignore[no-any-return]
 
 
 def _three(payload: Any) -> tuple[object, object, object]:

@@ -176,9 +176,9 @@ def test_priority_goes_before_the_order_of_the_queues(broker: RedisBroker) -> No
         [],
         1.0,
     )
-    taken = broker.fetch(["r", "q", "p"], limit=9, wait=0.0, lease=5.0, worker="w")
+    taken = broker.fetch(["p", "q", "r"], limit=9, wait=0.0, lease=5.0, worker="w")
 
-    assert [delivery.message_id for delivery in taken] == ["r-high", "q-high", "q-low", "p-low"]
+    assert [delivery.message_id for delivery in taken] == ["q-high", "r-high", "p-low", "q-low"]
 
 
 def test_order_holds_across_delays_priorities_and_lost_leases(broker: RedisBroker) -> None:
