@@ -233,9 +233,10 @@ def test_a_fork_amid_the_work_of_other_threads_leaves_no_lock_behind(
     client.store(success(before, "before the fork"))
 
     def work() -> None:
-        while not over.is_set():
-            ids = [new_id() for _ in range(100)]
-            client.store_many([unfinished(task_id) for task_id in ids])
+        records = [unfinished(new_id()) for _ in range(200)]
+        ids = [record.task_id for record in records]
+        while not over.is_set():  # as much as possible inside the backend, where its locks are
+            client.store_many(records)
             client.load_many(ids)
             client.forget(ids)
 

@@ -53,14 +53,11 @@ def _describe(role: str, offer: Offer, kind: type[Any]) -> dict[str, Any]:
 
 
 def _can(row: dict[str, Any]) -> str:
-    words: list[str] = []
-    for name, value in (row["capabilities"] or {}).items():
-        if isinstance(value, bool):
-            words.append(name if value else f"no {name}")
-        else:
-            words.append(
-                f"{name}={'none' if value is None else value:g}"
-                if isinstance(value, (int, float))
-                else f"{name}=none"
-            )
-    return ", ".join(words)
+    capabilities: dict[str, Any] = row["capabilities"] or {}
+    return ", ".join(_word(name, value) for name, value in capabilities.items())
+
+
+def _word(name: str, value: bool | float | None) -> str:
+    if isinstance(value, bool):
+        return name if value else f"no {name}"
+    return f"{name}={'none' if value is None else value}"

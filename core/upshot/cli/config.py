@@ -6,7 +6,7 @@ import click
 
 from upshot.cli.printing import print_json, print_table
 from upshot.cli.target import app_option, load_app, target_of
-from upshot.config import Configuration
+from upshot.config import Configuration, Explained
 
 __all__ = ["command"]
 
@@ -37,13 +37,9 @@ def command(ctx: click.Context, target: str | None, as_json: bool) -> None:
         return
     print_table(
         ("setting", "value", "source", "meaning"),
-        (
-            (
-                row.setting.name,
-                f"{row.value} {row.setting.unit}".strip(),
-                row.source,
-                row.setting.doc,
-            )
-            for row in rows
-        ),
+        ((row.setting.name, _with_unit(row), row.source, row.setting.doc) for row in rows),
     )
+
+
+def _with_unit(row: Explained) -> str:
+    return "none" if row.value is None else f"{row.value} {row.setting.unit}".strip()

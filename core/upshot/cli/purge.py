@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
+from upshot.broker import Broker
 from upshot.cli.printing import print_json, print_lines
 from upshot.cli.target import app_option, load_app
 
@@ -23,10 +26,12 @@ def command(ctx: click.Context, target: str | None, queues: str, yes: bool, as_j
     if not yes:
         listed = ", ".join(names)
         click.confirm(f"Remove every waiting message of {listed} at {app.broker_url}?", abort=True)
-    counts = {
-        name: app.broker.call(lambda broker, seconds, name=name: broker.purge([name], seconds))
-        for name in names
-    }
-    print_json(counts) if as_json else print_lines(
-        (name, f"{count} removed") for name, count in counts.items()
-    )
+    counts = {name: app.broker.call(partial(_purge, name)) for name in names}
+    if as_json:
+        print_json(counts)
+    else:
+        print_lines((name, f"{count} removed") for name, count in counts.items())
+
+
+def _purge(queue: str, broker: Broker, seconds: float) -> int:
+    return broker.purge([queue], seconds)
