@@ -35,6 +35,7 @@ class SuiteSession:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._chosen: list[str] = config.getoption("upshot_conformance_backends") or []
+        self._clauses = _clauses(config.getoption("upshot_conformance_clauses") or [])
         self._wire: dict[str, Any] | None = getattr(config, "workerinput", {}).get(WIRE)
         self._stack = contextlib.ExitStack()
         self._selector = Selector(config.rootpath, self._stack)
@@ -93,18 +94,13 @@ class SuiteSession:
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
         """Note each test's clauses in its reports; keep those that `--clause` asks for."""
-        wanted: list[str] = config.getoption("upshot_conformance_clauses") or []
         kept: list[pytest.Item] = []
         for item in items:
             ids = _clause_ids(item)
             if ids:
                 item.user_properties += [("clause", clause_id) for clause_id in ids]
                 item.user_properties.append(("backend", _target(item).label))
-            if not wanted or any(
-                clause_id == want or clause_id.startswith(f"{want}-")
-                for clause_id in ids
-                for want in wanted
-            ):
+            if self._clauses.intersection(ids) or not self._clauses:
                 kept.append(item)
         if len(kept) < len(items):
             config.hook.pytest_deselected(items=[item for item in items if item not in kept])
@@ -191,6 +187,22 @@ class SuiteSession:
             for target in self.targets:
                 _purge(target, self._namespaces)
         self._stack.close()
+
+
+def _clauses(wanted: Iterable[str]) -> set[str]:
+    """Return the ids of the clauses and groups that `--clause` names.
+
+    Raises:
+        pytest.UsageError: one of them does not exist.
+    """
+    chosen: set[str] = set()
+    for want in wanted:
+        ids = {each for each in CLAUSES if each == want or each.startswith(f"{want}-")}
+        if not ids:
+            groups = ", ".join(dict.fromkeys(each.partition("-")[0] for each in CLAUSES))
+            raise pytest.UsageError(f"--clause={want}: no such clause; the groups are {groups}")
+        chosen |= ids
+    return chosen
 
 
 def _clause_ids(item: pytest.Item) -> list[str]:

@@ -28,6 +28,9 @@ _HELLO = b"\x10hello\x00\x01\x00\x00\x00\x02$db\x00\x06\x00\x00\x00admin\x00\x00
 _BSON = struct.pack("<i", len(_HELLO) + 4) + _HELLO
 _OP_MSG = struct.pack("<iiiiib", 21 + len(_BSON), 1, 0, 2013, 0, 0) + _BSON
 
+_PARAMETERS = b"user\0upshot\0database\0postgres\0\0"
+_POSTGRESQL_STARTUP = struct.pack("!ii", 8 + len(_PARAMETERS), 196_608) + _PARAMETERS
+
 # What a client says first; whatever comes back shows that somebody is awake.
 _FIRST_WORDS = {
     "redis": b"PING\r\n",
@@ -132,14 +135,36 @@ def test_a_killed_server_comes_back_on_the_same_port(service: str, server: Serve
 
 
 def test_a_paused_server_is_silent_until_it_is_resumed(service: str, server: Server) -> None:
+    words = _FIRST_WORDS[service]
     server.pause()
     try:
-        silence = ask(server, _FIRST_WORDS[service], within=0.2)
+        silence = ask(server, words, within=0.2)
     finally:
         server.resume()
 
     assert silence == b""
-    assert ask(server, _FIRST_WORDS[service])
+    assert ask(server, words)
+
+
+def test_a_pause_freezes_the_children_that_serve_open_connections() -> None:
+    with (
+        PostgreSQLServer() as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection,
+    ):
+        # A child that holds the connection answers; it would, too, were only its parent frozen.
+        connection.sendall(_FIRST_WORDS["postgresql"])
+        refused = connection.recv(1)
+        server.pause()
+        connection.sendall(_POSTGRESQL_STARTUP)
+        connection.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+        server.resume()
+        connection.settimeout(5)
+        asked_for_password = connection.recv(1)
+
+    assert refused == b"N"  # no TLS
+    assert asked_for_password == b"R"
 
 
 def test_a_stopped_server_leaves_no_process_and_no_folder(service: str, server: Server) -> None:

@@ -116,6 +116,12 @@ def test_keys_of_a_later_version_are_ignored() -> None:
     assert repr(rebuild(Failure.from_data(data))) == "ValueError('text')"
 
 
+def test_without_a_traceback_there_is_no_cause_to_show() -> None:
+    failure = Failure.from_data({"traceback": "", "exceptions": [entry()]})
+
+    assert rebuild(failure).__cause__ is None
+
+
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 3) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),

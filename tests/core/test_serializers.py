@@ -193,9 +193,7 @@ def test_both_sides_of_a_repeated_hour_are_told_apart(serializer: Serializer) ->
 
 @typed
 @pytest.mark.parametrize("offset", [1, -1, 999_999, 3_600_000_001, -86_399_999_999])
-def test_offsets_with_a_fraction_of_a_second_come_back(
-    serializer: Serializer, offset: int
-) -> None:
+def test_offsets_with_a_fraction_of_a_second_come_back(serializer: Serializer, offset: int) -> None:
     zone = timezone(timedelta(microseconds=offset))
     value = [datetime(2024, 1, 1, tzinfo=zone), time(1, tzinfo=zone, fold=1)]
 
@@ -221,6 +219,12 @@ class Money:
     currency: str = "EUR"
 
 
+@dataclasses.dataclass
+class Unset:
+    given: int
+    computed: int = dataclasses.field(init=False)
+
+
 @typed
 def test_a_dataclass_comes_back_as_a_dict_of_its_fields(serializer: Serializer) -> None:
     value = {"total": Money(Decimal("1.50")), "more": [Money(None, currency="$")]}
@@ -231,6 +235,11 @@ def test_a_dataclass_comes_back_as_a_dict_of_its_fields(serializer: Serializer) 
         "total": {"amount": Decimal("1.50"), "currency": "EUR"},
         "more": [{"amount": None, "currency": "$"}],
     }
+
+
+@typed
+def test_a_field_that_was_never_set_is_left_out(serializer: Serializer) -> None:
+    assert serializer.loads(serializer.dumps(Unset(5))) == {"given": 5}
 
 
 def test_plain_data_is_written_as_plain_compact_utf8_json() -> None:

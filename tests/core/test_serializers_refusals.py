@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import sys
 import threading
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime, timedelta, tzinfo
@@ -12,12 +14,18 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from upshot.errors import EncodeError
+from upshot.errors import DecodeError, EncodeError
 from upshot.serializers import JsonSerializer, MsgpackSerializer, PickleSerializer, Serializer
 
 typed = pytest.mark.parametrize(
     "serializer", [JsonSerializer(), MsgpackSerializer()], ids=["json", "msgpack"]
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Money:
+    amount: Any
+    currency: str = "EUR"
 
 
 def nested(levels: int, wrap: Callable[[Any], Any]) -> Any:
@@ -32,6 +40,7 @@ WRAPS: dict[str, Callable[[Any], Any]] = {
     "dict": lambda inner: {"k": inner},
     "tuple": lambda inner: (inner,),
     "int key": lambda inner: {1: inner},
+    "dataclass": Money,
 }
 
 
@@ -42,7 +51,9 @@ def test_200_levels_travel_and_201_do_not(
 ) -> None:
     value = nested(200, wrap)
 
-    assert serializer.loads(serializer.dumps(value)) == value
+    home = serializer.loads(serializer.dumps(value))
+
+    assert home == value or wrap is Money
     with pytest.raises(EncodeError, match="more than 200 levels"):
         serializer.dumps(wrap(value))
 
@@ -57,6 +68,31 @@ def test_nesting_far_beyond_the_recursion_limit_is_an_encode_error(serializer: S
         value = value[0]
 
     assert len(caught.value.path) < 1100
+
+
+@typed
+@pytest.mark.parametrize("wrap", WRAPS.values(), ids=WRAPS)
+def test_a_stack_that_is_nearly_full_is_an_encode_or_decode_error(
+    serializer: Serializer, wrap: Callable[[Any], Any]
+) -> None:
+    value = nested(100, wrap)
+    data = serializer.dumps(value)
+    depth = sum(1 for _ in traceback.walk_stack(None))
+    limit, raised = sys.getrecursionlimit(), set[type[Exception]]()
+
+    try:
+        for room in range(40, 340):
+            sys.setrecursionlimit(depth + room)
+            for attempt in (lambda: serializer.dumps(value), lambda: serializer.loads(data)):
+                try:
+                    attempt()
+                except Exception as exc:
+                    raised.add(type(exc))
+    finally:
+        sys.setrecursionlimit(limit)
+
+    assert EncodeError in raised
+    assert raised <= {EncodeError, DecodeError}
 
 
 @typed
@@ -86,12 +122,6 @@ class Name(str):
 class Point(NamedTuple):
     x: int
     y: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Money:
-    amount: Any
-    currency: str = "EUR"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Generic, NewType, Optional, TypeVar, Union
 
 import pytest
+from typing_extensions import TypeAliasType
 
 from upshot.errors import DecodeError
 from upshot.serializers import JsonSerializer, PickleSerializer, shape
@@ -64,6 +65,7 @@ class Abstract(abc.ABC):
     def area(self) -> float: ...
 
 
+PointAlias = TypeAliasType("PointAlias", Point)  # `type PointAlias = Point` from 3.12 on
 Alias = NewType("Alias", Point)
 
 
@@ -77,6 +79,7 @@ def home(value: object) -> Any:
     [
         (Point(1, 2), Point),
         (Point(1), Alias),
+        (Point(1), PointAlias),
         (Point(1), Annotated[Point, ["unhashable"]]),
         (Point(1), Optional[Point]),  # noqa: UP045 - users write both
         (None, Optional[Point]),  # noqa: UP045

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from upshot import App
+from upshot.execution import TaskSpec
+from upshot.task import Task
 from upshot_conformance.harnesses.redis import RedisHarness
 from upshot_conformance.harnesses.sqlite import SqliteHarness
 
@@ -20,6 +22,11 @@ def app(project: Path) -> Iterator[App]:
     """An app in this process, on the service under test."""
     with App("many") as app:
         yield app
+
+
+def add(x: int, y: int) -> int:
+    """The caller's side of a task that the worker has under the name `jobs.add`."""
+    return x + y
 
 
 def descriptors() -> int:
@@ -39,15 +46,9 @@ def test_ten_thousand_results_come_over_one_connection(
     app: App, start_worker: Callable[..., Any]
 ) -> None:
     app.results.load("warm-up")
-    app.send_task("jobs.add", [0, 0]).forget()
+    app.broker.call(lambda broker, seconds: broker.survey(["default"], seconds))
     fds, threads = descriptors(), threading.active_count()
-    start_worker("-c", "2")
-    from upshot.execution import TaskSpec
-    from upshot.task import Task
-
-    def add(x: int, y: int) -> int:
-        return x + y
-
+    worker = start_worker("-c", "2")
     task = Task[..., int, int](TaskSpec(name="jobs.add", function=add), app)
     handles = task.map([(n, 1) for n in range(10_000)])
     peak_fds = peak_threads = 0
@@ -64,6 +65,7 @@ def test_ten_thousand_results_come_over_one_connection(
     assert peak_fds - fds <= 6
     assert peak_threads - threads <= 1
     handles.forget()
+    assert worker.stop() == 0
     assert app.results.stats()["keys"] == 0
     assert left_behind(app) == set()
     app.close()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, final
+from typing import Final, cast, final
 
 import redis
 
 from upshot import clock
-from upshot_backends.redis.connection import RedisClient
+from upshot_backends.redis.connection import RedisClient, script
 from upshot_backends.redis.driver import Argument, Connection
 
 __all__ = ["Bell"]
@@ -35,6 +35,7 @@ class Bell:
         self.keys = tuple(keys)
         self._client = client
         self._connection: Connection | None = None
+        self._client_id = 0
         self._sent_at: float | None = None
 
     def wait(self, seconds: float) -> None:
@@ -44,11 +45,10 @@ class Bell:
             redis.ConnectionError: the server closed the connection.
             redis.TimeoutError: the server should have ended the pop and is silent.
         """
-        connection = self._connection or self._client.open(_SET_UP)
-        self._connection = connection
         now = clock.monotonic()
-        connection.timed.until = now + _SET_UP
         try:
+            connection = self._connection or self._connect()
+            connection.timed.until = now + _SET_UP
             if self._sent_at is None:
                 pop: list[Argument] = ["BLPOP", *self.keys, _BLOCK]
                 connection.send_packed_command(connection.pack_commands([pop]))
@@ -65,8 +65,22 @@ class Bell:
             raise
 
     def hush(self) -> None:
-        """Leave no pop behind that would take the token of somebody who is waiting."""
-        if self._sent_at is not None:
+        """Take the pop back, so that it does not take the ring meant for somebody who waits.
+
+        Raises nothing: whoever calls this holds messages, and must not lose them to an error.
+        """
+        connection = self._connection
+        if connection is None or self._sent_at is None:
+            return
+        try:
+            self._client.call("CLIENT", "UNBLOCK", self._client_id, timeout=_SET_UP)
+            connection.timed.until = clock.monotonic() + _SET_UP
+            popped = cast("list[bytes] | None", connection.read_response())
+            self._sent_at = None
+            if popped:  # it rang a moment ago: ring for the next one
+                base = popped[0].decode().removesuffix("/bell")
+                self._client.run(script("queue", "ring"), [([base], [])], _SET_UP)
+        except redis.RedisError:  # also where CLIENT UNBLOCK is not allowed: closing ends the pop
             self.close()
 
     def close(self) -> None:
@@ -74,3 +88,9 @@ class Bell:
         connection, self._connection, self._sent_at = self._connection, None, None
         if connection is not None:
             self._client.discard(connection)
+
+    def _connect(self) -> Connection:
+        connection = self._connection = self._client.open(_SET_UP)
+        connection.send_packed_command(connection.pack_commands([("CLIENT", "ID")]))
+        self._client_id = cast("int", connection.read_response())
+        return connection

@@ -176,9 +176,9 @@ class SqlBroker(Broker):
         with self.database.read(_FETCH_TIMEOUT) as cursor:
             for queue in queues:
                 cursor.execute(self._sql.next_due, self._at(queue))
-                found = cursor.fetchone()
-                if found and found[0] is not None:
-                    soonest = min(soonest, found[0])
+                ((due_at,),) = cursor.fetchall()
+                if due_at is not None:
+                    soonest = min(soonest, due_at)
         return soonest
 
     def _claim(

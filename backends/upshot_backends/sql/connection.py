@@ -65,9 +65,6 @@ class Cursor(Protocol):
     def executemany(self, statement: str, values: Iterable[Mapping[str, object]], /) -> object:
         """Run a statement once for each set of parameters."""
 
-    def fetchone(self) -> Any:
-        """Return the next row, None after the last."""
-
     def fetchall(self) -> list[Any]:
         """Return the rows that are left."""
         ...
@@ -90,10 +87,13 @@ class Connection:
 
     Attributes:
         driver: the driver's own object.
+        cursor: its only cursor. Whoever runs a query fetches all rows: one that is half read
+            would keep a snapshot open.
         patience: seconds for which the service was last told to wait for locks.
     """
 
     driver: DriverConnection
+    cursor: Cursor
     patience: float = 0.0
 
 
@@ -191,7 +191,7 @@ class Database(abc.ABC):
             self._prepare(deadline)
             connection = self._take(deadline)
             with self._returned(connection):
-                yield connection.driver.cursor()
+                yield connection.cursor
 
     @contextlib.contextmanager
     def write(self, timeout: float) -> Generator[Cursor]:
@@ -258,7 +258,7 @@ class Database(abc.ABC):
         with self._turn(deadline):
             connection = self._take(deadline)
             with self._returned(connection):
-                cursor = connection.driver.cursor()
+                cursor = connection.cursor
                 cursor.execute(self._begin())
                 yield cursor
                 cursor.execute("COMMIT")
@@ -308,17 +308,17 @@ class Database(abc.ABC):
             if self._prepared:
                 return
             self._make_ready(deadline)
-            version = VersionStatements(self.schema, self.dialect)
+            sql = VersionStatements(self.schema, self.dialect)
             with self._transaction(deadline) as cursor:
                 for statement in self.schema.creation(self.dialect):
                     cursor.execute(statement)
-                cursor.execute(version.put, {"id": 1, "version": schema.VERSION})
-                cursor.execute(version.get)
-                found = cursor.fetchone()
-            if found is None or found[0] > schema.VERSION:
+                cursor.execute(sql.put, {"id": 1, "version": schema.VERSION})
+                cursor.execute(sql.get)
+                found = max(version for (version,) in cursor.fetchall())
+            if found > schema.VERSION:
                 raise ServiceRejectedError(
-                    f"the tables in {self.url} have version {found and found[0]}, this upshot "
-                    f"reads up to {schema.VERSION}: upgrade upshot, or choose other tables with "
+                    f"the tables in {self.url} have version {found}, this upshot reads up to "
+                    f"{schema.VERSION}: upgrade upshot, or choose other tables with "
                     "?upshot_table_prefix=…"
                 )
             self._prepared = True

@@ -85,8 +85,7 @@ class SqlBackend(Backend):
         with self.database.read(timeout) as cursor:
             if len(keys) == 1:
                 cursor.execute(self._sql.load_one, {"key": keys[0], "now": now})
-                found = cursor.fetchone()
-                return [found and found[0]]
+                return [body for (body,) in cursor.fetchall()] or [None]
             cursor.execute(self._sql.load, {"keys": json.dumps(keys), "now": now})
             bodies = dict(cursor.fetchall())
         return [bodies.get(key) for key in keys]

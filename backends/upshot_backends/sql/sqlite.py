@@ -62,6 +62,7 @@ _TRANSIENT_OS: Final = frozenset(
         errno.ENOSPC,
     }
 )
+_CREATING: Final = threading.Lock()  # nobody connects between the opening and the closing
 _OPEN: Final[weakref.WeakSet[SqliteDatabase]] = weakref.WeakSet()
 
 
@@ -115,7 +116,7 @@ class SqliteDatabase(Database):
             isolation_level=None,
             check_same_thread=False,
         )
-        connection = Connection(driver)
+        connection = Connection(driver, driver.cursor())
         try:
             self._set_patience(connection, deadline.left() or 0.0)
             driver.execute("PRAGMA synchronous=NORMAL")
@@ -128,8 +129,7 @@ class SqliteDatabase(Database):
         # In steps, so that the usual call, with nearly all of its time left, need not set it.
         patience = math.ceil(seconds * 10) / 10
         if patience != connection.patience:
-            cursor = connection.driver.cursor()
-            cursor.execute(f"PRAGMA busy_timeout={round(patience * 1000)}")
+            connection.cursor.execute(f"PRAGMA busy_timeout={round(patience * 1000)}")
             connection.patience = patience
 
     def _turn(self, deadline: Deadline) -> contextlib.AbstractContextManager[None]:
@@ -156,14 +156,12 @@ class SqliteDatabase(Database):
                 raise UrlError(f"{self.url}: the folder {folder} cannot be made") from exc
             except FileExistsError:
                 pass  # another process made it
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        _create(self._path)
         with self._turn(deadline):  # two that switch at the same moment would refuse each other
             connection = self._take(deadline)
             with self._returned(connection):
-                cursor = connection.driver.cursor()
-                cursor.execute("PRAGMA journal_mode=WAL")
-                mode = cursor.fetchone()
-                if mode is None or mode[0] != "wal":
+                connection.cursor.execute("PRAGMA journal_mode=WAL")
+                if connection.cursor.fetchall() != [("wal",)]:
                     raise ServiceRejectedError(
                         f"{self.url} cannot have a write-ahead log; is it on a network file system?"
                     )
@@ -194,6 +192,18 @@ class SqliteDatabase(Database):
         # Closed, lest this process keep others out after its parent died within a transaction.
         self._gate.close()
         self._gate = WriteGate(self._path, str(self.url))
+
+
+def _create(path: str) -> None:
+    """Make an empty file for its owner only, unless it is there.
+
+    A file that is there must not be opened past SQLite: closing any descriptor of a file drops
+    all locks that the process holds on it, also those of other connections. Another process would
+    then take itself for the last one, and remove the write-ahead log under our feet.
+    https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_
+    """
+    with _CREATING, contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def _path(url: Url) -> str:

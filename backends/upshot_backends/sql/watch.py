@@ -75,15 +75,12 @@ class SqliteWatch(Watch):
             try:
                 if self._connection is None:
                     self._connection = self._database.dedicate(_CONNECT)
-                cursor = self._connection.driver.cursor()
+                cursor = self._connection.cursor
                 cursor.execute("PRAGMA data_version")
-                found = cursor.fetchone()
+                return int(cursor.fetchall()[0][0])
             except BaseException:
                 self.disconnect()
                 raise
-        if found is None:
-            raise AssertionError("PRAGMA data_version always answers")
-        return int(found[0])
 
 
 @final

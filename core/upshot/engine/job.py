@@ -11,6 +11,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from typing import Any, final
 
 from upshot import clock
@@ -85,7 +86,7 @@ class Job:
         except ServiceError as exc:
             # The message stays leased, so nothing is lost: somebody gets it when the lease ends.
             logger.error("task %s is given back: %s", printable(message.task_id), exc)
-            self._settle(Action.RELEASE)
+            self.release()
 
     def _run(
         self, execution: Execution, run_coroutine: Callable[[Coroutine[Any, Any, Any]], Any]
@@ -218,7 +219,14 @@ class Job:
 
     def release(self) -> None:
         """Give the message back, so that another worker runs the task at once."""
-        self._settle(Action.RELEASE)
+        execution = self._execution
+        if execution is None:
+            self._settle(Action.RELEASE)
+            return
+        # This attempt may be on record as started, and is nobody's any more: the next worker
+        # begins one of its own. As a new message it does not count as a death of a worker.
+        again = replace(execution.message, attempt=execution.attempt + 1)
+        self._settle(Action.REPLACE, message=again)
 
     def end_by_time_limit(self) -> None:
         """Record that the hard limit has passed; what the function returns later is void."""

@@ -127,11 +127,11 @@ def _read_moment(kind: type[datetime] | type[time], payload: object) -> datetime
         return value.replace(fold=fold)  # type: ignore[no-any-return]  # Any: two types in one
     if value.tzinfo is not None:
         raise ValueError("both an offset and a zone")
-    zone = timezone(_read_timedelta(key)) if isinstance(key, list) else _zone(_text(key))
+    zone = _zone(key) if isinstance(key, str) else timezone(_read_timedelta(key))
     return value.replace(fold=fold, tzinfo=zone)  # type: ignore[no-any-return]
 
 
-def _three(payload: Any) -> tuple[object, object, object]:
+def _three(payload: Any) -> tuple[Any, Any, Any]:
     text, key, fold = payload
     return text, key, fold
 

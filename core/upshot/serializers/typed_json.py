@@ -52,7 +52,7 @@ class JsonSerializer(Serializer):
         plain = _TAGGING.to_plain(value, root)
         try:
             return _ENCODER.encode(plain).encode()
-        except RecursionError as exc:  # the caller has left too little stack for deep data
+        except RecursionError as exc:  # pragma: no cover - the walk above needs as much stack
             raise EncodeError(f"{root} cannot be encoded: {exc}", path=root) from exc
 
     def loads(self, data: bytes) -> Any:

@@ -49,7 +49,7 @@ class MsgpackSerializer(Serializer):
         plain = _TAGGING.to_plain(value, root)
         try:
             data: bytes = self._msgpack.packb(plain, strict_types=True)
-        except (ValueError, OverflowError) as exc:  # one part is over 4 GiB
+        except (ValueError, OverflowError) as exc:  # pragma: no cover - a part is over 4 GiB
             raise EncodeError(f"{root} cannot be encoded: {exc}", path=root) from exc
         return data
 

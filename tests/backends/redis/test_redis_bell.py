@@ -156,6 +156,42 @@ def test_a_frozen_server_ends_a_wait_for_the_bell(fragile: RedisServer) -> None:
     broker.close()
 
 
+def test_a_ring_that_came_too_late_is_passed_on(
+    server: RedisServer, raw: Any, namespace: str, broker: RedisBroker
+) -> None:
+    bell_key = f"{namespace}/q/bell"
+    client = RedisClient(Url.parse(server.url))
+    bell = Bell(client, [bell_key])
+    bell.wait(0.02)
+    broker.publish([_message("m")], [], 1.0)
+    assert raw.llen(bell_key) == 0
+    bell.hush()
+
+    assert raw.llen(bell_key) == 1
+    assert 0 < raw.ttl(bell_key) <= 60
+    bell.close()
+    client.close()
+
+
+def test_a_bell_is_hushed_where_unblocking_is_not_allowed(
+    driver: Callable[[str], Any], fragile: RedisServer
+) -> None:
+    with driver(fragile.url) as admin:
+        rights = ["+@all", "-client|unblock"]
+        admin.acl_setuser("worker", enabled=True, nopass=True, keys=["*"], commands=rights)
+        client = RedisClient(Url.parse(fragile.url.replace("redis://", "redis://worker:any@")))
+        bell = Bell(client, ["ns/q/bell"])
+        bell.wait(0.02)
+        assert admin.info("clients")["blocked_clients"] == 1
+        bell.hush()
+        deadline = Deadline(2.0)
+        while admin.info("clients")["blocked_clients"] and not deadline.expired:
+            clock.sleep(0.005)
+
+        assert admin.info("clients")["blocked_clients"] == 0
+    client.close()
+
+
 def test_a_bell_waits_out_its_time_and_hears_one_ring(
     server: RedisServer, raw: Any, namespace: str, broker: RedisBroker
 ) -> None:

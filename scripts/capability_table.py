@@ -1,0 +1,104 @@
+"""Writes the README's table of backends from what their classes declare.
+
+python scripts/capability_table.py --check    exit code 1 if the README's table is out of date
+python scripts/capability_table.py --write    bring it up to date
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from upshot import registry
+from upshot.backend import Backend, Capabilities
+
+README: Final = Path(__file__).resolve().parents[1] / "README.md"
+BEGIN: Final = "<!-- capabilities:begin -->"
+END: Final = "<!-- capabilities:end -->"
+
+_KINDS: Final = {
+    "visibility": "seconds",
+    "poll_interval": "seconds",
+    "expiry_resolution": "seconds",
+    "max_record_bytes": "bytes",
+    "max_key_bytes": "bytes",
+}
+_MEBIBYTE: Final = 2**20
+_MILLISECONDS_BELOW: Final = 0.1
+
+
+def table() -> str:
+    """Return the table: a row for each capability, a column for each backend of this project."""
+    backends = _backends()
+    rows = [["", *(" ".join(f"`{name}://`" for name in names) for _, names in backends)]]
+    for field in dataclasses.fields(Capabilities):
+        cells = [
+            _cell(field.name, getattr(found.capabilities, field.name)) for found, _ in backends
+        ]
+        rows.append([f"`{field.name}`", *cells])
+    rows.insert(1, ["---"] * len(rows[0]))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def updated(readme: str) -> str:
+    """Return the README's text with the table as it should be.
+
+    Raises:
+        ValueError: the markers are missing.
+    """
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"README.md needs the lines {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check or write the README; returns the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    choice = parser.add_mutually_exclusive_group(required=True)
+    choice.add_argument("--check", action="store_true", help="fail if the table is out of date")
+    choice.add_argument("--write", action="store_true", help="bring the table up to date")
+    options = parser.parse_args(arguments)
+    written = README.read_text(encoding="utf-8")
+    right = updated(written)
+    if options.write:
+        README.write_text(right, encoding="utf-8")
+    elif written != right:
+        sys.stderr.write(
+            "README.md: the capability table is out of date; "
+            "run: python scripts/capability_table.py --write\n"
+        )
+        return 1
+    return 0
+
+
+def _backends() -> list[tuple[type[Backend], list[str]]]:
+    """Return each backend class of this distribution with its URL schemes."""
+    found: dict[type[Backend], list[str]] = {}
+    for offer in registry.offers(registry.BACKENDS):
+        if offer.distribution == "upshot":
+            kind: type[Backend] = registry.load(offer, Backend)  # type: ignore[type-abstract]  # a base to check against
+            found.setdefault(kind, []).append(offer.name)
+    return list(found.items())
+
+
+def _cell(name: str, value: bool | float | None) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "never"
+    if _KINDS[name] == "bytes":
+        whole, rest = divmod(value, _MEBIBYTE)
+        return f"{value:,.0f} B" if rest else f"{whole:,.0f} MiB"
+    if value == 0:
+        return "0 s"
+    return f"{value * 1000:g} ms" if value < _MILLISECONDS_BELOW else f"{value:g} s"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""Broken cores, for clauses that no backend can break alone: a pytest plugin for a subprocess.
+
+Loaded with `-p core_mutants`, it breaks what the environment variable UPSHOT_MUTANT names.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import unicodedata
+from collections.abc import Callable
+from typing import Any, Final
+
+from upshot.failure import Failure, describing, rebuilding
+from upshot.result import AsyncResult
+from upshot.serializers import JsonSerializer
+
+_KEPT: Final[list[object]] = []
+
+
+def _edit_failures(edit: Callable[[dict[str, Any]], None]) -> None:
+    original = Failure.to_data
+
+    def to_data(self: Failure) -> dict[str, Any]:
+        data = original(self)
+        edit(data)
+        return data
+
+    Failure.to_data = to_data  # type: ignore[method-assign]  # breaking it is the point
+
+
+def _edit_values(edit: Callable[[Any], Any]) -> None:
+    original = JsonSerializer.loads
+
+    def loads(self: JsonSerializer, data: bytes) -> Any:
+        return edit(original(self, data))
+
+    JsonSerializer.loads = loads  # type: ignore[method-assign]  # as above
+
+
+def _drop_args(data: dict[str, Any]) -> None:
+    data["exceptions"][0].update(args=[], opaque=[])
+
+
+def _cut_traceback(data: dict[str, Any]) -> None:
+    data["traceback"] = data["traceback"][:256]
+
+
+def _drop_notes(data: dict[str, Any]) -> None:
+    data["traceback"] = re.sub(r"^the .* note.*\n", "", data["traceback"], flags=re.MULTILINE)
+    data["exceptions"][0]["notes"] = []
+
+
+def _import_classes() -> None:
+    def look_up(module: str, qualname: str) -> type | None:
+        found: Any = getattr(importlib.import_module(module), qualname, None)
+        return found if isinstance(found, type) else None
+
+    rebuilding.loaded_class = look_up  # type: ignore[assignment]  # as above
+
+
+def _trust_arguments() -> None:
+    name = "_Describer"
+    vars(describing)[name]._travels = lambda self, value: True
+
+
+def _one_exception_for_all() -> None:
+    original = Failure.to_exception
+    made: dict[str, Exception] = {}
+
+    def to_exception(self: Failure) -> Exception:
+        return made.setdefault(repr(self), original(self))
+
+    Failure.to_exception = to_exception  # type: ignore[method-assign]  # as above
+
+
+def _keep_exceptions() -> None:
+    original = Failure.from_exception.__func__  # type: ignore[attr-defined]  # a classmethod's
+
+    def from_exception(cls: type[Failure], exc: BaseException, **options: Any) -> Failure:
+        _KEPT.append(exc)
+        failure: Failure = original(cls, exc, **options)
+        return failure
+
+    Failure.from_exception = classmethod(from_exception)  # type: ignore[assignment, method-assign]  # as above
+
+
+def _encode_anything() -> None:
+    original = JsonSerializer.dumps
+
+    def dumps(self: JsonSerializer, value: object, *, root: str = "value") -> bytes:
+        return original(self, repr(value) if type(value) is object else value, root=root)
+
+    JsonSerializer.dumps = dumps  # type: ignore[method-assign]  # as above
+
+
+def _forget_when_dropped() -> None:
+    AsyncResult.__del__ = lambda self: self.forget()  # type: ignore[method-assign]  # as above
+
+
+MUTANTS: Final[dict[str, tuple[str, Callable[[], None]]]] = {
+    "booleans become integers": ("RS-1", lambda: _edit_values(lambda v: 1 if v is True else v)),
+    "falsy values become None": ("RS-2", lambda: _edit_values(lambda v: v or None)),
+    "text is normalised": (
+        "RS-3",
+        lambda: _edit_values(lambda v: unicodedata.normalize("NFC", v) if type(v) is str else v),
+    ),
+    "integers go through floats": (
+        "RS-4",
+        lambda: _edit_values(lambda v: int(float(v)) if type(v) is int and abs(v) < 2**99 else v),
+    ),
+    "bytes become text": (
+        "RS-5",
+        lambda: _edit_values(lambda v: v.decode("latin-1") if type(v) is bytes else v),
+    ),
+    "objects become their repr": ("RS-7", _encode_anything),
+    "arguments are dropped": ("FL-1", lambda: _edit_failures(_drop_args)),
+    "tracebacks are cut": ("FL-2", lambda: _edit_failures(_cut_traceback)),
+    "notes are dropped": ("FL-3", lambda: _edit_failures(_drop_notes)),
+    "classes are imported": ("FL-4", _import_classes),
+    "arguments are trusted": ("FL-5", _trust_arguments),
+    "one exception for all": ("FL-6", _one_exception_for_all),
+    "exceptions are kept": ("FL-7", _keep_exceptions),
+    "handles forget when dropped": ("RL-7", _forget_when_dropped),
+}
+"""What is broken: which clause must go red, and how to break it."""
+
+if os.environ.get("UPSHOT_MUTANT"):
+    MUTANTS[os.environ["UPSHOT_MUTANT"]][1]()
