@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Final
 
@@ -160,7 +160,7 @@ def refuse_private(app: App) -> None:
 
 
 @contextlib.contextmanager
-def worker(tour: Tour, folder: Path) -> Iterator[None]:
+def worker(tour: Tour, folder: Path) -> Generator[None]:
     """Run `upshot worker` as a process of its own inside the `with` block."""
     command = ["-m", "upshot", "-A", "demo_tasks", "worker", "-c", "2", "-l", "WARNING"]
     log = folder / "worker.log"

@@ -41,7 +41,7 @@ def order(item: str, count: int) -> str:
     """Order something, of which there are never more than three."""
     if count > 3:
         raise OutOfStockError(item, left=3)
-    return f"{count} × {item}"
+    return f"{count} of {item}"
 
 
 @app.task

@@ -28,5 +28,5 @@ def add(x: int, y: int) -> int:
 def order(item: str, count: int) -> str:
     """Order something, of which there are never more than three."""
     if count > 3:
-        raise OutOfStock(item, 3)
-    return f"{count} × {item}"
+        raise OutOfStock(item, left=3)
+    return f"{count} of {item}"

@@ -7,28 +7,26 @@ import inspect
 import os
 import threading
 import types
-import typing
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, final, overload
+from typing import Any, Literal, ParamSpec, TypeVar, final, overload
 
 from upshot import clock, registry
 from upshot.broker import Broker
 from upshot.client import ResultClient
 from upshot.config import Configuration
-from upshot.context import TaskContext
 from upshot.engine import Consumer, Host
 from upshot.errors import ConfigError, ServiceError, UnknownSchemeError
 from upshot.execution import TaskSpec
-from upshot.message import RetryPolicy
 from upshot.origin import Origin
+from upshot.registration import BoundDecorator, Decorator, spec_of
 from upshot.result import AsyncResult as Handle
 from upshot.result_set import ResultSet as HandleSet
 from upshot.sending import Outbox, Request
 from upshot.serializers import Codecs
 from upshot.service import OpenService
 from upshot.settings import Settings
-from upshot.task import Task, name_of
+from upshot.task import Task
 from upshot.url import Url
 
 __all__ = ["EMBEDDED", "App"]
@@ -134,12 +132,8 @@ class App:
     def codecs(self) -> Codecs:
         """The serializers that this app accepts."""
         settings = self.settings
-        wanted = (*settings.accept_content, settings.task_serializer, settings.result_serializer)
-        for name in wanted[-2:]:
-            if name not in settings.accept_content:
-                raise ConfigError(f"accept_content does not name {name!r}, which is to be written")
         return Codecs(
-            registry.serializers(tuple(dict.fromkeys(wanted))),
+            registry.serializers(settings.accept_content),
             accept=settings.accept_content,
             default=settings.result_serializer,
         )
@@ -201,7 +195,7 @@ class App:
     @overload
     def task(self, function: Callable[P, R], /) -> Task[P, R, R]: ...
     @overload
-    def task(self, *, bind: Literal[True], **options: Any) -> _BoundDecorator: ...
+    def task(self, *, bind: Literal[True], **options: Any) -> BoundDecorator: ...
     @overload
     def task(
         self,
@@ -220,7 +214,7 @@ class App:
         ignore_result: bool = ...,
         result_expires: float | None = ...,
         serializer: str | None = ...,
-    ) -> _Decorator: ...
+    ) -> Decorator: ...
     def task(self, *function: Callable[..., Any], **options: Any) -> Any:
         """Register a function, `def` or `async def`, as a task: `@app.task` or `@app.task(…)`.
 
@@ -246,35 +240,8 @@ class App:
     def _register(
         self, function: Callable[..., Any], options: dict[str, Any]
     ) -> Task[..., Any, Any]:
-        unknown = options.keys() - _OPTIONS
-        if unknown:
-            raise ConfigError(
-                f"@app.task has no option {min(unknown)!r}; it has {', '.join(sorted(_OPTIONS))}"
-            )
-        settings = self.settings
-        name = options.get("name") or name_of(function, self.main)
-        hints = _annotations(function)
-        spec = TaskSpec(
-            name=name,
-            function=function,
-            bind=options.get("bind", False),
-            queue=options.get("queue"),
-            priority=options.get("priority"),
-            autoretry_for=tuple(options.get("autoretry_for", ())),
-            retry=RetryPolicy(
-                max_retries=options.get("max_retries", settings.task_max_retries),
-                backoff=options.get("retry_backoff", settings.task_retry_backoff),
-                backoff_max=options.get("retry_backoff_max", settings.task_retry_backoff_max),
-                jitter=options.get("retry_jitter", settings.task_retry_jitter),
-            ),
-            time_limit=options.get("time_limit", settings.task_time_limit),
-            soft_time_limit=options.get("soft_time_limit", settings.task_soft_time_limit),
-            ignore_result=options.get("ignore_result", settings.task_ignore_result),
-            result_expires=options.get("result_expires", settings.result_expires),
-            serializer=options.get("serializer"),
-            returns=hints.pop("return", None),
-            parameters=hints,
-        )
+        spec = spec_of(function, options, settings=self.settings, main=self.main)
+        name = spec.name
         taken = self._tasks.get(name)
         if taken is not None and not _same_source(taken.function, function):
             raise ConfigError(f"two tasks are called {name!r}; give one another name=")
@@ -372,45 +339,6 @@ class App:
             f"no worker serves the queue {queue!r} at {self.broker_url}; "
             f"start one in another terminal: upshot -A {where} worker -Q {queue}"
         )
-
-
-class _Decorator(typing.Protocol):
-    """What `@app.task(…)` returns."""
-
-    @overload
-    def __call__(
-        self, function: Callable[P, Coroutine[Any, Any, R]], /
-    ) -> Task[P, R, Coroutine[Any, Any, R]]: ...
-    @overload
-    def __call__(self, function: Callable[P, R], /) -> Task[P, R, R]: ...
-
-
-class _BoundDecorator(typing.Protocol):
-    """What `@app.task(bind=True)` returns: callers do not give the first argument."""
-
-    @overload
-    def __call__(
-        self, function: Callable[Concatenate[TaskContext, P], Coroutine[Any, Any, R]], /
-    ) -> Task[P, R, Coroutine[Any, Any, R]]: ...
-    @overload
-    def __call__(self, function: Callable[Concatenate[TaskContext, P], R], /) -> Task[P, R, R]: ...
-
-
-_OPTIONS = frozenset(
-    {
-        "autoretry_for", "bind", "ignore_result", "max_retries", "name", "priority", "queue",
-        "result_expires", "retry_backoff", "retry_backoff_max", "retry_jitter", "serializer",
-        "soft_time_limit", "time_limit",
-    }
-)  # fmt: skip
-
-
-def _annotations(function: Callable[..., Any]) -> dict[str, object]:
-    """Return the resolved annotations; none if one names something that cannot be found."""
-    try:
-        return dict(typing.get_type_hints(function))
-    except (NameError, TypeError, AttributeError):
-        return {}
 
 
 def _same_source(one: Callable[..., Any], other: Callable[..., Any]) -> bool:

@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Callable
 from typing import Any, Final
 
+from upshot import keys, outcome
 from upshot.failure import Failure, describing, rebuilding
 from upshot.result import AsyncResult
 from upshot.serializers import JsonSerializer
@@ -66,24 +67,27 @@ def _trust_arguments() -> None:
 
 
 def _one_exception_for_all() -> None:
-    original = Failure.to_exception
+    original = outcome.rebuild
     made: dict[str, Exception] = {}
 
-    def to_exception(self: Failure) -> Exception:
-        return made.setdefault(repr(self), original(self))
+    def rebuild(failure: Failure) -> Exception:
+        return made.setdefault(repr(failure), original(failure))
 
-    Failure.to_exception = to_exception  # type: ignore[method-assign]  # as above
+    outcome.rebuild = rebuild
 
 
 def _keep_exceptions() -> None:
-    original = Failure.from_exception.__func__  # type: ignore[attr-defined]  # a classmethod's
+    original = outcome.describe
 
-    def from_exception(cls: type[Failure], exc: BaseException, **options: Any) -> Failure:
+    def describe(exc: BaseException, *, encodable: Callable[[object], bool]) -> Failure:
         _KEPT.append(exc)
-        failure: Failure = original(cls, exc, **options)
-        return failure
+        return original(exc, encodable=encodable)
 
-    Failure.from_exception = classmethod(from_exception)  # type: ignore[assignment, method-assign]  # as above
+    outcome.describe = describe
+
+
+def _take_any_id() -> None:
+    keys.check_task_id = str
 
 
 def _encode_anything() -> None:
@@ -100,6 +104,7 @@ def _forget_when_dropped() -> None:
 
 
 MUTANTS: Final[dict[str, tuple[str, Callable[[], None]]]] = {
+    "any id is taken": ("ID-3", _take_any_id),
     "booleans become integers": ("RS-1", lambda: _edit_values(lambda v: 1 if v is True else v)),
     "falsy values become None": ("RS-2", lambda: _edit_values(lambda v: v or None)),
     "text is normalised": (

@@ -20,6 +20,9 @@ from upshot.waiting import Hint, Listener
 from upshot_backends.memory.results import MemoryBackend
 
 
+_PROCESS = os.getpid()
+
+
 class Mutant(MemoryBackend):
     """The memory backend, inspected by its own harness."""
 
@@ -31,6 +34,14 @@ class Mutant(MemoryBackend):
 def _always(record: StoredRecord) -> StoredRecord:
     """Return a record that replaces whatever is stored."""
     return replace(record, rank=NEVER)
+
+
+class KeepsOnlyTheEnd(Mutant):
+    kills = "ST-1"
+
+    def store(self, records: Sequence[StoredRecord], timeout: float) -> Sequence[bool]:
+        super().store([each for each in records if is_terminal(each.state)], timeout)
+        return [True] * len(records)
 
 
 class LateStartOverwrites(Mutant):
@@ -252,6 +263,15 @@ class SharesItsRequest(Mutant):
 class ClaimsToBeShared(Mutant):
     kills = "RD-3"
     capabilities = replace(MemoryBackend.capabilities, shared=True)
+
+
+class DoesNotSurviveAFork(Mutant):
+    kills = "RD-4"
+
+    def load(self, keys: Sequence[str], timeout: float) -> Sequence[bytes | None]:
+        if os.getpid() != _PROCESS:
+            raise RuntimeError("this connection belongs to another process")
+        return super().load(keys, timeout)
 
 
 class ReadingExtendsExpiry(Mutant):

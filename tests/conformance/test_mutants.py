@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 from pathlib import Path
 
 import pytest
@@ -28,7 +28,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def assert_killed(outcome: Outcome, clause_id: str) -> None:
     assert outcome.code == pytest.ExitCode.TESTS_FAILED, outcome.text
     assert f"broken clause {clause_id}: {CLAUSES[clause_id].text}" in outcome.text, outcome.text
-    assert f"failed: {clause_id}" in outcome.text, outcome.text
+    assert re.search(rf"^failed: .*\b{clause_id}\b", outcome.text, re.MULTILINE), outcome.text
 
 
 @pytest.mark.parametrize("mutant", BACKENDS, ids=lambda mutant: mutant.__name__)
@@ -81,8 +81,4 @@ def test_every_tested_clause_is_killed_by_some_mutant() -> None:
     killed = {each.kills for each in BACKENDS}
     killed |= {clause_id for clause_id, _ in core_mutants.MUTANTS.values()}
 
-    tested = {clause_id for clause_id, clause in CLAUSES.items() if clause.tested}
-
-    # ID-3 is checked by the core before any hook is called, RD-4 needs a service to fork from.
-    assert tested - killed == {"ID-3", "RD-4"}
-    assert os.environ.get("UPSHOT_MUTANT") is None
+    assert killed == {clause_id for clause_id, clause in CLAUSES.items() if clause.tested}

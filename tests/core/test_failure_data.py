@@ -122,6 +122,14 @@ def test_without_a_traceback_there_is_no_cause_to_show() -> None:
     assert rebuild(failure).__cause__ is None
 
 
+@pytest.mark.parametrize("suppress", [True, False])
+def test_the_suppress_flag_comes_home(suppress: bool) -> None:
+    entries = [entry(suppress_context=suppress, context=1), entry()]
+    failure = Failure.from_data({"traceback": "", "exceptions": entries})
+
+    assert rebuild(failure).__suppress_context__ is suppress
+
+
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 3) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from upshot.errors import RemoteError
-from upshot.failure import Failure, describe, rebuild
+from upshot.failure import Failure, RemoteTraceback, describe, rebuild
 from upshot.serializers import JsonSerializer
 
 JSON = JsonSerializer()
@@ -134,6 +134,10 @@ def test_an_exception_that_refuses_everything_is_described_all_the_same() -> Non
     assert JSON.can_encode(failure.to_data())
 
 
+class __DunderError__(Exception):  # noqa: N801 - a name that data may not ask for
+    pass
+
+
 class Unshowable:
     def __str__(self) -> str:
         raise RuntimeError("no str")
@@ -193,7 +197,9 @@ def test_a_circle_of_causes_is_cut() -> None:
     rebuilt = rebuild(describe(one, encodable=JSON.can_encode))
 
     assert repr(rebuilt) == "ValueError('one')"
+    assert rebuilt.__cause__ is not None
     assert repr(rebuilt.__cause__) == "KeyError('two')"
+    assert isinstance(rebuilt.__cause__.__cause__, RemoteTraceback)
     assert describe(group, encodable=JSON.can_encode).members[0].qualname == "ValueError"
 
 
@@ -250,6 +256,7 @@ NOT_CLASSES = [
     ("upshot.errors", "UpshotError.mro"),
     ("lazy_module", "Error"),
     ("odd_entry", "Error"),
+    (__name__, "__DunderError__"),
 ]
 
 

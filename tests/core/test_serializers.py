@@ -246,6 +246,7 @@ def test_plain_data_is_written_as_plain_compact_utf8_json() -> None:
     data = JsonSerializer().dumps({"b": [1, 1.5, None, True], "a": "é"})
 
     assert data == '{"b":[1,1.5,null,true],"a":"é"}'.encode()
+    assert JsonSerializer().dumps({"one": {"key": 1}}) == b'{"one":{"key":1}}'
 
 
 def test_tags_are_written_as_documented() -> None:

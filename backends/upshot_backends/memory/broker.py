@@ -25,6 +25,7 @@ from upshot.broker import (
     Settlement,
 )
 from upshot.url import Url
+from upshot_backends.memory.results import NoOptions
 
 __all__ = ["MemoryBroker"]
 
@@ -90,6 +91,7 @@ class MemoryBroker(Broker):
     capabilities = BrokerCapabilities(shared=False, persistent=False, max_message_bytes=2**30)
 
     def __init__(self, url: Url, namespace: str) -> None:
+        url.read_options(NoOptions)
         self._room = _ROOMS.setdefault((url.driver_url(), namespace), _Room())
 
     def publish(

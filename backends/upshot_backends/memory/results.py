@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from upshot import clock
@@ -19,7 +20,12 @@ from upshot.states import NEVER
 from upshot.url import Url
 from upshot.waiting import Hint, Listener
 
-__all__ = ["MemoryBackend"]
+__all__ = ["MemoryBackend", "NoOptions"]
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """There are no `upshot_…` parameters: a misspelt one is an error, not a silence."""
 
 
 class _Slot(NamedTuple):
@@ -82,6 +88,7 @@ class MemoryBackend(Backend):
     )
 
     def __init__(self, url: Url) -> None:
+        url.read_options(NoOptions)
         self._shelf = _SHELVES.setdefault(url.driver_url(), _Shelf())
 
     def store(self, records: Sequence[StoredRecord], timeout: float) -> Sequence[bool]:

@@ -1,1 +1,1 @@
-"""Results and messages in SQL databases, through SQLAlchemy; today SQLite, the embedded default."""
+"""Results and messages in SQL databases, through SQLAlchemy. SQLite is the embedded default."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from upshot.errors import UrlError
 from upshot.url import Url
 from upshot_backends.sql.connection import Database, SqlOptions
@@ -9,7 +11,7 @@ from upshot_backends.sql.sqlite import SqliteDatabase
 
 __all__ = ["open_database"]
 
-_PREFIXES = ("db+", "sqla+")  # as Celery and kombu write SQLAlchemy's URLs
+_PREFIXES: Final = ("db+", "sqla+")  # as Celery and kombu write SQLAlchemy's URLs
 
 
 def open_database(url: Url) -> Database:

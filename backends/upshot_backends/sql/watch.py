@@ -18,7 +18,7 @@ from upshot_backends.sql.connection import Connection, Database, Watch
 
 __all__ = ["SqlListener", "SqliteWatch"]
 
-_SHORTEST: Final = 0.001  # seconds between two looks; 5 % of one CPU on the slowest machine tried
+_SHORTEST: Final = 0.001  # seconds between two looks; at this pace they take 5 % of one CPU
 _LATENESS: Final = 0.05  # a look is late by this part of the time since something happened
 _CONNECT: Final = 5.0  # seconds for opening the connection
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import sys
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -97,9 +97,9 @@ def _read(argument: str) -> Any:
 
 def _keywords(text: str) -> dict[str, Any]:
     try:
-        keywords = json.loads(text)
+        read: Any = json.loads(text)
     except ValueError as exc:
         raise ConfigError(f"--kwargs is not JSON: {exc}") from exc
-    if not isinstance(keywords, dict):
+    if not isinstance(read, dict):
         raise ConfigError("--kwargs is a JSON object: '{\"x\": 1}'")
-    return keywords
+    return {str(name): value for name, value in cast("dict[Any, Any]", read).items()}

@@ -1,0 +1,100 @@
+"""What `@app.task` takes: options, checked, and a function, looked at."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar, overload
+
+from upshot.context import TaskContext
+from upshot.errors import ConfigError
+from upshot.execution import TaskSpec
+from upshot.message import RetryPolicy
+from upshot.settings import Settings
+from upshot.task import Task, name_of
+
+__all__ = ["BoundDecorator", "Decorator", "spec_of"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Decorator(typing.Protocol):
+    """What `@app.task(…)` returns."""
+
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> Task[P, R, Coroutine[Any, Any, R]]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R, R]: ...
+
+
+class BoundDecorator(typing.Protocol):
+    """What `@app.task(bind=True)` returns: callers do not give the first argument."""
+
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[TaskContext, P], Coroutine[Any, Any, R]], /
+    ) -> Task[P, R, Coroutine[Any, Any, R]]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[TaskContext, P], R], /) -> Task[P, R, R]: ...
+
+
+_OPTIONS: Final = frozenset(
+    {
+        "autoretry_for", "bind", "ignore_result", "max_retries", "name", "priority", "queue",
+        "result_expires", "retry_backoff", "retry_backoff_max", "retry_jitter", "serializer",
+        "soft_time_limit", "time_limit",
+    }
+)  # fmt: skip
+
+
+def _annotations(function: Callable[..., Any]) -> dict[str, object]:
+    """Return the resolved annotations; none if one names something that cannot be found."""
+    try:
+        return dict(typing.get_type_hints(function))
+    except (NameError, TypeError, AttributeError):
+        return {}
+
+
+def spec_of(
+    function: Callable[..., Any],
+    options: Mapping[str, Any],
+    *,
+    settings: Settings,
+    main: str | None,
+) -> TaskSpec:
+    """Return what is registered for `function` under these options of `@app.task`.
+
+    Raises:
+        ConfigError: an option is unknown.
+    """
+    unknown = options.keys() - _OPTIONS
+    if unknown:
+        raise ConfigError(
+            f"@app.task has no option {min(unknown)!r}; it has {', '.join(sorted(_OPTIONS))}"
+        )
+    name = options.get("name") or name_of(function, main)
+    hints = _annotations(function)
+    return TaskSpec(
+        name=name,
+        function=function,
+        bind=options.get("bind", False),
+        queue=options.get("queue"),
+        priority=options.get("priority"),
+        autoretry_for=tuple(options.get("autoretry_for", ())),
+        retry=RetryPolicy(
+            max_retries=options.get("max_retries", settings.task_max_retries),
+            backoff=options.get("retry_backoff", settings.task_retry_backoff),
+            backoff_max=options.get("retry_backoff_max", settings.task_retry_backoff_max),
+            jitter=options.get("retry_jitter", settings.task_retry_jitter),
+        ),
+        time_limit=options.get("time_limit", settings.task_time_limit),
+        soft_time_limit=options.get("soft_time_limit", settings.task_soft_time_limit),
+        ignore_result=options.get("ignore_result", settings.task_ignore_result),
+        result_expires=options.get("result_expires", settings.result_expires),
+        serializer=options.get("serializer"),
+        returns=hints.pop("return", None),
+        parameters=hints,
+    )
