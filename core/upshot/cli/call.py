@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import sys
-from typing import Any, cast
+from typing import Any
 
 import click
 
@@ -97,9 +97,9 @@ def _read(argument: str) -> Any:
 
 def _keywords(text: str) -> dict[str, Any]:
     try:
-        read: Any = json.loads(text)
+        keywords: dict[str, Any] = json.loads(text)
     except ValueError as exc:
         raise ConfigError(f"--kwargs is not JSON: {exc}") from exc
-    if not isinstance(read, dict):
+    if type(keywords) is not dict:
         raise ConfigError("--kwargs is a JSON object: '{\"x\": 1}'")
-    return {str(name): value for name, value in cast("dict[Any, Any]", read).items()}
+    return keywords
