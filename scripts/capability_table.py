@@ -36,7 +36,7 @@ def table() -> str:
     backends = _backends()
     rows = [["", *(" ".join(f"`{name}://`" for name in names) for _, names in backends)]]
     for field in dataclasses.fields(Capabilities):
-        cells = [_cell(field.name, getattr(kind.capabilities, field.name)) for found, _ in backends]
+        cells = [_cell(field.name, getattr(kind.capabilities, field.name)) for kind, _ in backends]
         rows.append([f"`{field.name}`", *cells])
     rows.insert(1, ["---"] * len(rows[0]))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

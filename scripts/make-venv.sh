@@ -18,6 +18,6 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     echo "$python cannot make virtual environments; installing $package"
     "$scripts/apt-install.sh" "$package"
 fi
-"$python" -m venv --clear "$folder"
+"$python" -m venv "$folder"
 # `--group` came with pip 25.1; Debian 12 has 23.
 "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'

@@ -13,7 +13,7 @@ import json
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final
 
 from upshot.client import ResultClient
@@ -93,7 +93,7 @@ def run(target: Target, namespace: str, action: str, **arguments: object) -> Any
         return other.finish()
 
 
-# -- what the second process does; each takes a client and JSON, and returns JSON -------------------
+# -- what the second process does; each takes a client and JSON, and returns JSON --------------
 
 
 def load(client: ResultClient, ids: Sequence[str]) -> list[object]:
@@ -168,7 +168,7 @@ _ACTIONS: Final[dict[str, Action]] = {
 
 
 @contextlib.contextmanager
-def _opened(request: dict[str, Any]) -> Iterator[ResultClient]:
+def _opened(request: dict[str, Any]) -> Generator[ResultClient]:
     target = Target("elsewhere", request["url"])
     client = ResultClient(target.make, url=target.url, namespace=request["namespace"], expires=600)
     yield client

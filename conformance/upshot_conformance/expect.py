@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from upshot.client import ResultClient
@@ -16,12 +17,12 @@ def assert_same(found: object, stored: object, where: str = "value") -> None:
         f"{where} came back as {type(found).__name__}, not as {type(stored).__name__}"
     )
     if isinstance(stored, dict):
-        ours, theirs = cast("dict[Any, Any]", stored), cast("dict[Any, Any]", found)
+        ours, theirs = cast("Mapping[Any, Any]", stored), cast("Mapping[Any, Any]", found)
         assert list(theirs) == list(ours), f"the keys of {where} are others, or in another order"
         for key, item in ours.items():
             assert_same(theirs[key], item, f"{where}[{key!r}]")
     elif isinstance(stored, list):
-        items, others = cast("list[Any]", stored), cast("list[Any]", found)
+        items, others = cast("Sequence[Any]", stored), cast("Sequence[Any]", found)
         assert len(others) == len(items), f"{where} has another length"
         for index, item in enumerate(items):
             assert_same(others[index], item, f"{where}[{index}]")

@@ -103,5 +103,5 @@ class Harness(abc.ABC):
         """
         raise UnavailableError(f"the {self.scheme} harness cannot count connections")
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most have nothing open
         """Give back what the harness has open; idempotent."""

@@ -7,7 +7,7 @@ is in `upshot_conformance.session`, which is imported then.
 
 from __future__ import annotations
 
-import contextlib
+import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -26,18 +26,25 @@ _SESSION: Final = "upshot-conformance-session"
 _OPTIONS: Final = ("--backend", "--result-backend")
 
 # Before they are imported, so that what fails in them shows its values to third parties too.
-pytest.register_assert_rewrite("upshot_conformance.expect", "upshot_conformance.elsewhere")
+pytest.register_assert_rewrite(
+    *(f"upshot_conformance.{name}" for name in ("elsewhere", "expect", "records", "waits"))
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options; if another plugin owns `--backend`, only `--result-backend`."""
     group = parser.getgroup("upshot conformance")
-    with contextlib.suppress(ValueError):  # the option name is taken
+    group.addoption(
+        "--clause",
+        action="append",
+        dest="upshot_conformance_clauses",
+        metavar="ID",
+        help="run only tests of this clause of the contract, such as ST-2, or group, such as ST",
+    )
+    try:
         _add_backend_option(group, *_OPTIONS)
-        _add_clause_option(group)
-        return
-    _add_backend_option(group, _OPTIONS[1])
-    _add_clause_option(group)
+    except (ValueError, argparse.ArgumentError):
+        _add_backend_option(group, _OPTIONS[1])
 
 
 def _add_backend_option(group: pytest.OptionGroup, *names: str) -> None:
@@ -48,16 +55,6 @@ def _add_backend_option(group: pytest.OptionGroup, *names: str) -> None:
         metavar="NAME_OR_URL",
         help="result backend to test: a URL, an alias, an installed scheme such as 'sqlite', or "
         "'all'; may be given several times (default: memory)",
-    )
-
-
-def _add_clause_option(group: pytest.OptionGroup) -> None:
-    group.addoption(
-        "--clause",
-        action="append",
-        dest="upshot_conformance_clauses",
-        metavar="ID",
-        help="run only tests of this clause of the contract, such as ST-2, or group, such as ST",
     )
 
 
@@ -72,8 +69,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Choose and reach the backends before anything is collected."""
     config = session.config
-    chosen = config.getoption("upshot_conformance_backends")
-    if chosen or WIRE in getattr(config, "workerinput", {}):
+    chosen = ("upshot_conformance_backends", "upshot_conformance_clauses")
+    if any(map(config.getoption, chosen)) or WIRE in getattr(config, "workerinput", {}):
         _activate(config)
     elif config.pluginmanager.has_plugin("dsession"):
         config.pluginmanager.register(_Lookout(config))

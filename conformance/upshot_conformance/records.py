@@ -11,7 +11,17 @@ from upshot.record import Record
 from upshot.serializers import Codecs, JsonSerializer
 from upshot.states import State
 
-__all__ = ["CODECS", "TERMINAL", "ended", "failure", "new_id", "revoked", "success", "unfinished", "value_of"]
+__all__ = [
+    "CODECS",
+    "TERMINAL",
+    "ended",
+    "failure",
+    "new_id",
+    "revoked",
+    "success",
+    "unfinished",
+    "value_of",
+]
 
 CODECS: Final = Codecs({"json": JsonSerializer()})
 """What outcomes are written and read with: the default serializer."""

@@ -98,7 +98,7 @@ class Target:
     def from_wire(cls, wire: dict[str, Any]) -> Target:
         """Return the target that `to_wire` was called on."""
         declared = wire["capabilities"]
-        return cls(**{**wire, "capabilities": declared and Capabilities(**declared)})
+        return replace(cls(**wire), capabilities=declared and Capabilities(**declared))
 
     def make(self) -> Backend:
         """Return a new backend object; does no I/O."""
@@ -111,7 +111,7 @@ class Target:
             ConfigError: what is named as harness is not one.
         """
         found = _harness_class(self.url)
-        return found and found(self.url)
+        return None if found is None else found(self.url)
 
 
 class Selector:
@@ -145,7 +145,7 @@ class Selector:
     def _all(self) -> Iterator[Target]:
         seen: set[type[Harness]] = set()
         for offer in registry.offers(HARNESSES):
-            harness = registry.load(offer, _HARNESS)
+            harness = registry.load(offer, Harness)  # type: ignore[type-abstract]  # a base to check against
             if harness in seen:
                 continue
             seen.add(harness)
@@ -202,10 +202,6 @@ class Selector:
         }
 
 
-# Lets `registry.load` check against an abstract class, which type checkers refuse to pass.
-_HARNESS: Final = cast("type[Harness]", Harness)
-
-
 def _harness_class(url: Url) -> type[Harness] | None:
     """Return the harness that the backend class names, or else the one of its scheme."""
     named: object = getattr(registry.backend_class(url), "conformance_harness", None)
@@ -214,7 +210,7 @@ def _harness_class(url: Url) -> type[Harness] | None:
         named = getattr(importlib.import_module(module), name)
     if named is None:
         offers = [offer for offer in registry.offers(HARNESSES) if offer.name == url.scheme]
-        named = registry.load(offers[0], _HARNESS) if offers else None
+        named = registry.load(offers[0], Harness) if offers else None  # type: ignore[type-abstract]  # as above
     if named is not None and not (isinstance(named, type) and issubclass(named, Harness)):
         raise ConfigError(f"the harness for {url.scheme}:// is no Harness but {named!r}")
     return named
@@ -282,4 +278,3 @@ def _labelled(targets: Sequence[Target]) -> Iterator[Target]:
     for target in targets:
         count = counts[target.label] = counts.get(target.label, 0) + 1
         yield target if count == 1 else replace(target, label=f"{target.label}-{count}")
-

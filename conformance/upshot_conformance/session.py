@@ -74,12 +74,14 @@ class SuiteSession:
 
     def _headlines(self) -> Iterator[str]:
         for target in self.targets:
+            if target.capabilities is None:
+                yield f"conformance: {target.label}, not asked: nothing is run"
+                continue
             yield (
-                f"conformance: {target.label} ({target.offer}) at {_masked(target)}, "
-                f"contract {target.contract or CONTRACT}"
+                f"conformance: {target.label} ({target.offer}) at {target.url}, "
+                f"contract {target.contract}"
             )
-            if target.capabilities:
-                yield f"  capabilities: {', '.join(_declared(target.capabilities))}"
+            yield f"  capabilities: {', '.join(_declared(target.capabilities))}"
 
     # -- which tests there are ----------------------------------------------------------------
 
@@ -231,11 +233,6 @@ def _declared(capabilities: Capabilities) -> Iterable[str]:
             yield f"{field.name}={value}"
 
 
-def _masked(target: Target) -> str:
-    """Return the URL without its password; what `--collect-only` leaves unresolved as its label."""
-    return str(target.url) if target.capabilities else target.label
-
-
 def _turn_into_skip(report: pytest.TestReport, reason: str) -> None:
     path, line, _ = report.location
     report.outcome = "skipped"
@@ -247,4 +244,3 @@ def _purge(target: Target, namespaces: str) -> None:
     if harness is not None:
         with contextlib.closing(harness):
             harness.purge(namespaces)
-

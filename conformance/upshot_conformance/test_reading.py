@@ -47,9 +47,7 @@ def test_a_result_can_be_read_again_and_again(
 
 @clause("RD-1")
 @pytest.mark.lacks("reread")
-def test_a_result_that_was_handed_out_says_so_at_once(
-    client: ResultClient, within: float
-) -> None:
+def test_a_result_that_was_handed_out_says_so_at_once(client: ResultClient, within: float) -> None:
     task_id = new_id()
     client.store(success(task_id, 1))
 

@@ -166,7 +166,9 @@ def test_bytes_come_back_as_bytes(client: ResultClient, data: bytes) -> None:
 def test_random_bytes_of_any_size_come_back(
     client: ResultClient, second_client: ResultClient, capabilities: Capabilities, size: int
 ) -> None:
-    record = replace(success(new_id(), None), outcome=Payload("x", random.Random(0).randbytes(size)))
+    record = replace(
+        success(new_id(), None), outcome=Payload("x", random.Random(0).randbytes(size))
+    )
     if len(record.encode()) > capabilities.max_record_bytes:
         with pytest.raises(PayloadTooLargeError):
             client.store(record)
@@ -242,10 +244,10 @@ def test_a_stored_value_shares_nothing_with_the_caller(
     client: ResultClient, handle: MakeHandle
 ) -> None:
     task_id = new_id()
-    value = {"list": [1, 2], "dict": {"a": 1}}
+    value: dict[str, Any] = {"list": [1, 2], "dict": {"a": 1}}
 
     client.store(success(task_id, value))
-    value["list"].append("changed by the writer")  # type: ignore[union-attr]  # it is a list
+    value["list"].append("changed by the writer")
     first = handle(task_id).get(timeout=0)
     first["dict"]["a"] = "changed by a reader"
 

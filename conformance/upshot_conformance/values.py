@@ -39,7 +39,7 @@ _SCALARS: Final = (
     | st.booleans()
     | st.integers()
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=("Cs",)))
+    | st.text(st.characters(exclude_categories=["Cs"]))
 )
 
 json_values: Final[st.SearchStrategy[Any]] = st.recursive(

@@ -1,7 +1,10 @@
-"""`python -m upshot` is the command `upshot`."""
+"""`python -m upshot` is the same as `upshot`."""
 
 from __future__ import annotations
 
+import sys
+
 from upshot.cli import main
 
-main()
+if __name__ == "__main__":
+    sys.exit(main())

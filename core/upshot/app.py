@@ -19,7 +19,7 @@ from upshot.engine import Consumer, Host
 from upshot.errors import ConfigError, ServiceError, UnknownSchemeError
 from upshot.execution import TaskSpec
 from upshot.origin import Origin
-from upshot.registration import BoundDecorator, Decorator, spec_of
+from upshot.registration import OPTIONS, BoundDecorator, Decorator, spec_of
 from upshot.result import AsyncResult as Handle
 from upshot.result_set import ResultSet as HandleSet
 from upshot.sending import Outbox, Request
@@ -233,6 +233,10 @@ class App:
         Raises:
             ConfigError: an option is unknown, or the name is taken by another function.
         """
+        if unknown := options.keys() - OPTIONS:
+            raise ConfigError(
+                f"@app.task has no option {min(unknown)!r}; it has {', '.join(sorted(OPTIONS))}"
+            )
         if not function:
             return functools.partial(self._register, options=options)
         return self._register(function[0], options)
@@ -257,7 +261,10 @@ class App:
     ) -> Handle[Any]:
         """Send a task by name; its code need not be here. `options` are those of `apply_async`."""
         spec = self._tasks.get(name) or TaskSpec(
-            name=name, function=_elsewhere, result_expires=self.settings.result_expires
+            name=name,
+            function=_elsewhere,
+            ignore_result=self.settings.task_ignore_result,
+            result_expires=self.settings.result_expires,
         )
         return Task[..., Any, Any](spec, self).apply_async(args, kwargs, **options)
 

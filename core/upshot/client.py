@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Itera
 from functools import partial
 from typing import Final, TypeVar, final
 
-from upshot import forking
+from upshot import forking, retrying
 from upshot.backend import Backend, Capabilities, StoredRecord
 from upshot.clock import Deadline
 from upshot.envelope import AS_SET, Envelopes
@@ -333,6 +333,7 @@ class ResultClient:
                     decode=self._envelopes.open,
                     is_ended=lambda record: record.is_terminal,
                     listen=self._listen,
+                    explain=self._explain,
                     poll_interval=backend.capabilities.poll_interval,
                     name=f"upshot-hub-{self.url.scheme}",
                 )
@@ -340,6 +341,9 @@ class ResultClient:
 
     def _listen(self) -> Listener | None:
         return self._service.call(lambda backend, seconds: backend.listen(seconds))
+
+    def _explain(self, exc: Exception) -> UpshotError | None:
+        return retrying.translate(exc, self.backend.driver_errors, self.url)
 
     def _ended(self, keys: Sequence[str], deadline: Deadline) -> dict[str, Record | UpshotError]:
         """Look once; return what needs no waiting: terminal records and unreadable ones."""

@@ -115,7 +115,16 @@ class SchemeConflictError(UrlError):
 
 
 class DriverMissingError(ConfigError, ImportError):
-    """The scheme is known but its driver is not installed; the message has the pip line."""
+    """The scheme is known but its driver is not installed; the message has the pip line.
+
+    Attributes:
+        name: the module that could not be imported, or None.
+    """
+
+    def __init__(self, message: str, *, name: str | None = None) -> None:
+        # Not super().__init__(message, name=…): ValueError comes first and takes no keywords.
+        super().__init__(message)
+        self.name = name
 
 
 class InvalidTaskIdError(UpshotError, ValueError):

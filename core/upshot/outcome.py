@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
-from upshot.errors import UpshotError
+from upshot.errors import SerializationError, UpshotError
 from upshot.failure import Failure, describe, rebuild
 from upshot.record import Payload
 from upshot.serializers import Codecs, shape
@@ -16,6 +17,10 @@ __all__ = [
     "encode_value",
     "failure_traceback",
 ]
+
+
+_LARGEST_PART: Final = 65_536
+"""Bytes: a larger argument of an exception is not worth a record that no backend takes."""
 
 
 def encode_value(
@@ -43,8 +48,16 @@ def decode_value(codecs: Codecs, payload: Payload, annotation: object = None) ->
 
 def encode_failure(codecs: Codecs, exc: BaseException) -> Payload:
     """Return a description of `exc`. Whatever the exception is or does, this succeeds."""
-    failure = describe(exc, encodable=codecs.can_encode)
+    failure = describe(exc, encodable=partial(_travels, codecs))
     return Payload(*codecs.encode(failure.to_data(), root="failure"))
+
+
+def _travels(codecs: Codecs, value: object) -> bool:
+    """Tell whether an argument or attribute of an exception is kept; others leave their `repr`."""
+    try:
+        return len(codecs.encode(value)[1]) <= _LARGEST_PART
+    except SerializationError:
+        return False
 
 
 def decode_failure(codecs: Codecs, payload: Payload) -> Exception:

@@ -7,13 +7,12 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, overload
 
 from upshot.context import TaskContext
-from upshot.errors import ConfigError
 from upshot.execution import TaskSpec
 from upshot.message import RetryPolicy
 from upshot.settings import Settings
 from upshot.task import Task, name_of
 
-__all__ = ["BoundDecorator", "Decorator", "spec_of"]
+__all__ = ["OPTIONS", "BoundDecorator", "Decorator", "spec_of"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,13 +40,14 @@ class BoundDecorator(typing.Protocol):
     def __call__(self, function: Callable[Concatenate[TaskContext, P], R], /) -> Task[P, R, R]: ...
 
 
-_OPTIONS: Final = frozenset(
+OPTIONS: Final = frozenset(
     {
         "autoretry_for", "bind", "ignore_result", "max_retries", "name", "priority", "queue",
         "result_expires", "retry_backoff", "retry_backoff_max", "retry_jitter", "serializer",
         "soft_time_limit", "time_limit",
     }
 )  # fmt: skip
+"""Every option of `@app.task`."""
 
 
 def _annotations(function: Callable[..., Any]) -> dict[str, object]:
@@ -65,16 +65,7 @@ def spec_of(
     settings: Settings,
     main: str | None,
 ) -> TaskSpec:
-    """Return what is registered for `function` under these options of `@app.task`.
-
-    Raises:
-        ConfigError: an option is unknown.
-    """
-    unknown = options.keys() - _OPTIONS
-    if unknown:
-        raise ConfigError(
-            f"@app.task has no option {min(unknown)!r}; it has {', '.join(sorted(_OPTIONS))}"
-        )
+    """Return what is registered for `function` under these options of `@app.task`, all known."""
     name = options.get("name") or name_of(function, main)
     hints = _annotations(function)
     return TaskSpec(

@@ -92,6 +92,7 @@ class Hub(Generic[T]):
         decode: turns a pushed body into what `load` would have answered.
         is_ended: tells whether a record ends the wait.
         listen: opens a push connection, or returns None where the service cannot push.
+        explain: says which upshot error a driver's exception means; None for a defect.
         poll_interval: longest pause between two looks without push, in seconds.
         name: the thread's name.
     """
@@ -103,6 +104,7 @@ class Hub(Generic[T]):
         decode: Callable[[str, bytes], T | UpshotError],
         is_ended: Callable[[T], bool],
         listen: Callable[[], Listener | None],
+        explain: Callable[[Exception], UpshotError | None],
         poll_interval: float,
         name: str,
     ) -> None:
@@ -110,6 +112,7 @@ class Hub(Generic[T]):
         self._decode = decode
         self._is_ended = is_ended
         self._listen = listen
+        self._explain = explain
         self._poll_interval = poll_interval
         self._name = name
         self._lock = threading.Lock()
@@ -320,10 +323,11 @@ class Hub(Generic[T]):
             self._listener.interrupt()
 
     def _note(self, exc: Exception) -> None:
-        if isinstance(exc, UpshotError):
+        error = self._explain(exc)
+        if error is not None:
             if self.trouble is None:
-                logger.warning("waiting goes on while the backend cannot be read: %s", exc)
-            self.trouble = exc
+                logger.warning("waiting goes on while the backend cannot be read: %s", error)
+            self.trouble = error
         else:
             logger.error("a result backend failed during a wait", exc_info=exc)
 

@@ -20,6 +20,11 @@ from upshot.serializers import JsonSerializer
 _KEPT: Final[list[object]] = []
 
 
+def _break(owner: Any, name: str, replacement: object) -> None:
+    assert hasattr(owner, name), f"there is no {name} to break any more"
+    setattr(owner, name, replacement)
+
+
 def _edit_failures(edit: Callable[[dict[str, Any]], None]) -> None:
     original = Failure.to_data
 
@@ -28,7 +33,7 @@ def _edit_failures(edit: Callable[[dict[str, Any]], None]) -> None:
         edit(data)
         return data
 
-    Failure.to_data = to_data  # type: ignore[method-assign]  # breaking it is the point
+    _break(Failure, "to_data", to_data)
 
 
 def _edit_values(edit: Callable[[Any], Any]) -> None:
@@ -37,7 +42,7 @@ def _edit_values(edit: Callable[[Any], Any]) -> None:
     def loads(self: JsonSerializer, data: bytes) -> Any:
         return edit(original(self, data))
 
-    JsonSerializer.loads = loads  # type: ignore[method-assign]  # as above
+    _break(JsonSerializer, "loads", loads)
 
 
 def _drop_args(data: dict[str, Any]) -> None:
@@ -58,36 +63,38 @@ def _import_classes() -> None:
         found: Any = getattr(importlib.import_module(module), qualname, None)
         return found if isinstance(found, type) else None
 
-    rebuilding.loaded_class = look_up  # type: ignore[assignment]  # as above
+    _break(rebuilding, "loaded_class", look_up)
 
 
 def _trust_arguments() -> None:
-    name = "_Describer"
-    vars(describing)[name]._travels = lambda self, value: True
+    def travels(self: object, value: object) -> bool:
+        return True
+
+    _break(vars(describing)["_Describer"], "_travels", travels)
 
 
 def _one_exception_for_all() -> None:
-    original = outcome.rebuild
+    original = rebuilding.rebuild
     made: dict[str, Exception] = {}
 
     def rebuild(failure: Failure) -> Exception:
         return made.setdefault(repr(failure), original(failure))
 
-    outcome.rebuild = rebuild
+    _break(outcome, "rebuild", rebuild)
 
 
 def _keep_exceptions() -> None:
-    original = outcome.describe
+    original = describing.describe
 
     def describe(exc: BaseException, *, encodable: Callable[[object], bool]) -> Failure:
         _KEPT.append(exc)
         return original(exc, encodable=encodable)
 
-    outcome.describe = describe
+    _break(outcome, "describe", describe)
 
 
 def _take_any_id() -> None:
-    keys.check_task_id = str
+    _break(keys, "check_task_id", str)
 
 
 def _encode_anything() -> None:
@@ -96,11 +103,14 @@ def _encode_anything() -> None:
     def dumps(self: JsonSerializer, value: object, *, root: str = "value") -> bytes:
         return original(self, repr(value) if type(value) is object else value, root=root)
 
-    JsonSerializer.dumps = dumps  # type: ignore[method-assign]  # as above
+    _break(JsonSerializer, "dumps", dumps)
 
 
 def _forget_when_dropped() -> None:
-    AsyncResult.__del__ = lambda self: self.forget()  # type: ignore[method-assign]  # as above
+    def ask(self: AsyncResult[Any]) -> None:
+        self.forget()
+
+    _break(AsyncResult, "__del__", ask)
 
 
 MUTANTS: Final[dict[str, tuple[str, Callable[[], None]]]] = {

@@ -19,7 +19,6 @@ from upshot.url import Url
 from upshot.waiting import Hint, Listener
 from upshot_backends.memory.results import MemoryBackend
 
-
 _PROCESS = os.getpid()
 
 

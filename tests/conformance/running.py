@@ -40,8 +40,10 @@ def run_suite(
     search = [*map(str, path), str(HERE), *(os.path.abspath(each) for each in inherited if each)]
     loaded = [word for name in (*plugins, "upshot_conformance.plugin") for word in ("-p", name)]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *loaded, "-p", "no:cacheprovider"]
-        + ["-W", "error", f"--rootdir={folder}", "--tb=short", *arguments],
+        [
+            *(sys.executable, "-m", "pytest", *loaded, "-p", "no:cacheprovider"),
+            *("-W", "error", f"--rootdir={folder}", "--tb=short", *arguments),
+        ],
         cwd=folder,
         env={
             **os.environ,

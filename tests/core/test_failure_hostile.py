@@ -134,7 +134,7 @@ def test_an_exception_that_refuses_everything_is_described_all_the_same() -> Non
     assert JSON.can_encode(failure.to_data())
 
 
-class __DunderError__(Exception):  # noqa: N801 - a name that data may not ask for
+class __DunderError__(Exception):  # noqa: N801, N818 - a name that data may not ask for
     pass
 
 

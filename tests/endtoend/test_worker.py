@@ -8,6 +8,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,10 @@ def until(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.02)
     return condition()
+
+
+def reached(terminal: Counter[str], goal: int) -> bool:
+    return len(terminal) >= goal
 
 
 def test_a_worker_runs_what_was_sent_before_it_started(app: App, start_worker: StartWorker) -> None:
@@ -184,7 +189,7 @@ def test_killed_workers_lose_no_task_of_five_hundred(
 
     first = start_worker("-c", "2")
     for goal in (60, 160):  # a process of the worker: its supervisor replaces it
-        assert until(lambda goal=goal: len(terminal) >= goal, 60)
+        assert until(partial(reached, terminal, goal), 60)
         victims = first.children()
         assert victims
         os.kill(dice.choice(victims), signal.SIGKILL)

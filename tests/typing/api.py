@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, assert_type
 
-from upshot import App, AsyncResult, ResultSet, Task, TaskContext, current_task
+from upshot import App, AsyncResult, ResultSet, TaskContext, current_task
 
 app = App()
 
@@ -58,7 +58,8 @@ def a_task_keeps_its_parameters_and_its_value() -> None:
 def a_coroutine_function_gives_what_it_returns() -> None:
     assert_type(fetch.delay("/").get(), bytes)
     assert_type(count.delay("abc").get(), int)
-    assert_type(fetch, Task[[str], bytes, Coroutine[Any, Any, bytes]])
+    called: Coroutine[Any, Any, bytes] = fetch("/")
+    called.close()
 
 
 async def what_is_awaited_has_its_type() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import ClassVar, Protocol, cast
 
 from upshot import clock
@@ -33,7 +33,7 @@ class MemoryHarness(Harness):
 
     @classmethod
     @contextlib.contextmanager
-    def start(cls) -> Iterator[str]:
+    def start(cls) -> Generator[str]:
         """Name a shelf that nobody else uses."""
         yield f"memory://conformance-{secrets.token_hex(4)}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, ClassVar, Final, cast
 
 from upshot.url import Url
@@ -26,7 +26,8 @@ class RedisHarness(Harness):
         import redis  # here, so that a missing driver is reported by the backend, once
 
         # `Any`: redis-py's hints mix its blocking and its asyncio answers.
-        self._server: Any = redis.Redis.from_url(
+        open_url = cast("Any", redis.Redis).from_url
+        self._server: Any = open_url(
             url.driver_url(_URL_SCHEMES[url.scheme]),
             client_name=_OWN_NAME,
             single_connection_client=True,
@@ -35,7 +36,7 @@ class RedisHarness(Harness):
 
     @classmethod
     @contextlib.contextmanager
-    def start(cls) -> Iterator[str]:
+    def start(cls) -> Generator[str]:
         """Start a private Redis without persistence."""
         from upshot_conformance.servers import RedisServer, ServerError  # only who starts one
 

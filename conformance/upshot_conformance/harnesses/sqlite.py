@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Final
 from urllib.parse import unquote
@@ -34,7 +34,7 @@ class SqliteHarness(Harness):
 
     @classmethod
     @contextlib.contextmanager
-    def start(cls) -> Iterator[str]:
+    def start(cls) -> Generator[str]:
         """Make a folder for a file that is not there yet."""
         with tempfile.TemporaryDirectory(prefix="upshot-sqlite-") as folder:
             yield f"sqlite:///{folder}/results.db"
@@ -90,7 +90,7 @@ class SqliteHarness(Harness):
                 yield str(table), row
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def _open(self) -> Generator[sqlite3.Connection]:
         """Open the file for one look: a connection that stayed open would count as a leak."""
         connection = sqlite3.connect(self._path, timeout=_PATIENCE)
         try:

@@ -1,7 +1,7 @@
-"""The command `upshot`."""
+"""The command line: `upshot -A module[:attribute] worker|call|result|purge|config|…`."""
 
 from __future__ import annotations
 
-from upshot.cli.command import main
+from upshot.cli.entry import main
 
 __all__ = ["main"]

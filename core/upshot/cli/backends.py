@@ -1,63 +1,125 @@
-"""`upshot backends`: every installed service and what it can do."""
+"""`upshot backends`: every installed service, what it needs, and what it can do."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from upshot import registry
 from upshot.backend import Backend
 from upshot.broker import Broker
-from upshot.cli.printing import print_json, print_table
-from upshot.errors import ConfigError, DriverMissingError
-from upshot.registry import BACKENDS, BROKERS, Offer
+from upshot.cli.exits import OK
+from upshot.cli.parameters import json_option
+from upshot.cli.printing import show_json, show_table
+from upshot.errors import DriverMissingError
+from upshot.registry import Offer
 
-__all__ = ["command"]
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+__all__ = ["backends"]
+
+S = TypeVar("S", Backend, Broker)
 
 
-@click.command("backends")
-@click.option("--json", "as_json", is_flag=True)
-def command(as_json: bool) -> None:
-    """List every installed URL scheme, its distribution, its driver, and what it can do."""
-    rows = [_describe("results", offer, Backend) for offer in registry.offers(BACKENDS)]
-    rows += [_describe("broker", offer, Broker) for offer in registry.offers(BROKERS)]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Service:
+    """One scheme. `driver` is "present", or says what is missing or wrong."""
+
+    offer: Offer
+    driver: str
+    install: str | None = None
+    capabilities: DataclassInstance | None = None
+
+    def to_data(self) -> dict[str, object]:
+        return {
+            "scheme": self.offer.name,
+            "distribution": self.offer.distribution,
+            "version": self.offer.version,
+            "class": self.offer.entry_point.value,
+            "driver": self.driver,
+            "install": self.install,
+            "capabilities": self.capabilities and dataclasses.asdict(self.capabilities),
+        }
+
+
+@click.command()
+@json_option
+def backends(as_json: bool) -> int:
+    """List the installed result backends and brokers, and what each can do."""
+    results = _services(registry.BACKENDS, Backend)  # type: ignore[type-abstract]  # a base to check against
+    brokers = _services(registry.BROKERS, Broker)  # type: ignore[type-abstract]  # as above
     if as_json:
-        print_json(rows)
-        return
-    print_table(
-        ("scheme", "as", "distribution", "driver", "can"),
-        ((f"{r['scheme']}://", r["role"], r["distribution"], r["driver"], _can(r)) for r in rows),
-    )
+        show_json(
+            {
+                "results": [service.to_data() for service in results],
+                "brokers": [service.to_data() for service in brokers],
+            }
+        )
+        return OK
+    _show("Results", results)
+    _show("Brokers", brokers)
+    return OK
 
 
-def _describe(role: str, offer: Offer, kind: type[Any]) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "scheme": offer.name,
-        "role": role,
-        "distribution": f"{offer.distribution} {offer.version}",
-        "driver": "present",
-        "capabilities": None,
-    }
+def _services(group: str, kind: type[S]) -> list[_Service]:
+    return [_service(offer, kind) for offer in registry.offers(group)]
+
+
+def _service(offer: Offer, kind: type[S]) -> _Service:
     try:
         found = registry.load(offer, kind)
-        row["capabilities"] = dataclasses.asdict(found.capabilities)
+        return _Service(offer=offer, driver="present", capabilities=found.capabilities)
     except DriverMissingError:
-        row["driver"] = f"missing: {registry.pip_line(offer)}"
-    except ConfigError as exc:
-        row["driver"] = str(exc)
-    except Exception as exc:  # a broken foreign distribution must not hide the others
-        row["driver"] = f"broken: {exc!r}"
-    return row
+        line = registry.pip_line(offer)
+        return _Service(offer=offer, driver=f"missing: {line}", install=line)
+    except Exception as exc:  # somebody else's code: one broken service must not hide the others
+        return _Service(offer=offer, driver=f"broken: {type(exc).__name__}: {exc}")
 
 
-def _can(row: dict[str, Any]) -> str:
-    capabilities: dict[str, Any] = row["capabilities"] or {}
-    return ", ".join(_word(name, value) for name, value in capabilities.items())
+def _show(title: str, services: Sequence[_Service]) -> None:
+    rows = [
+        (s.offer.name, f"{s.offer.distribution} {s.offer.version}".strip(), s.driver)
+        for s in services
+    ]
+    show_table(title, ("scheme", "distribution", "driver"), rows)
+    print()  # noqa: T201 - the command's output
+    columns: dict[str, tuple[DataclassInstance, list[str]]] = {}
+    for service in services:
+        if service.capabilities is not None:
+            # Schemes of one class share a column: `rediss` can do what `redis` can.
+            column = columns.setdefault(service.offer.entry_point.value, (service.capabilities, []))
+            column[1].append(service.offer.name)
+    if not columns:
+        return
+    declared = [capabilities for capabilities, _ in columns.values()]
+    header = ["capability", *("\n".join(schemes) for _, schemes in columns.values())]
+    lines = [
+        (field.name, *(_shown(field.name, getattr(one, field.name)) for one in declared))
+        for field in dataclasses.fields(declared[0])
+    ]
+    show_table(f"{title}: capabilities", header, lines)
+    print()  # noqa: T201 - as above
 
 
-def _word(name: str, value: bool | float | None) -> str:
+def _shown(name: str, value: object) -> str:
+    """Return a capability for people; floats are seconds, as everywhere."""
     if isinstance(value, bool):
-        return name if value else f"no {name}"
-    return f"{name}={'none' if value is None else value}"
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g} s"
+    if isinstance(value, int) and name.endswith("_bytes"):
+        return _bytes(value)
+    return "none" if value is None else str(value)
+
+
+def _bytes(number: int) -> str:
+    """Return a size exactly: 65536 is 64 KiB, 65535 is 65535 B."""
+    size, units = number, ["B", "KiB", "MiB", "GiB"]
+    while size and size % 1024 == 0 and len(units) > 1:
+        size, units = size // 1024, units[1:]
+    return f"{size} {units[0]}"

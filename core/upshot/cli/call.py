@@ -1,105 +1,143 @@
-"""`upshot -A tasks call add 2 3 --wait`."""
+"""`upshot call`: send a task, and wait for its outcome if asked to."""
 
 from __future__ import annotations
 
 import difflib
 import json
-import sys
-from typing import Any
+from collections.abc import Collection
+from typing import Any, cast
 
 import click
 
+from upshot import AsyncResult, ResultSet, State
 from upshot.app import App
-from upshot.cli.printing import complain, print_json, print_lines
-from upshot.cli.result import show
-from upshot.cli.target import app_option, load_app
-from upshot.errors import ConfigError, ResultTimeoutError
-from upshot.task import to_seconds
+from upshot.cli.exits import FAILED, OK
+from upshot.cli.parameters import SECONDS, app_option
+from upshot.cli.printing import as_text, show_error, show_lines, show_note
+from upshot.cli.target import load
+from upshot.errors import ResultTimeoutError
 
-__all__ = ["command"]
+__all__ = ["call"]
 
 
-# Negative numbers are arguments of the task, not options of ours.
-@click.command("call", context_settings={"ignore_unknown_options": True})
+@click.command()
 @app_option
 @click.argument("name")
-@click.argument("args", nargs=-1, type=click.UNPROCESSED)
-@click.option("--kwargs", default="{}", help="Keyword arguments, as a JSON object.")
-@click.option("--queue", help="Where it waits [the task's own].")
-@click.option("--countdown", type=float, help="Seconds before which it does not start.")
-@click.option("--expires", type=float, help="Seconds after which it is not started.")
-@click.option("--priority", type=click.IntRange(0, 9), help="0 to 9, larger first.")
-@click.option("--id", "task_id", help="The task id [random].")
-@click.option("--wait", is_flag=True, help="Wait for the result and print it.")
-@click.option("-t", "--timeout", type=click.FloatRange(0), help="With --wait: at most so long.")
-@click.option("--json", "as_json", is_flag=True)
-@click.pass_context
-def command(
-    ctx: click.Context,
-    target: str | None,
+@click.argument("arguments", nargs=-1, metavar="[ARGS]...")
+@click.option("--kwargs", default="{}", metavar="JSON", help="Such as '{\"x\": 1}'.")
+@click.option("--queue", help="Where it waits; by default the task's own queue.")
+@click.option("--countdown", type=SECONDS, help="Start it no sooner than so many seconds from now.")
+@click.option(
+    "--expires", type=SECONDS, help="Do not start it later than so many seconds from now."
+)
+@click.option("--priority", type=click.IntRange(0, 9), help="Larger runs first.")
+@click.option("--id", "task_id", help="The task's id; by default a random one.")
+@click.option(
+    "--wait/--no-wait", default=None, help="Wait for the outcome and print it, not the id."
+)
+@click.option(
+    "-t", "--timeout", type=SECONDS, help="Wait at most so long; by default for ever. With --wait."
+)
+def call(
+    target: str,
     name: str,
-    args: tuple[str, ...],
+    arguments: tuple[str, ...],
     kwargs: str,
     queue: str | None,
     countdown: float | None,
     expires: float | None,
     priority: int | None,
     task_id: str | None,
-    wait: bool,
+    wait: bool | None,
     timeout: float | None,
-    as_json: bool,
-) -> None:
-    """Send the task NAME. Each of ARGS is read as JSON, or else as text.
+) -> int:
+    """Send the task NAME with ARGS and print its id.
 
-    A task of this app may be named by its last part: `add` for `tasks.add`.
+    Each argument is read as JSON, and is text if it is none: 1 is a number, '"1"' and one are
+    texts. The last part of a task's name is enough if no other task ends in it. Write -- before
+    arguments that begin with a -.
     """
-    app = load_app(ctx, target)
-    to_seconds(expires, "expires")
-    handle = app.send_task(
-        _full_name(app, name),
-        [_read(argument) for argument in args],
-        _keywords(kwargs),
-        queue=queue,
-        countdown=countdown,
-        expires=expires,
-        priority=priority,
-        task_id=task_id,
-    )
-    if not wait:
-        print_json({"id": handle.id}) if as_json else print_lines([("id", handle.id)])
-        return
+    if wait is False and timeout is not None:
+        raise click.UsageError("--timeout is how long to --wait; it makes no sense with --no-wait")
+    keywords = _keywords(kwargs)
+    with load(target) as app:
+        found = _resolved(name, app.tasks)
+        waits = bool(wait) or timeout is not None
+        if waits and _keeps_no_result(app, found):
+            raise click.UsageError(f"{found} keeps no result, so there is nothing to wait for")
+        if found not in app.tasks:
+            show_note(f"{target} has no task {found!r}{_near(found, app.tasks)}; it is sent anyway")
+        handle = app.send_task(
+            found,
+            [_argument(text) for text in arguments],
+            keywords,
+            queue=queue,
+            countdown=countdown,
+            expires=expires,
+            priority=priority,
+            task_id=task_id,
+        )
+        handle.mark_released()
+        if waits:
+            try:
+                return _awaited(handle, timeout)
+            except ResultTimeoutError as exc:
+                raise app.origin.explain_timeout(handle.id, timeout) from exc
+        show_lines(handle.id)
+        return OK
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _argument(text: str) -> Any:
+    """Return what `text` says as JSON, or `text` itself; NaN and Infinity are no JSON."""
     try:
-        handle.get(timeout, propagate=False)
-    except ResultTimeoutError:
-        show(handle, as_json=as_json)
-        raise
-    sys.exit(show(handle, as_json=as_json))
-
-
-def _full_name(app: App, name: str) -> str:
-    if name in app.tasks:
-        return name
-    ending = [full for full in app.tasks if full.endswith(f".{name}")]
-    if len(ending) == 1:
-        return ending[0]
-    near = difflib.get_close_matches(name, app.tasks, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    complain(f"this app has no task {name!r}, so it is sent as named{hint}")
-    return name
-
-
-def _read(argument: str) -> Any:
-    try:
-        return json.loads(argument)
-    except ValueError:
-        return argument
+        return json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _keywords(text: str) -> dict[str, Any]:
-    try:
-        keywords: dict[str, Any] = json.loads(text)
-    except ValueError as exc:
-        raise ConfigError(f"--kwargs is not JSON: {exc}") from exc
-    if type(keywords) is not dict:
-        raise ConfigError("--kwargs is a JSON object: '{\"x\": 1}'")
-    return keywords
+    found = _argument(text)
+    if not isinstance(found, dict):
+        raise click.BadParameter(
+            f'it must be a JSON object such as {{"x": 1}}; got {text!r}', param_hint="--kwargs"
+        )
+    return cast("dict[str, Any]", found)
+
+
+def _resolved(name: str, known: Collection[str]) -> str:
+    """Return the one registered name that `name` is, or ends; otherwise `name` itself."""
+    if name in known:
+        return name
+    ending = [one for one in known if one.endswith(f".{name}")]
+    return ending[0] if len(ending) == 1 else name
+
+
+def _near(name: str, known: Collection[str]) -> str:
+    """Return a hint at registered names that may have been meant."""
+    last = {one.rpartition(".")[2] for one in known}
+    meant = difflib.get_close_matches(name.rpartition(".")[2], last)
+    near = [one for one in known if one.rpartition(".")[2] in meant]
+    near = difflib.get_close_matches(name, known) or near
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def _keeps_no_result(app: App, name: str) -> bool:
+    return name in app.tasks and app.tasks[name].ignore_result
+
+
+def _awaited(handle: AsyncResult[Any], timeout: float | None) -> int:
+    """Wait for the task to end, print its outcome, and return the exit code."""
+    for ended in ResultSet([handle]).as_completed(timeout):
+        outcome = ended.result
+        if ended.state == State.SUCCESS:
+            show_lines(as_text(outcome))
+            return OK
+        if ended.state == State.FAILURE:
+            show_lines(ended.traceback or f"{type(outcome).__name__}: {outcome}", stderr=True)
+        else:
+            show_error(str(outcome))
+    return FAILED

@@ -1,45 +1,59 @@
-"""`upshot config`: every setting, its value, where that came from, and what it means."""
+"""`upshot config`: every setting, its value, and where that came from."""
 
 from __future__ import annotations
 
 import click
 
-from upshot.cli.printing import print_json, print_table
-from upshot.cli.target import app_option, load_app, target_of
+from upshot.cli.exits import OK
+from upshot.cli.parameters import json_option, optional_app_option
+from upshot.cli.printing import show_field, show_json, show_lines
+from upshot.cli.target import load
 from upshot.config import Configuration, Explained
 
-__all__ = ["command"]
+__all__ = ["config"]
 
 
-@click.command("config")
-@app_option
-@click.option("--json", "as_json", is_flag=True)
-@click.pass_context
-def command(ctx: click.Context, target: str | None, as_json: bool) -> None:
-    """Explain every setting. Without an app: the environment's and the defaults."""
-    named = target_of(ctx, target) is not None
-    configuration = load_app(ctx, target).configuration if named else Configuration({})
-    rows = configuration.explain()
+@click.command()
+@optional_app_option
+@json_option
+def config(target: str | None, as_json: bool) -> int:
+    """Print every setting with its value, source, unit, default and meaning.
+
+    Without an app: as the environment and the defaults have them. Passwords are masked.
+    """
+    configuration = load(target).configuration if target else Configuration({})
+    explained = configuration.explain()
     if as_json:
-        print_json(
-            {
-                row.setting.name: {
-                    "value": row.value,
-                    "source": row.source,
-                    "default": row.setting.default,
-                    "type": row.setting.kind,
-                    "unit": row.setting.unit,
-                    "meaning": row.setting.doc,
-                }
-                for row in rows
-            }
-        )
-        return
-    print_table(
-        ("setting", "value", "source", "meaning"),
-        ((row.setting.name, _with_unit(row), row.source, row.setting.doc) for row in rows),
-    )
+        show_json([_to_data(one) for one in explained])
+        return OK
+    width = max(len(one.setting.name) for one in explained)
+    for one in explained:
+        unit, shown = one.setting.unit, _shown(one.value)
+        value = f"{shown} {unit}" if unit and one.value is not None else shown
+        show_field(one.setting.name, f"{value}  [{one.source}]", width=width)
+        meaning = f"{one.setting.doc} Default: {_shown(one.setting.default)}."
+        show_lines(meaning, indent=" " * (width + 1))
+    return OK
 
 
-def _with_unit(row: Explained) -> str:
-    return "none" if row.value is None else f"{row.value} {row.setting.unit}".strip()
+def _shown(value: object) -> str:
+    """Return a value as it is written into the environment."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType]
+    return "none" if value is None else str(value)
+
+
+def _to_data(one: Explained) -> dict[str, object]:
+    return {
+        "name": one.setting.name,
+        "value": one.value,
+        "source": one.source,
+        "type": one.setting.kind,
+        "unit": one.setting.unit or None,
+        "default": one.setting.default,
+        "meaning": one.setting.doc,
+    }

@@ -1,56 +1,132 @@
-"""What goes to the terminal: tables and JSON on stdout, complaints on stderr.
+"""What the command prints: JSON for programs; text, fields and tables for people.
 
-Whatever comes from a task, a service or a user is escaped: it can neither drive the terminal nor
-be taken for markup. NO_COLOR is honoured by rich.
+Whatever a task, a queue or a service said is shown as plain text: no markup in it is obeyed, and
+control characters are escaped, so that it cannot drive the terminal.
 """
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterable, Sequence
-from typing import Any
+import math
+import os
+import re
+from collections.abc import Sequence
+from typing import Any, Final
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from upshot.record import printable
 
-__all__ = ["complain", "print_json", "print_lines", "print_table", "safe"]
+__all__ = [
+    "as_text",
+    "is_plain",
+    "json_or_repr",
+    "show_error",
+    "show_field",
+    "show_json",
+    "show_lines",
+    "show_note",
+    "show_table",
+]
+
+_PIPE_WIDTH: Final = 200  # columns of a table that no terminal shows
+_UNPRINTABLE: Final = re.compile(r"[^\n\x20-\x7e]")
+_SCALARS: Final = (str, int, bool, type(None))
 
 
-def safe(value: object) -> str:
-    """Return `value` as text that rich shows as it is; lines stay lines."""
-    return escape("\n".join(printable(line) for line in str(value).split("\n")))
-
-
-def complain(message: str) -> None:
-    """Print one error on stderr."""
-    Console(stderr=True, soft_wrap=True, highlight=False).print(
-        f"[red]Error:[/red] {safe(message)}"
+def _console(*, stderr: bool = False) -> Console:
+    # Rich itself honours NO_COLOR, and writes no colours into a pipe.
+    console = Console(
+        stderr=stderr,
+        markup=False,
+        highlight=False,
+        emoji=False,
+        no_color=True if os.environ.get("UPSHOT_NO_COLOR") else None,
     )
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _PIPE_WIDTH
+    return console
 
 
-def print_json(data: Any) -> None:
-    """Print `data` as JSON on stdout; what JSON lacks is given by its `repr`."""
-    json.dump(data, sys.stdout, indent=2, default=repr, ensure_ascii=False)
-    sys.stdout.write("\n")
+def _write(text: Text, *, stderr: bool = False) -> None:
+    _console(stderr=stderr).print(text, soft_wrap=True)
 
 
-def print_lines(rows: Iterable[tuple[str, object]]) -> None:
-    """Print labelled values, one below the other; those that are None or "" are left out."""
-    console = Console(soft_wrap=True, highlight=False)
-    for label, value in rows:
-        if value is not None and value != "":
-            console.print(f"[bold]{label:<10}[/bold] {safe(value)}")
+def show_error(message: str) -> None:
+    """Write one line about what went wrong to stderr."""
+    _write(Text.assemble(("Error: ", "bold red"), printable(message)), stderr=True)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table that fits the terminal's width."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+def show_note(message: str) -> None:
+    """Write one line to stderr that is no error, and not what was asked for either."""
+    _write(Text(printable(message), "yellow"), stderr=True)
+
+
+def show_lines(text: str, *, stderr: bool = False, indent: str = "") -> None:
+    """Write a text of several lines, such as a traceback."""
+    lines = [indent + printable(line) for line in text.rstrip("\n").split("\n")]
+    _write(Text("\n".join(lines)), stderr=stderr)
+
+
+def show_field(label: str, text: str, *, width: int = 12) -> None:
+    """Write one `label  text` line; the label is padded to `width`."""
+    _write(Text.assemble((label.ljust(width), "bold"), " ", printable(text)))
+
+
+def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write a table; no cell is cut, however long."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in header:
+        table.add_column(Text(heading), overflow="fold")
     for row in rows:
-        table.add_row(*(safe("" if cell is None else cell) for cell in row))
-    Console(highlight=False).print(table)
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    _console().print(table)
+
+
+def show_json(value: object) -> None:
+    """Write plain data as JSON, indented; with the same escapes everywhere."""
+    print(_to_json(value, indent=2))  # noqa: T201 - the command's output
+
+
+def as_text(value: object) -> str:
+    """Return a value in one line: as JSON if that says it all, otherwise its `repr()`."""
+    return _to_json(value) if is_plain(value) else printable(repr(value))
+
+
+def json_or_repr(value: object) -> object:
+    """Return plain data as it is, and the `repr()` of anything else."""
+    return value if is_plain(value) else repr(value)
+
+
+def is_plain(value: object) -> bool:
+    """Tell whether JSON says all there is about a value: no tuple, date, NaN or other class."""
+    waiting: list[Any] = [value]
+    while waiting:
+        one = waiting.pop()
+        kind: type[object] = type(one)
+        if kind is list:
+            waiting += one
+        elif kind is dict:
+            members: dict[Any, Any] = one
+            if not all(type(key) is str for key in members):
+                return False
+            waiting += members.values()
+        elif kind is float:
+            if not math.isfinite(one):
+                return False
+        elif kind not in _SCALARS:
+            return False
+    return True
+
+
+def _to_json(value: object, indent: int | None = None) -> str:
+    text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
+    # Outside of strings JSON is ASCII, so only characters inside a string are replaced.
+    return _UNPRINTABLE.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    character = found.group()
+    return character if character.isprintable() else json.dumps(character).strip('"')

@@ -1,37 +1,47 @@
-"""`upshot -A tasks purge`."""
+"""`upshot purge`: remove the messages that wait in queues."""
 
 from __future__ import annotations
 
-from functools import partial
-
 import click
 
-from upshot.broker import Broker
-from upshot.cli.printing import print_json, print_lines
-from upshot.cli.target import app_option, load_app
+from upshot.app import App
+from upshot.cli.exits import FAILED, OK
+from upshot.cli.parameters import app_option, json_option, queues_option
+from upshot.cli.printing import show_field, show_json, show_note
+from upshot.cli.target import load
+from upshot.record import printable
 
-__all__ = ["command"]
+__all__ = ["purge"]
 
 
-@click.command("purge")
+@click.command()
 @app_option
-@click.option("-Q", "--queues", default="", help="Comma-separated [all that the tasks name].")
+@queues_option
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True)
-@click.pass_context
-def command(ctx: click.Context, target: str | None, queues: str, yes: bool, as_json: bool) -> None:
-    """Remove the messages that no worker has taken yet. Results are not touched."""
-    app = load_app(ctx, target)
-    names = list(filter(None, (queue.strip() for queue in queues.split(",")))) or app.queues()
-    if not yes:
-        listed = ", ".join(names)
-        click.confirm(f"Remove every waiting message of {listed} at {app.broker_url}?", abort=True)
-    counts = {name: app.broker.call(partial(_purge, name)) for name in names}
+@json_option
+def purge(target: str, queues: tuple[str, ...], yes: bool, as_json: bool) -> int:
+    """Remove every message that waits in the queues, dead letters too.
+
+    Messages that a worker holds stay, and so do all records: a task whose message is removed stays
+    QUEUED until its record expires.
+    """
+    with load(target) as app:
+        names = queues or tuple(app.queues())
+        question = f"Remove what waits in {', '.join(names)} at {app.broker_url}?"
+        if not yes and not click.confirm(printable(question), err=True):
+            show_note("nothing was removed")
+            return FAILED
+        removed = {name: _purged(app, name) for name in names}
     if as_json:
-        print_json(counts)
-    else:
-        print_lines((name, f"{count} removed") for name, count in counts.items())
+        show_json({"removed": sum(removed.values()), "queues": removed})
+        return OK
+    width = max(map(len, [*removed, "total"]))
+    for name, count in removed.items():
+        show_field(printable(name), str(count), width=width)
+    if len(removed) > 1:
+        show_field("total", str(sum(removed.values())), width=width)
+    return OK
 
 
-def _purge(queue: str, broker: Broker, seconds: float) -> int:
-    return broker.purge([queue], seconds)
+def _purged(app: App, queue: str) -> int:
+    return app.broker.call(lambda broker, seconds: broker.purge([queue], seconds))

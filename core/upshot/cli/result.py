@@ -1,82 +1,90 @@
-"""`upshot -A tasks result ID`: never hangs."""
+"""`upshot result`: what is known about one task, at this moment or when it has ended."""
 
 from __future__ import annotations
 
-import sys
-from typing import Any
-
 import click
 
-from upshot.cli.printing import print_json, print_lines
-from upshot.cli.target import app_option, load_app
-from upshot.result import AsyncResult
+from upshot.app import App
+from upshot.cli.exits import FAILED, OK, TIMED_OUT
+from upshot.cli.parameters import SECONDS, app_option, json_option
+from upshot.cli.printing import as_text, show_field, show_json, show_lines, show_note
+from upshot.cli.report import Report
+from upshot.cli.target import load
+from upshot.errors import ResultTimeoutError
+from upshot.record import Record
 from upshot.states import State
 
-__all__ = ["command", "show"]
+__all__ = ["result"]
 
-_PENDING = "no record: never sent, sent without one, expired, or forgotten"
+_NO_RECORD = (
+    "there is no record of this id: it was never sent to these results, or its record has expired "
+    "or was forgotten, or the task keeps none; with task_track_queued off it may still be waiting"
+)
 
 
-@click.command("result")
+@click.command()
 @app_option
 @click.argument("task_id", metavar="ID")
-@click.option("-t", "--timeout", type=click.FloatRange(0), help="Wait at most so many seconds.")
+@click.option(
+    "-t", "--timeout", type=SECONDS, help="Wait at most so long for its end; by default look once."
+)
 @click.option("--forget", is_flag=True, help="Delete the record after printing it.")
-@click.option("--json", "as_json", is_flag=True)
-@click.pass_context
-def command(
-    ctx: click.Context,
-    target: str | None,
-    task_id: str,
-    timeout: float | None,
-    forget: bool,
-    as_json: bool,
-) -> None:
-    """Show what is known of a task. Without -t it looks once and does not wait.
+@json_option
+def result(target: str, task_id: str, timeout: float | None, forget: bool, as_json: bool) -> int:
+    """Print what is known about the task ID.
 
-    Exit code: 0, or 1 if the task failed or was revoked, or 124 if it did not end within -t.
+    Exit codes: 0 it succeeded, or has not ended and no --timeout was given; 1 it failed or was
+    revoked; 124 it did not end in time.
     """
-    handle = load_app(ctx, target).AsyncResult(task_id)
-    if timeout is not None:
-        handle.get(timeout, propagate=False)
-    code = show(handle, as_json=as_json)
-    if forget:
-        handle.forget()
-    sys.exit(code)
+    with load(target) as app:
+        report = Report.of(app, task_id, _record(app, task_id, timeout))
+        if as_json:
+            show_json(report.to_data())
+        else:
+            _show(report)
+        if forget:
+            app.AsyncResult(task_id).forget()
+    return _code(report, waited=timeout is not None)
 
 
-def show(handle: AsyncResult[Any], *, as_json: bool) -> int:
-    """Print everything about a task, from one read of its record; return the exit code."""
-    record = handle.origin.client.load(handle.id)
-    if record is not None:
-        handle = handle.holding(record)
-    found = handle.result if record is not None and record.is_terminal else None
-    state = State.PENDING if record is None else record.state
-    failure = found if isinstance(found, Exception) and state != State.SUCCESS else None
-    facts: dict[str, Any] = {"id": handle.id, "state": str(state)}
-    if record is None:
-        facts["meaning"] = _PENDING
-    else:
-        facts |= {
-            "name": record.name,
-            "queue": record.queue,
-            "worker": record.worker,
-            "attempts": handle.attempts,
-            "queued": handle.queued_at and handle.queued_at.isoformat(),
-            "started": handle.started_at and handle.started_at.isoformat(),
-            "finished": handle.finished_at and handle.finished_at.isoformat(),
-            "progress": handle.info,
-        }
-    if state == State.SUCCESS:
-        facts["value"] = found if as_json else repr(found)
-    elif failure is not None:
-        facts["error"] = f"{type(failure).__name__}: {failure}"
-    if record is not None and record.outcome is not None and state != State.SUCCESS:
-        facts["traceback"] = handle.traceback
-    if as_json:
-        print_json(facts)
-    else:
-        trace = facts.pop("traceback", None)
-        print_lines(facts.items())
-        print_lines([("traceback", f"\n{trace}" if trace else None)])
-    return 1 if state in (State.FAILURE, State.REVOKED) else 0
+def _record(app: App, task_id: str, timeout: float | None) -> Record | None:
+    """Return the terminal record if it comes in time, otherwise what there is."""
+    if timeout:
+        try:
+            return app.results.wait(task_id, timeout=timeout)
+        except ResultTimeoutError:
+            pass  # whoever asked wants to know how far it is
+    return app.results.load(task_id)
+
+
+def _code(report: Report, *, waited: bool) -> int:
+    if report.state in (State.FAILURE, State.REVOKED) or report.unreadable:
+        return FAILED
+    return TIMED_OUT if waited and report.state != State.SUCCESS else OK
+
+
+def _show(report: Report) -> None:
+    fields = {
+        "id": report.task_id,
+        "state": report.state,
+        "name": report.name,
+        "queue": report.queue,
+        "worker": report.worker,
+        "attempts": str(report.attempts or ""),
+        "queued at": report.queued_at,
+        "started at": report.started_at,
+        "finished at": report.finished_at,
+        "info": None if report.info is None else as_text(report.info),
+    }
+    for label, text in fields.items():
+        if text:
+            show_field(label, text)
+    if report.state == State.SUCCESS and not report.unreadable:
+        show_field("value", as_text(report.value))
+    if report.failure is not None:
+        show_field("failure", f"{report.failure.type_name}: {report.failure.message}")
+        show_lines(report.failure.traceback, indent="  ")
+    if report.unreadable:
+        show_field("unreadable", report.unreadable)
+    if report.state == State.PENDING:
+        show_note(_NO_RECORD)

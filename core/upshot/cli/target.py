@@ -1,71 +1,163 @@
-"""From `-A module[:attr]`, or UPSHOT_APP, to the app that it names."""
+"""From `module[:name]` on the command line to the user's App.
+
+A mistake in what was typed gets one line that names what may have been meant. A module of the
+user's that cannot be imported gets the user's own traceback, without our frames.
+"""
 
 from __future__ import annotations
 
 import difflib
 import importlib
-import os
+import pkgutil
 import sys
-from collections.abc import Callable
-from typing import Any, TypeVar
+import traceback
+import types
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any, Final, final
 
 import click
 
 from upshot.app import App
-from upshot.errors import ConfigError
+from upshot.cli.exits import USAGE
+from upshot.cli.printing import show_error, show_lines
+from upshot.errors import ConfigError, UpshotError
 
-__all__ = ["app_option", "load_app", "target_of"]
+__all__ = ["load"]
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def app_option(function: F) -> F:
-    """Let a sub-command take -A too, so that it may stand before or behind its name."""
-    return click.option(
-        "-A", "--app", "target", metavar="MODULE[:ATTR]", help="The app; or UPSHOT_APP."
-    )(function)
+_PREFERRED: Final = "app"
 
 
-def target_of(ctx: click.Context, target: str | None) -> str | None:
-    """Return what names the app: behind the sub-command, before it, or in UPSHOT_APP."""
-    return target or ctx.obj or os.environ.get("UPSHOT_APP") or None
+@final
+class _BrokenModuleError(click.ClickException):
+    """The user's module raised an exception while it was imported."""
+
+    exit_code = USAGE
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        show_lines(_user_traceback(self.__cause__), stderr=True)
+        show_error(self.message)
 
 
-def load_app(ctx: click.Context, target: str | None) -> App:
-    """Import and return the app; the working directory is looked in first.
+def load(target: str) -> App:
+    """Import the module and return its App; the current directory can be imported from.
+
+    Args:
+        target: `module` or `module:name`. Without a name: the App called `app`, or the only one.
 
     Raises:
-        ConfigError: no app is named, the module is not found, or it has no such app. An error
-            inside the user's module is raised as it is.
+        ConfigError: there is no such module, or no such App in it; near names are given.
+        click.ClickException: the module exists, and raised an exception.
     """
-    named = target_of(ctx, target)
-    if named is None:
-        raise ConfigError("which app? Name it with -A module[:attr], or in UPSHOT_APP")
-    module_name, _, attribute = named.partition(":")
-    sys.path.insert(0, os.getcwd())
+    module_name, colon, name = target.partition(":")
+    if not _is_dotted(module_name) or (colon and not name.isidentifier()):
+        raise ConfigError(
+            f"cannot read -A {target!r}: it is MODULE or MODULE:NAME, such as shop.jobs:app"
+            f"{_meant(_as_module(module_name), colon + name)}"
+        )
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    module = _imported(module_name)
+    return _named(module, name) if name else _only(module)
+
+
+def _is_dotted(name: str) -> bool:
+    return all(part.isidentifier() for part in name.split("."))
+
+
+def _as_module(path: str) -> str:
+    """Return the module that a path of a file, as a shell completes it, may stand for."""
+    return path.removesuffix(".py").removeprefix("./").strip("/").replace("/", ".")
+
+
+def _meant(module: str, rest: str) -> str:
+    return f"; did you mean {module}{rest}?" if _is_dotted(module) else ""
+
+
+def _imported(name: str) -> types.ModuleType:
     try:
-        module = importlib.import_module(module_name)
+        return importlib.import_module(name)
     except ModuleNotFoundError as exc:
-        # A module that the user's own module misses is the user's to see, with its traceback.
-        if exc.name is None or not (module_name + ".").startswith(exc.name + "."):
-            raise
-        raise ConfigError(f"-A {named}: there is no module {exc.name!r} here") from exc
-    except ValueError as exc:
-        raise ConfigError(f"-A {named}: not a module's name") from exc
-    apps = {name: found for name, found in vars(module).items() if isinstance(found, App)}
-    if attribute:
-        if attribute in apps:
-            return apps[attribute]
-        near = difflib.get_close_matches(attribute, apps, n=1) or list(apps)
-        raise ConfigError(f"-A {named}: no App is called {attribute!r}{_hint(module_name, near)}")
-    if "app" in apps:
-        return apps["app"]
-    if len({id(app) for app in apps.values()}) == 1:
+        if exc.name is None or not f"{name}.".startswith(f"{exc.name}."):
+            raise _BrokenModuleError(f"the module {name!r} cannot be imported: {exc}") from exc
+        raise ConfigError(f"there is no module {exc.name!r}{_near_module(name)}") from exc
+    except UpshotError:
+        raise  # a wrong setting, say: its message is meant for the user
+    except Exception as exc:  # the user's code, which may raise anything
+        raise _BrokenModuleError(
+            f"the module {name!r} cannot be imported: {type(exc).__name__}"
+        ) from exc
+
+
+def _near_module(name: str) -> str:
+    """Return what may have been meant by the name of a module that does not exist."""
+    parent, _, last = name.rpartition(".")
+    above = sys.modules.get(parent)
+    if above is not None and isinstance(getattr(above, last, None), App):
+        return f"; did you mean {parent}:{last}?"
+    if name.endswith(".py"):
+        return _meant(name.removesuffix(".py"), "")
+    paths = getattr(above, "__path__", None) if parent else [str(Path.cwd())]
+    known = [found.name for found in pkgutil.iter_modules(paths or [])]
+    near = _near(last, known)
+    if near:
+        dot = f"{parent}." if parent else ""
+        return f"; did you mean {_listed(dot + one for one in near)}?"
+    return f" in {Path.cwd()} or among the installed ones"
+
+
+def _apps(module: types.ModuleType) -> dict[str, App]:
+    return {name: value for name, value in vars(module).items() if isinstance(value, App)}
+
+
+def _named(module: types.ModuleType, name: str) -> App:
+    found: object = getattr(module, name, None)
+    if isinstance(found, App):
+        return found
+    apps = list(_apps(module))
+    if hasattr(module, name):
+        wrong = f"{module.__name__}:{name} is not an App, but of type {type(found).__name__}"
+    else:
+        wrong = f"the module {module.__name__!r} has no {name!r}"
+    near = _near(name, apps) or apps
+    hint = f"did you mean {_listed(near)}?" if near else "it has no App at all"
+    raise ConfigError(f"{wrong}; {hint}")
+
+
+def _only(module: types.ModuleType) -> App:
+    apps = _apps(module)
+    if _PREFERRED in apps:
+        return apps[_PREFERRED]
+    distinct = {id(app): name for name, app in apps.items()}
+    if len(distinct) == 1:
         return next(iter(apps.values()))
-    if apps:
-        raise ConfigError(f"-A {named}: which one? {_hint(module_name, list(apps))}")
-    raise ConfigError(f"-A {named}: the module has no upshot.App")
+    if not apps:
+        raise ConfigError(
+            f"the module {module.__name__!r} has no App; make one: app = App(), or name another"
+        )
+    choices = (f"-A {module.__name__}:{name}" for name in apps)
+    raise ConfigError(f"the module {module.__name__!r} has several Apps; give {_listed(choices)}")
 
 
-def _hint(module: str, names: list[str]) -> str:
-    return f"; try -A {module}:{names[0]}" if names else ""
+def _near(name: str, known: list[str]) -> list[str]:
+    folded = {one.lower(): one for one in known}
+    return [folded[one] for one in difflib.get_close_matches(name.lower(), folded, n=3)]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return " or ".join(names)
+
+
+def _user_traceback(error: BaseException | None) -> str:
+    """Return the traceback from the first frame that is the user's."""
+    if error is None:
+        return ""
+    frame = error.__traceback__
+    while frame is not None and _is_machinery(frame.tb_frame.f_code.co_filename):
+        frame = frame.tb_next
+    return "".join(traceback.format_exception(type(error), error, frame))
+
+
+def _is_machinery(file: str) -> bool:
+    return file in (__file__, importlib.__file__) or file.startswith("<frozen importlib")

@@ -1,65 +1,73 @@
-"""`upshot -A tasks worker`."""
+"""`upshot worker`: run the app's tasks until told to stop."""
 
 from __future__ import annotations
 
-import sys
-
 import click
 
-from upshot.cli.target import app_option, load_app, target_of
+from upshot.cli.parameters import SECONDS, app_option, queues_option
+from upshot.cli.target import load
 from upshot.worker import WorkerOptions, run
 
-__all__ = ["command"]
+__all__ = ["worker"]
 
-_LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
-@click.command("worker")
+@click.command()
 @app_option
-@click.option("-c", "--concurrency", type=click.IntRange(1), help="Processes [number of CPUs].")
-@click.option("--threads", type=click.IntRange(1), help="Tasks at once in each process [1].")
-@click.option("-Q", "--queues", default="", help="Comma-separated [all that the tasks name].")
-@click.option("-n", "--name", help="What others see [host:pid].")
+@click.option(
+    "-c",
+    "--concurrency",
+    type=click.IntRange(min=1),
+    help="Processes; by default as set, or one for each CPU.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Tasks at once in each process.")
+@queues_option
 @click.option(
     "-l",
     "--loglevel",
     type=click.Choice(_LEVELS, case_sensitive=False),
     default="INFO",
+    envvar="UPSHOT_LOG_LEVEL",
     show_default=True,
+    show_envvar=True,
+    help="Log this and what is graver.",
 )
+@click.option("-n", "--name", help="What others see; by default the host and process id.")
 @click.option("--burst", is_flag=True, help="Stop when nothing is due.")
 @click.option("--reload", is_flag=True, help="Start again when a module's file changes.")
-@click.option("--max-tasks-per-child", type=click.IntRange(1), help="Then replace a process.")
-@click.option("--grace", type=click.FloatRange(0), help="Seconds that a stop waits for tasks.")
-@click.pass_context
-def command(
-    ctx: click.Context,
-    target: str | None,
+@click.option(
+    "--max-tasks-per-child",
+    type=click.IntRange(min=1),
+    help="Replace a process after so many tasks.",
+)
+@click.option("--grace", type=SECONDS, help="How long a stop waits for running tasks.")
+def worker(
+    target: str,
     concurrency: int | None,
     threads: int | None,
-    queues: str,
-    name: str | None,
+    queues: tuple[str, ...],
     loglevel: str,
+    name: str | None,
     burst: bool,
     reload: bool,
     max_tasks_per_child: int | None,
     grace: float | None,
-) -> None:
-    """Run tasks until stopped.
+) -> int:
+    """Run tasks until told to stop.
 
-    The first SIGTERM or Ctrl-C lets running tasks finish, the second gives them back.
+    SIGTERM or Ctrl-C finishes the running tasks; a second one gives them back to their queues.
     """
-    app = load_app(ctx, target)
     options = WorkerOptions(
-        target=target_of(ctx, target) or "",
+        target=target,
         concurrency=concurrency,
         threads=threads,
-        queues=tuple(filter(None, (queue.strip() for queue in queues.split(",")))),
+        queues=queues,
         name=name,
-        loglevel=loglevel,
+        loglevel=loglevel.upper(),
         burst=burst,
         reload=reload,
         max_tasks_per_child=max_tasks_per_child,
         grace=grace,
     )
-    sys.exit(run(app, options))
+    return run(load(target), options)

@@ -73,6 +73,7 @@ class Consumer:
         self._lock = threading.Lock()
         self._jobs: set[Job] = set()
         self._local = threading.local()
+        self._runners: list[asyncio.Runner] = []
 
     # -- from outside -----------------------------------------------------------------------------
 
@@ -98,6 +99,8 @@ class Consumer:
         finally:
             self._done.set()
             keeper.join()
+            for runner in self._runners:
+                runner.close()
             self._sign_off()
 
     # -- fetching ---------------------------------------------------------------------------------
@@ -168,6 +171,8 @@ class Consumer:
         runner: asyncio.Runner | None = getattr(self._local, "runner", None)
         if runner is None:
             runner = self._local.runner = asyncio.Runner()
+            with self._lock:
+                self._runners.append(runner)
         return runner.run(coroutine)
 
     # -- the keeper's thread ----------------------------------------------------------------------

@@ -1,0 +1,64 @@
+"""The command `upshot`: its sub-commands, and what becomes of an error in any of them."""
+
+from __future__ import annotations
+
+import click
+
+from upshot.cli.backends import backends
+from upshot.cli.call import call
+from upshot.cli.config import config
+from upshot.cli.exits import FAILED, INTERRUPTED, OK, exit_code
+from upshot.cli.parameters import app_help
+from upshot.cli.printing import show_error
+from upshot.cli.purge import purge
+from upshot.cli.result import result
+from upshot.cli.version import version
+from upshot.cli.worker import worker
+from upshot.errors import UpshotError
+
+__all__ = ["main"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "-A",
+    "--app",
+    "target",
+    metavar="MODULE[:NAME]",
+    envvar="UPSHOT_APP",
+    help=app_help("UPSHOT_APP"),
+)
+@click.version_option(package_name="upshot", message="%(prog)s %(version)s")
+@click.pass_context
+def upshot(context: click.Context, target: str | None) -> None:
+    """Run tasks and look at their results.
+
+    Exit codes: 0 all is well; 1 the task or a service failed; 2 wrong usage or configuration;
+    124 the time was up.
+    """
+    context.obj = target or None
+
+
+for command in (worker, call, result, purge, backends, config, version):
+    upshot.add_command(command)
+
+
+def main() -> int:
+    """Run the command line with the arguments of this process, and return its exit code.
+
+    An error of upshot's is one line on stderr. Only a defect of ours ends in a traceback.
+    """
+    try:
+        code: object = upshot.main(prog_name="upshot", standalone_mode=False)
+    except click.ClickException as exc:
+        exc.show()
+        return exc.exit_code
+    except click.Abort as exc:
+        if isinstance(exc.__cause__, KeyboardInterrupt):
+            return INTERRUPTED
+        show_error("nothing was done: no answer")
+        return FAILED
+    except UpshotError as exc:
+        show_error(str(exc) or type(exc).__name__)
+        return exit_code(exc)
+    return code if isinstance(code, int) else OK

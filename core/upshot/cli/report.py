@@ -1,0 +1,119 @@
+"""A record as an operator sees it: decoded, with times as text, and printable as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from upshot import clock
+from upshot.app import App
+from upshot.cli.printing import is_plain, json_or_repr
+from upshot.errors import SerializationError
+from upshot.failure import Failure
+from upshot.outcome import decode_value
+from upshot.record import Payload, Record
+from upshot.states import State
+
+__all__ = ["Report"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What is known about one task id.
+
+    Attributes:
+        task_id: which task.
+        state: `PENDING` if there is no record.
+        name, queue, worker: "" if unknown.
+        attempts: how often it was begun.
+        queued_at, started_at, finished_at: ISO 8601 in UTC; None if it has not happened.
+        info: the last progress report; None if there was none.
+        value: of a task that succeeded.
+        failure: of a task that failed, or of the last attempt.
+        unreadable: why a part of the record cannot be decoded here; "" if it can.
+    """
+
+    task_id: str
+    state: str = State.PENDING
+    name: str = ""
+    queue: str = ""
+    worker: str = ""
+    attempts: int = 0
+    queued_at: str | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+    info: Any = None
+    value: Any = None
+    failure: Failure | None = None
+    unreadable: str = ""
+
+    @classmethod
+    def of(cls, app: App, task_id: str, record: Record | None) -> Report:
+        """Decode `record` with the app's serializers; what they refuse is said in `unreadable`."""
+        if record is None:
+            return cls(task_id=task_id)
+        info: Any = None
+        value: Any = None
+        failure: Failure | None = None
+        unreadable = ""
+        try:
+            info = record.info and decode_value(app.codecs, record.info)
+            if record.outcome is not None and record.state == State.SUCCESS:
+                # Through the handle, which knows the dataclasses in the task's annotation.
+                value = app.AsyncResult(task_id).holding(record).result
+            elif record.outcome is not None:
+                failure = _failure(app, record.outcome)
+        except SerializationError as exc:
+            unreadable = str(exc)
+        return cls(
+            task_id=task_id,
+            state=record.state,
+            name=record.name,
+            queue=record.queue,
+            worker=record.worker,
+            attempts=0 if record.started_at is None else record.attempt,
+            queued_at=_iso(record.queued_at),
+            started_at=_iso(record.started_at),
+            finished_at=_iso(record.finished_at),
+            info=info,
+            value=value,
+            failure=failure,
+            unreadable=unreadable,
+        )
+
+    def to_data(self) -> dict[str, object]:
+        """Return it as plain JSON data.
+
+        `value` is the task's value if that is plain JSON; otherwise it is null, and `repr` says
+        what Python would show.
+        """
+        return {
+            "id": self.task_id,
+            "state": self.state,
+            "name": self.name or None,
+            "queue": self.queue or None,
+            "worker": self.worker or None,
+            "attempts": self.attempts,
+            "queued_at": self.queued_at,
+            "started_at": self.started_at,
+            "finished_at": self.finished_at,
+            "info": json_or_repr(self.info),
+            "value": self.value if is_plain(self.value) else None,
+            "repr": None if is_plain(self.value) else repr(self.value),
+            "failure": self.failure
+            and {
+                "type": self.failure.type_name,
+                "message": self.failure.message,
+                "traceback": self.failure.traceback,
+            },
+            "unreadable": self.unreadable or None,
+        }
+
+
+def _iso(seconds: float | None) -> str | None:
+    moment = clock.to_datetime(seconds)
+    return None if moment is None else moment.isoformat()
+
+
+def _failure(app: App, payload: Payload) -> Failure:
+    return Failure.from_data(app.codecs.decode(payload.content_type, payload.body))
