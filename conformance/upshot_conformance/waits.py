@@ -76,4 +76,3 @@ def returns(client: ResultClient, task_id: str, timing: Timing) -> None:
 
 
 WAYS_TO_END: Final = (returns, times_out, is_left_early, is_cancelled, is_forgotten)
-EndOfWait = Callable[[ResultClient, str, Timing], None]

@@ -381,6 +381,13 @@ class NeverExpires(Mutant):
         return super().store([replace(r, expires=None) for r in records], timeout)
 
 
+class Modest(Mutant):
+    """No mutant: can do more than it declares."""
+
+    kills = ""
+    capabilities = replace(MemoryBackend.capabilities, reread=False, intermediate=False)
+
+
 class Slow(Mutant):
     """No mutant: keeps every clause, five milliseconds late."""
 

@@ -77,6 +77,21 @@ def test_a_backend_that_is_only_odd_stays_green(
     assert outcome.code == pytest.ExitCode.OK, outcome.text
 
 
+def test_what_works_undeclared_is_reported_and_not_red(registered: Path, tmp_path: Path) -> None:
+    outcome = run_suite(
+        tmp_path,
+        *SUITE,
+        "--backend=modest://",
+        *("--clause=ST-1", "--clause=RD-1", "--clause=ST-5"),
+        path=[registered],
+    )
+
+    assert outcome.code == pytest.ExitCode.OK, outcome.text
+    assert "works although undeclared: RD-1 ST-1" in outcome.text
+    assert "not applicable: ST-5" not in outcome.text  # one of its tests needs no such thing
+    assert "0 failed" not in outcome.text
+
+
 def test_every_tested_clause_is_killed_by_some_mutant() -> None:
     killed = {each.kills for each in BACKENDS}
     killed |= {clause_id for clause_id, _ in core_mutants.MUTANTS.values()}

@@ -431,3 +431,83 @@ def test_two_tasks_of_one_name_are_refused(app: App) -> None:
         @app.task(name="same")
         def two() -> int:
             return 2
+
+
+def test_a_wait_without_a_worker_says_what_to_type(caplog: pytest.LogCaptureFixture) -> None:
+    url = f"memory://{uuid.uuid4().hex}"
+    with App("shop", broker=url, backend=url, no_worker_warning=0.05) as app:
+
+        @app.task
+        def idle() -> None: ...
+
+        handle = idle.delay()
+        for _ in range(2):
+            with pytest.raises(ResultTimeoutError):
+                handle.get(timeout=0.2)
+
+    hints = [record.getMessage() for record in caplog.records if "no worker" in record.message]
+    assert len(hints) == 1
+    assert "upshot -A shop worker -Q default" in hints[0]
+
+
+def test_a_cancelled_wait_leaves_nothing_and_the_next_one_is_right(app: App) -> None:
+    @app.task
+    def echo(n: int) -> int:
+        return n
+
+    async def main() -> list[int]:
+        handles = [echo.delay(n) for n in range(50)]
+        for handle in handles[::2]:
+            waiting = asyncio.ensure_future(handle.aget())
+            await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+        with app.running():
+            return [await handle for handle in handles]
+
+    assert asyncio.run(main()) == list(range(50))
+    assert app.results.stats()["waiters"] == 0
+
+
+def test_sixty_four_waiters_on_one_id_all_wake(app: App) -> None:
+    @app.task
+    def one() -> int:
+        return 1
+
+    handle, values = one.delay(), list[int]()
+    threads = [
+        threading.Thread(target=lambda: values.append(handle.get(timeout=20))) for _ in range(64)
+    ]
+    for thread in threads:
+        thread.start()
+    with app.running():
+        for thread in threads:
+            thread.join(20)
+
+    assert values == [1] * 64
+    assert app.results.stats()["waiters"] == 0
+
+
+def test_a_task_may_wait_for_another_and_callbacks_for_results(app: App) -> None:
+    @app.task
+    def inner() -> int:
+        return 20
+
+    @app.task
+    def outer() -> int:
+        return inner.delay().get(timeout=10) + 1
+
+    seen: list[int] = []
+    done = threading.Event()
+
+    def after(handle: Any) -> None:
+        seen.append(inner.delay().get(timeout=10) + handle.get())
+        done.set()
+
+    with app.running(threads=2):
+        handle = outer.delay()
+        handle.add_done_callback(after)
+        assert done.wait(10)
+
+    assert seen == [41]

@@ -57,7 +57,7 @@ COPIES: list[tuple[str, Callable[[UpshotError], UpshotError]]] = [
 
 def attributes(error: UpshotError) -> dict[str, Any]:
     """Return all that an error tells, whether it is kept in `__dict__` or by a builtin base."""
-    told = {name: getattr(error, name) for name in dir(error) if not name.startswith("_")}
+    told = {name: getattr(error, name, None) for name in dir(error) if not name.startswith("_")}
     return {name: value for name, value in told.items() if not callable(value)}
 
 

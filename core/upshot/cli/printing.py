@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -105,7 +105,7 @@ def is_plain(value: object) -> bool:
     waiting: list[Any] = [value]
     while waiting:
         one = waiting.pop()
-        kind: type[object] = type(one)
+        kind = cast("type[object]", type(one))
         if kind is list:
             waiting += one
         elif kind is dict:
