@@ -24,7 +24,19 @@ from upshot_conformance.concurrency import start
 from upshot_conformance.records import CODECS, failure, new_id, success, value_of
 from upshot_conformance.selection import Target
 
-__all__ = ["SECONDS", "Other", "run"]
+__all__ = [
+    "SECONDS",
+    "Action",
+    "Other",
+    "compete",
+    "fail_strangely",
+    "leave_everything_open",
+    "load",
+    "run",
+    "unpickle",
+    "unpickle_unopened",
+    "wait",
+]
 
 SECONDS: Final = 60.0
 """How long a second process may take; a slow machine starts an interpreter in a few seconds."""

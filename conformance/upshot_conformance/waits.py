@@ -15,7 +15,15 @@ from upshot_conformance.concurrency import start
 from upshot_conformance.records import new_id, success, value_of
 from upshot_conformance.timing import Timing
 
-__all__ = ["WAYS_TO_END", "EndOfWait", "returns", "times_out"]
+__all__ = [
+    "WAYS_TO_END",
+    "EndOfWait",
+    "is_cancelled",
+    "is_forgotten",
+    "is_left_early",
+    "returns",
+    "times_out",
+]
 
 EndOfWait = Callable[[ResultClient, str, Timing], None]
 

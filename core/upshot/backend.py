@@ -21,10 +21,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from upshot.url import Url
-
 from upshot.errors import UnsupportedError
 from upshot.retrying import DriverErrors
+from upshot.url import Url
 from upshot.waiting import Listener
 
 __all__ = ["Backend", "Capabilities", "StoredRecord"]

@@ -15,10 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from upshot.url import Url
-
 from upshot.backend import Backend, StoredRecord
 from upshot.retrying import DriverErrors
+from upshot.url import Url
 
 __all__ = [
     "Action",

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import final
 
-from upshot.url import Url
-
 from upshot.backend import Capabilities, StoredRecord
 from upshot.errors import (
     ConfigError,
@@ -21,6 +19,7 @@ from upshot.errors import (
 )
 from upshot.keys import Keyspace
 from upshot.record import Record, printable
+from upshot.url import Url
 
 __all__ = ["AS_SET", "Envelopes"]
 

@@ -82,7 +82,8 @@ def _rebuild(
     """Make an error again without calling its constructor."""
     error = cls.__new__(cls)
     error.args = args
-    error.__dict__.update(attributes)
+    for name, value in attributes.items():
+        setattr(error, name, value)
     return error
 
 
@@ -125,6 +126,10 @@ class DriverMissingError(ConfigError, ImportError):
         # Not super().__init__(message, name=…): ValueError comes first and takes no keywords.
         super().__init__(message)
         self.name = name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # ImportError keeps `name` in a slot of its own, not in __dict__.
+        return _rebuild, (type(self), self.args, {**self.__dict__, "name": self.name})
 
 
 class InvalidTaskIdError(UpshotError, ValueError):

@@ -30,9 +30,10 @@ from upshot.record import Record
 from upshot.serializers import Codecs, shape
 from upshot.states import State
 
-__all__ = ["Again", "Execution", "Finished", "Outcome", "TaskSpec", "call"]
+__all__ = ["Again", "Execution", "Finished", "Outcome", "SoftLimit", "TaskSpec", "call"]
 
 SoftLimit = Callable[[float], AbstractContextManager[None]]
+"""Makes a context manager that raises SoftTimeLimitExceededError in its block after so long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

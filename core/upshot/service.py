@@ -6,11 +6,10 @@ import threading
 from collections.abc import Callable
 from typing import ClassVar, Generic, Protocol, TypeVar
 
-from upshot.url import Url
-
 from upshot import clock, forking, retrying
 from upshot.errors import ServiceClosedError
 from upshot.retrying import DriverErrors
+from upshot.url import Url
 
 __all__ = ["OpenService"]
 

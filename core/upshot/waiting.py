@@ -182,7 +182,7 @@ class Hub(Generic[T]):
             return {
                 "keys": len(self._sinks),
                 "waiters": sum(len(sinks) for sinks in self._sinks.values()),
-                "threads": int(self._thread is not None),
+                "threads": int(self._thread is not None and self._thread.is_alive()),
                 "listeners": int(self._listener is not None),
             }
 

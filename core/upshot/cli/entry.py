@@ -16,7 +16,7 @@ from upshot.cli.version import version
 from upshot.cli.worker import worker
 from upshot.errors import UpshotError
 
-__all__ = ["main"]
+__all__ = ["main", "upshot"]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -13,7 +13,7 @@ from upshot.failure.data import MAX_DEPTH, MAX_EXCEPTIONS, Failure
 from upshot.failure.rebuilding import RemoteTraceback
 from upshot.failure.texts import safe_repr, safe_str, shorten
 
-__all__ = ["describe"]
+__all__ = ["MAX_TRACEBACK", "describe"]
 
 MAX_TRACEBACK: Final = 512 * 1024
 """Characters of traceback text kept; contract clause FL-2 asks for 256 KiB."""
