@@ -127,7 +127,7 @@ class SuiteSession:
             if _has(capabilities, mark.args[0]):
                 item.user_properties.append((KIND, f"{Kind.DECLARED}: {mark.args[0]}"))
                 pytest.skip(f"not applicable: {mark.args[0]} is declared")
-            item.user_properties.append((KIND, Kind.REFUSAL))
+            item.user_properties.append((KIND, Kind.REFUSAL.value))  # xdist sends plain text
         for mark in item.iter_markers("needs"):
             if not _has(capabilities, mark.args[0]):
                 reason = f"{mark.args[0]} is not declared"

@@ -9,11 +9,11 @@ from __future__ import annotations
 import itertools
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from upshot import clock
+from upshot import clock, forking
 from upshot.backend import StoredRecord
 from upshot.broker import (
     Action,
@@ -61,14 +61,19 @@ class _Entry:
         return (self.message.eta or 0.0) - clock.now()
 
 
-@dataclass(slots=True)
 class _Room:
     """What every `MemoryBroker` of one URL and namespace shares."""
 
-    changed: threading.Condition = field(default_factory=threading.Condition)
-    entries: dict[str, _Entry] = field(default_factory=dict[str, _Entry])
-    order: Iterator[int] = field(default_factory=itertools.count)
-    seen_until: dict[tuple[str, str], float] = field(default_factory=dict[tuple[str, str], float])
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.entries: dict[str, _Entry] = {}
+        self.order = itertools.count()
+        self.seen_until: dict[tuple[str, str], float] = {}
+        forking.register(self)
+
+    def after_fork(self) -> None:
+        """Go on with a copy of the messages: another thread may have held the parent's lock."""
+        self.changed = threading.Condition()
 
     def held(self, delivery: Delivery) -> _Entry | None:
         """Return the entry if `delivery` is still its current one."""

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from upshot import clock
+from upshot import clock, forking
 from upshot.backend import Backend, Capabilities, StoredRecord
 from upshot.states import NEVER
 from upshot.url import Url
@@ -42,6 +42,12 @@ class _Shelf:
         self.slots: dict[str, _Slot] = {}
         self.listeners: set[_MemoryListener] = set()
         self.next_sweep = clock.monotonic() + _SWEEP
+        forking.register(self)
+
+    def after_fork(self) -> None:
+        """Go on with a copy of the records: another thread may have held the parent's lock."""
+        self.lock = threading.Lock()
+        self.listeners = set()
 
     def live(self, key: str) -> _Slot | None:
         slot = self.slots.get(key)
