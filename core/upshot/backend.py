@@ -125,7 +125,7 @@ class Backend(abc.ABC):
         The guard, atomic per key: a record applies iff nothing is stored under its key (or what
         is stored has expired), or `stored.barrier <= record.rank`. A record that does not apply
         changes nothing, not even the expiry. An applied one replaces body, barrier and expiry
-        together. With `push`, whoever subscribed to the key is notified.
+        together. With `push`, whoever subscribed to the key is notified of a terminal record.
         """
 
     @abc.abstractmethod
