@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import os
 import threading
 import types
@@ -11,7 +10,7 @@ from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, ParamSpec, TypeVar, final, overload
 
-from upshot import clock, registry
+from upshot import clock, forking, registry
 from upshot.broker import Broker
 from upshot.client import ResultClient
 from upshot.config import Configuration
@@ -19,10 +18,18 @@ from upshot.engine import Consumer, Host
 from upshot.errors import ConfigError, ServiceError, UnknownSchemeError
 from upshot.execution import TaskSpec
 from upshot.origin import Origin
-from upshot.registration import OPTIONS, BoundDecorator, Decorator, spec_of
+from upshot.registration import (
+    OPTIONS,
+    BoundDecorator,
+    Decorator,
+    elsewhere,
+    is_same_source,
+    spec_of,
+)
+from upshot.request import Request
 from upshot.result import AsyncResult as Handle
 from upshot.result_set import ResultSet as HandleSet
-from upshot.sending import Outbox, Request
+from upshot.sending import Outbox
 from upshot.serializers import Codecs
 from upshot.service import OpenService
 from upshot.settings import Settings
@@ -33,6 +40,9 @@ __all__ = ["EMBEDDED", "App"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
+
+_LAST_GRACE = 2.0  # seconds for giving tasks back; their threads cannot be ended
 
 EMBEDDED = "sqlite:///.upshot/upshot.db"
 """Broker and result backend when no URL is given: a file below the working directory."""
@@ -74,7 +84,10 @@ class App:
         self.main = main
         self.configuration = Configuration(settings)
         self._tasks: dict[str, TaskSpec] = {}
+        self._opened: dict[str, Any] = {}
+        self._running = 0
         self._lock = threading.RLock()
+        forking.register(self)
 
     def __repr__(self) -> str:
         return f"<App {self.main or ''} broker={self.broker_url} backend={self.backend_url}>"
@@ -107,7 +120,7 @@ class App:
         self.configuration.add_file(path)
 
     def _not_open(self) -> None:
-        if "results" in self.__dict__ or "broker" in self.__dict__:
+        if self._opened:
             raise ConfigError("configure the app before its first task is sent or result is read")
 
     @property
@@ -128,9 +141,12 @@ class App:
 
     # -- what is open -----------------------------------------------------------------------------
 
-    @functools.cached_property
+    @property
     def codecs(self) -> Codecs:
         """The serializers that this app accepts."""
+        return self._once("codecs", self._make_codecs)
+
+    def _make_codecs(self) -> Codecs:
         settings = self.settings
         return Codecs(
             registry.serializers(settings.accept_content),
@@ -138,9 +154,12 @@ class App:
             default=settings.result_serializer,
         )
 
-    @functools.cached_property
+    @property
     def results(self) -> ResultClient:
         """The open result backend."""
+        return self._once("results", self._make_results)
+
+    def _make_results(self) -> ResultClient:
         url, settings = self.backend_url, self.settings
         make = registry.backend_class(url)
         return ResultClient(
@@ -152,18 +171,24 @@ class App:
             max_bytes=settings.result_max_bytes,
         )
 
-    @functools.cached_property
+    @property
     def broker(self) -> OpenService[Broker]:
         """The open broker."""
+        return self._once("broker", self._make_broker)
+
+    def _make_broker(self) -> OpenService[Broker]:
         url, namespace = self.broker_url, self.settings.namespace
         make = registry.broker_class(url)
         return OpenService(
             lambda: make(url, namespace), url=url, timeout=self.settings.operation_timeout
         )
 
-    @functools.cached_property
+    @property
     def origin(self) -> Origin:
         """What this app's result handles need of it."""
+        return self._once("origin", self._make_origin)
+
+    def _make_origin(self) -> Origin:
         return Origin(
             self.results,
             self.codecs,
@@ -173,13 +198,35 @@ class App:
         )
 
     def close(self) -> None:
-        """Close broker and backend, if they were opened; the next use opens them again."""
+        """Close broker and backend, if they were opened.
+
+        The app's next use opens them again; a result handle made before stays closed.
+
+        Raises:
+            ConfigError: `running()` is not over: its worker needs what would be closed.
+        """
         with self._lock:
-            for name in ("results", "broker"):
-                opened = self.__dict__.pop(name, None)
-                if opened is not None:
-                    opened.close()
-            self.__dict__.pop("origin", None)
+            if self._running:
+                raise ConfigError("leave app.running() before closing the app")
+            opened, self._opened = self._opened, {}
+        for name in ("results", "broker"):
+            if name in opened:
+                opened[name].close()
+
+    def after_fork(self) -> None:
+        """Renew the lock: another thread may have held it; what is open renews itself."""
+        self._lock = threading.RLock()
+        self._running = 0
+
+    def _once(self, name: str, make: Callable[[], T]) -> T:
+        """Return what is open under `name`, opened now if need be; one for all threads."""
+        opened: T | None = self._opened.get(name)
+        if opened is None:
+            with self._lock:
+                opened = self._opened.get(name)
+                if opened is None:
+                    opened = self._opened[name] = make()
+        return opened
 
     # -- tasks ------------------------------------------------------------------------------------
 
@@ -247,7 +294,7 @@ class App:
         spec = spec_of(function, options, settings=self.settings, main=self.main)
         name = spec.name
         taken = self._tasks.get(name)
-        if taken is not None and not _same_source(taken.function, function):
+        if taken is not None and not is_same_source(taken.function, function):
             raise ConfigError(f"two tasks are called {name!r}; give one another name=")
         self._tasks[name] = spec
         return Task(spec, self)
@@ -260,12 +307,7 @@ class App:
         **options: Any,
     ) -> Handle[Any]:
         """Send a task by name; its code need not be here. `options` are those of `apply_async`."""
-        spec = self._tasks.get(name) or TaskSpec(
-            name=name,
-            function=_elsewhere,
-            ignore_result=self.settings.task_ignore_result,
-            result_expires=self.settings.result_expires,
-        )
+        spec = self._tasks.get(name) or elsewhere(name, self.settings)
         return Task[..., Any, Any](spec, self).apply_async(args, kwargs, **options)
 
     def send(self, requests: Sequence[Request]) -> list[Handle[Any]]:
@@ -319,12 +361,17 @@ class App:
         """
         consumer = Consumer(self.host(), queues=queues or self.queues(), threads=threads)
         thread = threading.Thread(target=consumer.run, name="upshot-worker", daemon=True)
+        self._running += 1
         thread.start()
         try:
             yield self
         finally:
             consumer.stop()
             thread.join(self.settings.worker_shutdown_timeout)
+            if thread.is_alive():  # a task that outlasts the grace goes back to its queue
+                consumer.stop_cold()
+                thread.join(_LAST_GRACE)
+            self._running -= 1
 
     def queues(self) -> list[str]:
         """Return the default queue and every queue that a registered task names."""
@@ -346,17 +393,3 @@ class App:
             f"no worker serves the queue {queue!r} at {self.broker_url}; "
             f"start one in another terminal: upshot -A {where} worker -Q {queue}"
         )
-
-
-def _same_source(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
-    """Tell a module that was imported twice (as `__main__` and by name) from a clash of names."""
-    try:
-        return inspect.getsourcefile(one) == inspect.getsourcefile(other) and (
-            one.__qualname__ == other.__qualname__
-        )
-    except TypeError:
-        return False
-
-
-def _elsewhere(*_: object, **__: object) -> None:
-    raise ConfigError("a task sent by name runs where it is registered")

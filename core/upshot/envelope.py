@@ -21,10 +21,21 @@ from upshot.keys import Keyspace
 from upshot.record import Record, printable
 from upshot.url import Url
 
-__all__ = ["AS_SET", "Envelopes"]
+__all__ = ["AS_SET", "Envelopes", "unfinished"]
+
+_UNFINISHED = 30 * 86_400.0  # seconds: bounded, so that what was lost for good goes in the end
 
 AS_SET = -1.0
 """Given as `expires`: as the client is set, not as this call says."""
+
+
+def unfinished(expires: float | None) -> float | None:
+    """Return how long to keep a record that is not the outcome yet, or a revocation.
+
+    `expires` counts from the end of a task. Until then its record must outlast the longest wait
+    and run that anybody would want, and a revocation the message that it forbids to run.
+    """
+    return None if expires is None else max(expires, _UNFINISHED)
 
 
 @final

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import math
 import random
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager
@@ -18,15 +19,17 @@ from typing import Any, Final, cast, final
 from upshot import clock
 from upshot.context import Reporter, TaskContext, running
 from upshot.errors import (
+    ConfigError,
     DecodeError,
     Retry,
     SerializationError,
     SoftTimeLimitExceededError,
+    TaskError,
     TaskExpiredError,
 )
 from upshot.message import Message, RetryPolicy
 from upshot.outcome import encode_failure, encode_value
-from upshot.record import Record
+from upshot.record import Payload, Record
 from upshot.serializers import Codecs, shape
 from upshot.states import State
 
@@ -90,6 +93,7 @@ class Again:
 Outcome = Finished | Again
 
 _OUR_FILES: Final = frozenset({__file__, asyncio.runners.__file__, asyncio.base_events.__file__})
+_LONGEST_DELAY: Final = 100 * 365 * 86_400.0  # seconds: later than any task is meant to run
 _AS_TASK: Final = -1.0  # in a message: the limit is the task's own
 
 
@@ -212,8 +216,9 @@ class Execution:
         except SerializationError as exc:
             return Finished(self.failed(exc))
         except BaseException as exc:  # a task may raise anything, and its worker lives on
-            if isinstance(exc, spec.autoretry_for) and not isinstance(
-                exc, SoftTimeLimitExceededError
+            # By type: an exception may lie about its class, or raise when it is asked for it.
+            if issubclass(type(exc), spec.autoretry_for) and not issubclass(
+                type(exc), SoftTimeLimitExceededError
             ):
                 return self._again(exc, None, spec)
             return Finished(self.failed(exc))
@@ -223,14 +228,22 @@ class Execution:
 
     def failed(self, exc: BaseException) -> Record:
         """Return the FAILURE record for `exc`; REVOKED if the message had expired."""
-        state = State.REVOKED if isinstance(exc, TaskExpiredError) else State.FAILURE
-        _hide_our_frames(exc)
+        state = State.REVOKED if type(exc) is TaskExpiredError else State.FAILURE
         return replace(
             self._begun,
             state=state,
             finished_at=clock.now(),
-            outcome=encode_failure(self._codecs, exc),
+            outcome=self._described(exc),
         )
+
+    def _described(self, exc: BaseException) -> Payload:
+        try:
+            _hide_our_frames(exc)
+            return encode_failure(self._codecs, exc)
+        except Exception as flaw:  # whatever the exception does, the task must have an end
+            kind = type.__repr__(type(exc))
+            crude = TaskError(f"the task raised {kind}, which cannot be looked at: {type(flaw)!r}")
+            return encode_failure(self._codecs, crude)
 
     def context(self, reporter: Reporter | None) -> TaskContext:
         """Return what `current_task()` gives during the run."""
@@ -262,8 +275,11 @@ class Execution:
         policy = message.retry or spec.retry
         if policy.max_retries is not None and message.retries >= policy.max_retries:
             return Finished(self.failed(exc))
-        _hide_our_frames(exc)
-        record = replace(self._begun, state=State.RETRY, outcome=encode_failure(self._codecs, exc))
+        if countdown is not None and not _is_delay(countdown):
+            wrong = ConfigError(f"retry: countdown is seconds, not {countdown!r}")
+            wrong.__cause__ = exc
+            return Finished(self.failed(wrong))
+        record = replace(self._begun, state=State.RETRY, outcome=self._described(exc))
         delay = _delay(policy, message.retries) if countdown is None else max(0.0, countdown)
         again = replace(
             message,
@@ -335,6 +351,10 @@ def _hide_our_frames(exc: BaseException) -> None:
         trace = trace.tb_next
     if trace is not None:
         exc.__traceback__ = trace
+
+
+def _is_delay(countdown: object) -> bool:
+    return type(countdown) in (int, float) and -math.inf < cast("float", countdown) < _LONGEST_DELAY
 
 
 def _delay(policy: RetryPolicy, retries: int) -> float:

@@ -55,9 +55,10 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         for name, value in (("backoff", self.backoff), ("backoff_max", self.backoff_max)):
-            if not 0 <= value < math.inf:
+            if type(value) not in _NUMBER or not 0 <= value < math.inf:
                 raise ConfigError(f"{name} is zero or more seconds, not {value!r}")
-        if self.max_retries is not None and self.max_retries < 0:
+        retries = self.max_retries
+        if retries is not None and not (type(retries) is int and retries >= 0):
             raise ConfigError(f"max_retries is 0 or more, or None; not {self.max_retries!r}")
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final, final
 
 from upshot import clock
 from upshot.client import ResultClient
+from upshot.envelope import unfinished
 from upshot.errors import ConfigError, ResultTimeoutError, ServiceError, UpshotError
 from upshot.record import Record, printable
 from upshot.serializers import Codecs
@@ -84,7 +85,7 @@ class Origin:
             finished_at=clock.now(),
             info=known.info if known else None,
         )
-        return self.client.store(revoked)
+        return self.client.store(revoked, expires=unfinished(self.client.expires))
 
     async def wait_async(self, task_id: str, queue: str, timeout: float | None) -> Record:
         """Wait like `AsyncResult.get`, without blocking the event loop."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import typing
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, overload
 
 from upshot.context import TaskContext
+from upshot.errors import ConfigError
 from upshot.execution import TaskSpec
 from upshot.message import RetryPolicy
+from upshot.request import check_limits, check_name
 from upshot.settings import Settings
 from upshot.task import Task, name_of
 
-__all__ = ["OPTIONS", "BoundDecorator", "Decorator", "spec_of"]
+__all__ = ["OPTIONS", "BoundDecorator", "Decorator", "elsewhere", "is_same_source", "spec_of"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -67,6 +70,9 @@ def spec_of(
 ) -> TaskSpec:
     """Return what is registered for `function` under these options of `@app.task`, all known."""
     name = options.get("name") or name_of(function, main)
+    check_name("a task's name", name)
+    for limit in ("time_limit", "soft_time_limit", "result_expires"):
+        check_limits(limit, options.get(limit))
     hints = _annotations(function)
     return TaskSpec(
         name=name,
@@ -89,3 +95,27 @@ def spec_of(
         returns=hints.pop("return", None),
         parameters=hints,
     )
+
+
+def elsewhere(name: str, settings: Settings) -> TaskSpec:
+    """Return what is known of a task that is registered in workers only: its name."""
+
+    def nowhere(*_: object, **__: object) -> None:
+        raise ConfigError(f"{name} runs where it is registered, which is not here")
+
+    return TaskSpec(
+        name=name,
+        function=nowhere,
+        ignore_result=settings.task_ignore_result,
+        result_expires=settings.result_expires,
+    )
+
+
+def is_same_source(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
+    """Tell a module that was imported twice (as `__main__` and by name) from a clash of names."""
+    try:
+        return inspect.getsourcefile(one) == inspect.getsourcefile(other) and (
+            one.__qualname__ == other.__qualname__
+        )
+    except TypeError:
+        return False

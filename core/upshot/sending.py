@@ -6,49 +6,24 @@ import contextlib
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, final
+from typing import Any, final
 
 from upshot import clock
 from upshot.backend import StoredRecord
 from upshot.broker import Broker, QueuedMessage
 from upshot.client import ResultClient
+from upshot.envelope import unfinished
 from upshot.errors import ConfigError, EncodeError, PayloadTooLargeError, ServiceError
-from upshot.execution import TaskSpec
-from upshot.message import MAX_PRIORITY, Message, RetryPolicy
+from upshot.message import Message
 from upshot.outcome import encode_value
-from upshot.record import Record, check_task_id, printable
+from upshot.record import Record, check_task_id
+from upshot.request import Request, check_request
 from upshot.serializers import Codecs
 from upshot.service import OpenService
 from upshot.settings import Settings
 from upshot.states import State
 
-__all__ = ["Outbox", "Request", "queued"]
-
-_LONGEST_QUEUE: Final = 200
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """One call, as `apply_async` takes it. None leaves a choice to the task, then to the app."""
-
-    name: str
-    args: Sequence[Any] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    spec: TaskSpec | None = None
-    task_id: str | None = None
-    queue: str | None = None
-    countdown: float | None = None
-    eta: float | None = None
-    expires: float | None = None
-    priority: int | None = None
-    headers: Mapping[str, Any] | None = None
-    result_expires: float | None = -1.0
-    ignore_result: bool | None = None
-    time_limit: float | None = -1.0
-    soft_time_limit: float | None = -1.0
-    retry: RetryPolicy | None = None
-    serializer: str | None = None
+__all__ = ["Outbox", "queued"]
 
 
 def queued(message: Message) -> QueuedMessage:
@@ -133,7 +108,7 @@ class Outbox:
             queue=message.queue,
             queued_at=message.queued_at,
         )
-        expires = self._expires_of(message)
+        expires = unfinished(self._expires_of(message))
         if expires is not None and message.eta is not None:
             expires += max(0.0, message.eta - now)  # it must outlast the wait for its turn
         return self._client.encode(record, expires=expires, reply_to=message.reply_to)
@@ -145,13 +120,10 @@ class Outbox:
     def _message(self, request: Request, now: float) -> Message:
         spec, settings = request.spec, self._settings
         task_id = check_task_id(uuid.uuid4().hex if request.task_id is None else request.task_id)
-        queue = request.queue or (spec and spec.queue) or settings.task_default_queue
+        check_request(request)
+        queue = _first(request.queue, spec and spec.queue, settings.task_default_queue)
         priority = _first(request.priority, spec and spec.priority, settings.task_default_priority)
         ignore = _first(request.ignore_result, spec and spec.ignore_result)
-        if not (queue.isprintable() and len(queue) <= _LONGEST_QUEUE):
-            raise ConfigError(f"a queue's name is printable text of up to 200: {printable(queue)}")
-        if not 0 <= priority <= MAX_PRIORITY:
-            raise ConfigError(f"a priority is 0 to {MAX_PRIORITY}, larger first; not {priority!r}")
         if request.result_expires == -1.0 and spec is not None:
             result_expires = spec.result_expires
         else:

@@ -13,9 +13,9 @@ from upshot.context import TaskContext, running
 from upshot.errors import ConfigError
 from upshot.execution import TaskSpec
 from upshot.message import RetryPolicy
+from upshot.request import Request
 from upshot.result import AsyncResult
 from upshot.result_set import ResultSet
-from upshot.sending import Request
 
 __all__ = ["Sender", "Task", "name_of", "to_seconds"]
 

@@ -105,6 +105,32 @@ def test_a_second_signal_gives_running_tasks_back(
     assert Path(marker).read_text() == "xx"
 
 
+def test_impatient_signals_stop_cold_at_once(app: App, start_worker: StartWorker) -> None:
+    worker = start_worker("-c", "1", "--grace", "60")
+    running = app.send_task("jobs.nap", [60.0])
+    assert until(lambda: running.state == State.STARTED)
+
+    for _ in range(4):  # all within one look of the supervisor at its signals
+        worker.process.send_signal(signal.SIGTERM)
+        time.sleep(0.02)
+
+    assert worker.process.wait(10) == 1
+    status = app.broker.call(lambda broker, seconds: broker.survey(["default"], seconds))
+    assert status["default"].ready == 1
+
+
+def test_burst_without_a_broker_ends(
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UPSHOT_BROKER_URL", "redis://:secret-word@127.0.0.1:1/0")
+    monkeypatch.setenv("UPSHOT_OPERATION_TIMEOUT", "0.5")
+    worker = start_worker("-c", "1", "--burst")
+
+    assert worker.process.wait(30) == 1
+    assert "cannot be reached" in worker.output()
+    assert "secret-word" not in worker.output()
+
+
 def test_time_limits_end_the_task_and_not_the_worker(app: App, start_worker: StartWorker) -> None:
     start_worker("-c", "1")
 

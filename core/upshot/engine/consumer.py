@@ -87,7 +87,11 @@ class Consumer:
         self._cold.set()
 
     def run(self) -> None:
-        """Consume until stopped; returns when everything that was taken is settled."""
+        """Consume until stopped; returns when everything that was taken is settled.
+
+        Raises:
+            ServiceError: in burst mode only, where nobody waits for a broker to come back.
+        """
         keeper = threading.Thread(target=self._keep_leases, name="upshot-leases", daemon=True)
         keeper.start()
         try:
@@ -118,6 +122,8 @@ class Consumer:
                 return
             except UpshotError as exc:
                 self._slots.release()
+                if self._burst:
+                    raise
                 pause = min(max(0.1, pause * 2), _LONGEST_BACKOFF)
                 logger.warning("no messages for now: %s", exc)
                 self._stopping.wait(random.uniform(pause / 2, pause))  # noqa: S311 - no secrecy

@@ -18,9 +18,11 @@ from upshot import clock
 from upshot.broker import Action, Delivery, Settlement
 from upshot.engine.host import Host
 from upshot.engine.limits import soft_limit
+from upshot.envelope import unfinished
 from upshot.errors import (
     DecodeError,
     PayloadTooLargeError,
+    ServiceClosedError,
     ServiceError,
     TaskError,
     TaskExpiredError,
@@ -87,6 +89,11 @@ class Job:
             # The message stays leased, so nothing is lost: somebody gets it when the lease ends.
             logger.error("task %s is given back: %s", printable(message.task_id), exc)
             self.release()
+        except Exception as exc:  # a defect of ours: running it again would end the same way
+            logger.exception("task %s cannot be brought to its end", printable(message.task_id))
+            if not execution.ignore_result:
+                self._store(execution, execution.failed(exc))
+            self._settle(Action.ACK)
 
     def _run(
         self, execution: Execution, run_coroutine: Callable[[Coroutine[Any, Any, Any]], Any]
@@ -133,7 +140,7 @@ class Job:
     def _begin(self, execution: Execution, started: Record) -> bool:
         """Store STARTED; False if somebody else's record stands in the way."""
         client = self._host.client
-        if client.store(started, expires=self._expires(execution)):
+        if client.store(started, expires=self._expires(execution, started)):
             return True
         known = client.load(started.task_id)
         # Our own record refuses us if its first answer was lost on the way.
@@ -167,19 +174,20 @@ class Job:
         pause = _FIRST_PAUSE
         while True:
             try:
-                return self._host.client.store(record, expires=self._expires(execution))
+                return self._host.client.store(record, expires=self._expires(execution, record))
             except PayloadTooLargeError as exc:
                 record = execution.failed(exc)
             except ServiceError as exc:
-                if self._stopping.is_set():
+                if self._stopping.is_set() or isinstance(exc, ServiceClosedError):
                     raise
                 logger.warning("task %s: not stored yet: %s", _label(execution), exc)
                 self._stopping.wait(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
 
-    def _expires(self, execution: Execution) -> float | None:
+    def _expires(self, execution: Execution, record: Record) -> float | None:
         sent = execution.message.result_expires
-        return self._host.settings.result_expires if sent == -1.0 else sent
+        expires = self._host.settings.result_expires if sent == -1.0 else sent
+        return expires if record.is_terminal else unfinished(expires)
 
     def _settle(self, action: Action, *, message: Message | None = None, reason: str = "") -> None:
         """Settle the delivery, once; a service that cannot be reached is told by the lease."""
@@ -203,7 +211,7 @@ class Job:
         execution = self._execution
         if execution is not None and not execution.ignore_result:
             record = execution.progress(info)
-            self._host.client.store(record, expires=self._expires(execution))
+            self._host.client.store(record, expires=self._expires(execution, record))
 
     def is_revoked(self) -> bool:
         """Look whether the task was revoked meanwhile."""

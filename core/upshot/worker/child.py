@@ -5,18 +5,23 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from types import FrameType
 
 from upshot.app import App
 from upshot.engine import Consumer
+from upshot.errors import ServiceError
 from upshot.worker.options import WorkerOptions
 
-__all__ = ["COLD", "TIME_LIMIT", "serve"]
+__all__ = ["COLD", "TIME_LIMIT", "UNAVAILABLE", "serve"]
 
 logger = logging.getLogger("upshot.worker")
 
 COLD = 1
 """Exit code of a process that gave its tasks back instead of finishing them."""
+
+UNAVAILABLE = 69
+"""Exit code of a burst process that could not reach its broker (EX_UNAVAILABLE of sysexits.h)."""
 
 TIME_LIMIT = 70
 """Exit code of a process that ended because a task passed its hard limit."""
@@ -60,5 +65,8 @@ def serve(app: App, options: WorkerOptions, *, threads: int, parent: int, name: 
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGQUIT})
     try:
         consumer.run()
+    except ServiceError as exc:
+        logger.error("%s", exc)
+        sys.exit(UNAVAILABLE)
     finally:
         app.close()

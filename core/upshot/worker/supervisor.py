@@ -65,6 +65,7 @@ class Supervisor:
         self._context: ForkContext = multiprocessing.get_context("fork")
         self._children: dict[ForkProcess, float] = {}
         self._stops = 0
+        self._is_cold = False
         self._cold_at: float | None = None
         self._pause = 0.0
         self._not_before = 0.0
@@ -128,6 +129,8 @@ class Supervisor:
             code = process.exitcode
             if self._stops:
                 cut_short |= code != 0
+            elif self._options.burst and code == child.UNAVAILABLE:
+                cut_short = True
             elif code != 0 or not (self._options.burst or self._expected_end):
                 self._count -= int(self._options.burst)
                 self._slow_down(age)
@@ -155,8 +158,8 @@ class Supervisor:
         overdue = clock.monotonic() - self._cold_at
         if self._stops == 1 and overdue < 0:
             return
-        if self._stops < 3:
-            self._stops = 3
+        if not self._is_cold:
+            self._is_cold = True
             self._cold_at = min(self._cold_at, clock.monotonic())
             logger.warning("stopping now: running tasks go back to their queues")
             self._tell(signal.SIGQUIT)
