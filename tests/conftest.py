@@ -70,6 +70,19 @@ TASKS = """
 
 
     @app.task
+    def fork_and_terminate() -> int:
+        import signal
+
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(60)
+            os._exit(0)
+        time.sleep(0.1)
+        os.kill(pid, signal.SIGTERM)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+    @app.task
     def mark(path: str, seconds: float = 0.0) -> int:
         with open(path, "a") as file:
             file.write("x")

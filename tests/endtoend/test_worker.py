@@ -119,6 +119,18 @@ def test_impatient_signals_stop_cold_at_once(app: App, start_worker: StartWorker
     assert status["default"].ready == 1
 
 
+def test_signals_of_a_process_that_a_task_forked_are_its_own(
+    app: App, start_worker: StartWorker
+) -> None:
+    worker = start_worker("-c", "1")
+
+    code = app.send_task("jobs.fork_and_terminate").get(timeout=20)
+
+    assert code == -signal.SIGTERM
+    assert app.send_task("jobs.add", [1, 2]).get(timeout=20) == 3
+    assert "ended" not in worker.output()
+
+
 def test_burst_without_a_broker_ends(
     start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

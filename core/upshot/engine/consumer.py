@@ -66,6 +66,10 @@ class Consumer:
         self._left = max_tasks
         self._end_process = end_process
         self._is_orphaned = is_orphaned
+        # Plain flags, so that a signal handler may set them: one handler may interrupt another in
+        # the same thread, and an Event's lock would then be waited for by its own holder.
+        self._stop_asked = False
+        self._cold_asked = False
         self._stopping = threading.Event()
         self._cold = threading.Event()
         self._done = threading.Event()
@@ -79,12 +83,11 @@ class Consumer:
 
     def stop(self) -> None:
         """Ask for a warm stop: fetch no more, finish what runs. Safe in a signal handler."""
-        self._stopping.set()
+        self._stop_asked = True
 
     def stop_cold(self) -> None:
         """Ask for a cold stop: give back what runs, at the next tick. Safe in a signal handler."""
-        self._stopping.set()
-        self._cold.set()
+        self._stop_asked = self._cold_asked = True
 
     def run(self) -> None:
         """Consume until stopped; returns when everything that was taken is settled.
@@ -111,7 +114,7 @@ class Consumer:
 
     def _consume(self, start: Callable[[Job], object]) -> None:
         pause = 0.0
-        while not self._stopping.is_set() and self._left != 0:
+        while not self._stop_asked and self._left != 0:
             if not self._slots.acquire(timeout=_TICK):
                 continue
             try:
@@ -153,7 +156,7 @@ class Consumer:
             self._jobs.add(job)
         if self._left is not None:
             self._left -= 1
-        if self._stopping.is_set():  # stopped while the fetch was on its way
+        if self._stop_asked:  # stopped while the fetch was on its way
             self._end(job)
             job.release()
         else:
@@ -189,7 +192,10 @@ class Consumer:
         next_beat = 0.0
         while not self._done.wait(self._until(next_beat)):
             try:
-                if self._cold.is_set():
+                if self._stop_asked:
+                    self._stopping.set()
+                if self._cold_asked:
+                    self._cold.set()
                     self._give_back()
                     return
                 if self._is_orphaned is not None and self._is_orphaned():

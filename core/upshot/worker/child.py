@@ -6,6 +6,8 @@ import logging
 import os
 import signal
 import sys
+import threading
+from collections.abc import Callable
 from types import FrameType
 
 from upshot.app import App
@@ -41,13 +43,13 @@ def serve(app: App, options: WorkerOptions, *, threads: int, parent: int, name: 
 
     consumer_is_cold = False
 
-    def warm(number: int, frame: FrameType | None) -> None:
-        consumer.stop()
-
-    def cold(number: int, frame: FrameType | None) -> None:
+    def heard(number: int) -> None:
         nonlocal consumer_is_cold
-        consumer_is_cold = True
-        consumer.stop_cold()
+        if number == signal.SIGQUIT:
+            consumer_is_cold = True
+            consumer.stop_cold()
+        elif number == signal.SIGTERM:
+            consumer.stop()
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     consumer = Consumer(
@@ -60,8 +62,7 @@ def serve(app: App, options: WorkerOptions, *, threads: int, parent: int, name: 
         end_process=end,
         is_orphaned=lambda: os.getppid() != parent,
     )
-    signal.signal(signal.SIGTERM, warm)
-    signal.signal(signal.SIGQUIT, cold)
+    _listen_for_signals(heard)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGQUIT})
     try:
         consumer.run()
@@ -70,3 +71,34 @@ def serve(app: App, options: WorkerOptions, *, threads: int, parent: int, name: 
         sys.exit(UNAVAILABLE)
     finally:
         app.close()
+
+
+def _listen_for_signals(heard: Callable[[int], object]) -> None:
+    """Call `heard(number)` for SIGTERM and SIGQUIT, on a thread of its own.
+
+    Python runs a signal's handler between two bytecodes of the main thread. A second signal that
+    comes just before a task's blocking call would so be seen only when that call returns. The
+    wake-up descriptor is written to at once, whatever the main thread does.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGQUIT):
+        signal.signal(number, _no_handler)
+
+    def listen() -> None:
+        while number := os.read(reading, 1):
+            heard(number[0])
+
+    def leave_to_the_task() -> None:
+        # A process that a task forks shares the descriptor: its signals are not ours, nor ours its.
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+
+    os.register_at_fork(after_in_child=leave_to_the_task)
+    threading.Thread(target=listen, name="upshot-signals", daemon=True).start()
+
+
+def _no_handler(number: int, frame: FrameType | None) -> None:
+    """Let Python catch the signal; the wake-up descriptor tells of it."""
