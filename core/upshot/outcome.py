@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Final
 
-from upshot.errors import SerializationError, UpshotError
+from upshot.errors import UpshotError
 from upshot.failure import Failure, describe, rebuild
 from upshot.record import Payload
 from upshot.serializers import Codecs, shape
@@ -20,7 +20,7 @@ __all__ = [
 
 
 _LARGEST_PART: Final = 65_536
-"""Bytes: a larger argument of an exception is not worth a record that no backend takes."""
+"""Bytes: a larger argument of an exception, or attribute, leaves its `repr` only."""
 
 
 def encode_value(
@@ -48,16 +48,8 @@ def decode_value(codecs: Codecs, payload: Payload, annotation: object = None) ->
 
 def encode_failure(codecs: Codecs, exc: BaseException) -> Payload:
     """Return a description of `exc`. Whatever the exception is or does, this succeeds."""
-    failure = describe(exc, encodable=partial(_travels, codecs))
+    failure = describe(exc, encodable=partial(codecs.can_encode, at_most=_LARGEST_PART))
     return Payload(*codecs.encode(failure.to_data(), root="failure"))
-
-
-def _travels(codecs: Codecs, value: object) -> bool:
-    """Tell whether an argument or attribute of an exception is kept; others leave their `repr`."""
-    try:
-        return len(codecs.encode(value)[1]) <= _LARGEST_PART
-    except SerializationError:
-        return False
 
 
 def decode_failure(codecs: Codecs, payload: Payload) -> Exception:

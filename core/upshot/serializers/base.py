@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final
 
-from upshot.errors import ConfigError, EncodeError, UntrustedContentError
+from upshot.errors import ConfigError, EncodeError, SerializationError, UntrustedContentError
 
 __all__ = ["Codecs", "Serializer"]
 
@@ -117,9 +117,13 @@ class Codecs:
             )
         return writer.content_type, writer.dumps(value, root=root)
 
-    def can_encode(self, value: object) -> bool:
-        """Tell whether the default serializer takes `value`, by trying."""
-        return self._by_name[self.default].can_encode(value)
+    def can_encode(self, value: object, *, at_most: int | None = None) -> bool:
+        """Tell whether the default serializer takes `value`, in `at_most` bytes, by trying."""
+        try:
+            _, body = self.encode(value)
+        except SerializationError:
+            return False
+        return at_most is None or len(body) <= at_most
 
     def decode(self, content_type: str, data: bytes) -> Any:
         """Return the value that `data` holds.
