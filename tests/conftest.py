@@ -13,7 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from upshot_conformance.servers import RedisServer
+from upshot_conformance.servers import (
+    MariaDBServer,
+    MemcachedServer,
+    MongoDBServer,
+    PostgreSQLServer,
+    RabbitMQServer,
+    RedisServer,
+)
 
 TASKS = """
     import os
@@ -126,10 +133,44 @@ class Worker:
         return self.process.wait(timeout)
 
 
+# Private servers for the whole run, each started by the first test that asks for it, and paused
+# or stopped by none. The absence of one is an error, never a skip.
+
+
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
-    """A private Redis for the whole run; its absence is an error, never a skip."""
     with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgreSQLServer]:
+    with PostgreSQLServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[MariaDBServer]:
+    with MariaDBServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mongodb_server() -> Iterator[MongoDBServer]:
+    """A replica set of one member."""
+    with MongoDBServer(replica_set=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def memcached_server() -> Iterator[MemcachedServer]:
+    with MemcachedServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server() -> Iterator[RabbitMQServer]:
+    with RabbitMQServer() as server:
         yield server
 
 

@@ -1,8 +1,9 @@
 """From what stands after `--backend` to the backends that are tested.
 
 A value with `://` is a URL; another is an alias, from the environment or the project's
-`pyproject.toml`, or else the scheme of an installed backend whose harness can start a private
-service. Everything that can go wrong here is reported before the first test is collected.
+`pyproject.toml`, or else the scheme of an installed backend, or the name of an installed harness,
+that can start a private service. Everything that can go wrong here is reported before the first
+test is collected.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ __all__ = ["HARNESSES", "RUN", "Run", "SelectionError", "Selector", "Target"]
 logger = logging.getLogger(__name__)
 
 HARNESSES: Final = "upshot.conformance"
-"""The entry-point group of harnesses; names are URL schemes."""
+"""The entry-point group of harnesses. A name is a URL scheme, or what `--backend` takes to start
+one kind of a service that has several, such as `mongo-standalone`."""
 
 _ALIAS: Final = "UPSHOT_CONFORMANCE_URL_"
 _PATIENCE: Final = 3.0  # seconds that a service has to answer the first request
@@ -143,16 +145,18 @@ class Selector:
         return list(_labelled(targets))
 
     def _all(self) -> Iterator[Target]:
-        seen: set[type[Harness]] = set()
+        names: dict[type[Harness], str] = {}
         for offer in registry.offers(HARNESSES):
             harness = registry.load(offer, Harness)  # type: ignore[type-abstract]  # a base to check against
-            if harness in seen:
-                continue
-            seen.add(harness)
+            if offer.name == harness.scheme:
+                names[harness] = offer.name
+            else:
+                names.setdefault(harness, offer.name)
+        for name in names.values():
             try:
-                yield self._one(harness.scheme)
+                yield self._one(name)
             except SelectionError as exc:
-                self.unavailable[harness.scheme] = str(exc)
+                self.unavailable[name] = str(exc)
 
     def _one(self, value: str) -> Target:
         try:
@@ -167,14 +171,17 @@ class Selector:
 
     def _startable(self, scheme: str) -> type[Harness]:
         offered = {offer.name for offer in registry.offers(registry.BACKENDS)}
+        harnesses = {offer.name: offer for offer in registry.offers(HARNESSES)}
+        if scheme not in offered and scheme in harnesses:
+            return registry.load(harnesses[scheme], Harness)  # type: ignore[type-abstract]  # as above
         if scheme not in offered:
             aliases = self._aliases()
-            near = difflib.get_close_matches(scheme, [*aliases, *offered], n=3)
+            near = difflib.get_close_matches(scheme, {*aliases, *harnesses, *offered}, n=3)
             hint = f"did you mean {' or '.join(near)}? " if near else ""
             raise SelectionError(
                 f"--backend={mask(scheme)}: no alias and no installed backend has that name; "
                 f"{hint}Aliases: {', '.join(sorted(aliases)) or 'none'}. Installed schemes: "
-                f"{', '.join(sorted(offered))}. A URL is taken as it is."
+                f"{', '.join(sorted(offered | harnesses.keys()))}. A URL is taken as it is."
             )
         harness = _harness_class(Url.parse(f"{scheme}://"))
         if harness is None:

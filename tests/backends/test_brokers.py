@@ -19,7 +19,7 @@ from upshot import clock
 from upshot.broker import Action, Broker, Delivery, QueuedMessage, Settlement
 from upshot.registry import broker_class
 from upshot.url import Url
-from upshot_conformance.servers import RedisServer
+from upshot_conformance.servers import Server
 
 SERVICES = ["memory", "sqlite", "redis"]
 PROGRAMS = Path(__file__).parent / "programs"
@@ -29,12 +29,6 @@ SHORT = 0.2  # seconds of a lease that the test lets run out
 BrokerOpener = Callable[..., Broker]
 
 
-@pytest.fixture(scope="session")
-def redis_server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
 @pytest.fixture(params=SERVICES)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a real service of each kind."""
@@ -42,7 +36,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"memory://{uuid.uuid4().hex}"
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/tasks.db"
-    server: RedisServer = request.getfixturevalue("redis_server")
+    server: Server = request.getfixturevalue(f"{request.param}_server")
     return server.url
 
 

@@ -19,11 +19,10 @@ from upshot_conformance.servers import RedisServer
 RecordMaker = Callable[..., StoredRecord]
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[RedisServer]:
+@pytest.fixture
+def server(redis_server: RedisServer) -> RedisServer:
     """A server that no test may pause or stop."""
-    with RedisServer() as started:
-        yield started
+    return redis_server
 
 
 @pytest.fixture
