@@ -96,7 +96,7 @@ class StoredRecord:
 
 
 class Backend(abc.ABC):
-    """Keeps or carries results on one service.
+    """Keeps results on one service, or carries them to whoever submitted the task.
 
     Class attributes to define:
 
@@ -104,11 +104,22 @@ class Backend(abc.ABC):
             when it learns more by connecting, never by a wider one.
         contract: the version of the conformance contract that it was written for.
         driver_errors: how to read the driver's exceptions.
+
+    What only a backend defines that carries results:
+
+        over_broker: its URL without a host, such as `rpc://`, means the broker's connection.
+        reply_to: the address of this process, which every message takes along so that a worker's
+            records are sent there; "" for a backend that stores. `__init__` sets it, without any
+            I/O. The QUEUED record of a task is stored before its message leaves, so `store` can
+            make the address reachable in time. A record whose `reply_to` is "" or this address
+            is for this process itself.
     """
 
     capabilities: Capabilities
     contract: ClassVar[str] = "1.0"
     driver_errors: ClassVar[DriverErrors] = DriverErrors()
+    over_broker: ClassVar[bool] = False
+    reply_to: str = ""
 
     @abc.abstractmethod
     def __init__(self, url: Url) -> None:

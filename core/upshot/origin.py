@@ -15,7 +15,13 @@ from typing import Any, Final, final
 from upshot import clock
 from upshot.client import ResultClient
 from upshot.envelope import unfinished
-from upshot.errors import ConfigError, ResultTimeoutError, ServiceError, UpshotError
+from upshot.errors import (
+    ConfigError,
+    ResultTimeoutError,
+    ServiceError,
+    UnsupportedError,
+    UpshotError,
+)
 from upshot.record import Record, printable
 from upshot.serializers import Codecs
 from upshot.states import State
@@ -70,6 +76,24 @@ class Origin:
         """The masked URL and the namespace: how an unpickled handle finds its way back."""
         return str(self.client.url), self.client.namespace
 
+    def require_here(self, task_ids: Iterable[str]) -> None:
+        """Refuse handles of results that can only come to another process.
+
+        Raises:
+            UnsupportedError: the backend carries results to the process that submitted the task,
+                and this one did not submit it.
+        """
+        if not self.client.backend.reply_to:
+            return
+        ids = list(task_ids)
+        for task_id, found in zip(ids, self.client.load_many(ids), strict=True):
+            if found is None:
+                raise UnsupportedError(
+                    f"{self.client.url} sends results to the process that submitted the task, and "
+                    f"task {printable(task_id)!r} was not submitted by this one, or was forgotten: "
+                    "read it there, or choose a backend that stores results, such as redis://"
+                )
+
     def revoke(self, task_id: str) -> bool:
         """Store REVOKED, keeping what the record says about the task; False if it has ended."""
         known = self.client.load(task_id)
@@ -85,7 +109,11 @@ class Origin:
             finished_at=clock.now(),
             info=known.info if known else None,
         )
-        return self.client.store(revoked, expires=unfinished(self.client.expires))
+        return self.client.store(
+            revoked,
+            expires=unfinished(self.client.expires),
+            reply_to=self.client.backend.reply_to,
+        )
 
     async def wait_async(self, task_id: str, queue: str, timeout: float | None) -> Record:
         """Wait like `AsyncResult.get`, without blocking the event loop."""
