@@ -15,20 +15,15 @@ from functools import partial
 from typing import Final, TypeVar, final
 
 from upshot import forking, retrying
-from upshot.backend import Backend, Capabilities, StoredRecord
+from upshot.backend import Backend, Capabilities, StoredRecord, Sweeping
 from upshot.clock import Deadline
 from upshot.envelope import AS_SET, Envelopes
-from upshot.errors import (
-    ResultTimeoutError,
-    ServiceUnavailableError,
-    UnsupportedError,
-    UpshotError,
-)
+from upshot.errors import ServiceUnavailableError, UnsupportedError, UpshotError
 from upshot.keys import Keyspace
-from upshot.record import Record, printable
+from upshot.record import Record
 from upshot.service import OpenService
 from upshot.url import Url
-from upshot.waiters import CallbackSink, LoopSink, ThreadSink
+from upshot.waiters import CallbackSink, LoopSink, ThreadSink, timed_out
 from upshot.waiting import Hub, Listener
 
 __all__ = ["BATCH", "ResultClient"]
@@ -213,6 +208,17 @@ class ResultClient:
                     if isinstance(found, Record):
                         yield found
 
+    def prune(self) -> int:
+        """Remove expired records where the service does not, a batch at a time; return how many."""
+        backend = self.backend
+        if not isinstance(backend, Sweeping):
+            return 0
+        removed, batch = 0, BATCH
+        while batch == BATCH:
+            batch = self._service.call(lambda _, seconds: backend.sweep(BATCH, seconds))
+            removed += batch
+        return removed
+
     # -- waiting ------------------------------------------------------------------------------
 
     def wait(self, task_id: str, *, timeout: float | None = None) -> Record:
@@ -264,7 +270,7 @@ class ResultClient:
                 trouble = hub.trouble
                 hub.unwatch(waiting, sink)
         if waiting:
-            raise self._timed_out(list(waiting.values()), timeout, trouble) from trouble
+            raise timed_out(list(waiting.values()), timeout, trouble) from trouble
 
     async def wait_async(
         self, task_ids: Iterable[str], *, timeout: float | None = None
@@ -289,7 +295,7 @@ class ResultClient:
                 hub.unwatch(waiting, sink)
         if waiting:
             trouble = self._waiting_hub().trouble
-            raise self._timed_out(list(waiting.values()), timeout, trouble) from trouble
+            raise timed_out(list(waiting.values()), timeout, trouble) from trouble
 
     def when_ended(self, task_id: str, callback: Callable[[Record | UpshotError], object]) -> None:
         """Call `callback` once with the terminal record, or the error that ends the wait.
@@ -366,14 +372,6 @@ class ResultClient:
         for batch in _batches(keys):
             bodies += self._service.call(partial(_load, batch), deadline=deadline)
         return bodies
-
-    def _timed_out(
-        self, task_ids: Sequence[str], timeout: float | None, trouble: UpshotError | None
-    ) -> ResultTimeoutError:
-        some = ", ".join(repr(printable(task_id)) for task_id in task_ids[:3])
-        more = f" and {len(task_ids) - 3} more" if len(task_ids) > 3 else ""
-        why = f"; {trouble}" if trouble else ""
-        return ResultTimeoutError(f"{some}{more} did not end within {timeout} seconds{why}")
 
     def after_fork(self) -> None:
         """Abandon the parent's hub: its thread does not exist in this process."""
