@@ -16,7 +16,7 @@ from upshot import clock
 from upshot.errors import ServiceRejectedError, ServiceUnavailableError, UpshotError
 from upshot.url import Url
 
-__all__ = ["MIN_LOOK", "DriverErrors", "call", "translate"]
+__all__ = ["MIN_LOOK", "DriverErrors", "call", "jitter", "translate"]
 
 T = TypeVar("T")
 
@@ -25,6 +25,7 @@ MIN_LOOK = 0.5
 
 _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 1.0
+_RANDOM = random.SystemRandom()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,5 +100,14 @@ def call(
                 raise error from exc
         # Full jitter spreads clients that lost the same server at the same moment:
         # https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
-        clock.sleep(min(left, random.uniform(0, pause)))  # noqa: S311 - not for secrecy
+        clock.sleep(min(left, jitter(0, pause)))
         pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def jitter(low: float, high: float) -> float:
+    """Return a random number from `low` to `high`, such as seconds to pause.
+
+    The generator is not the one of the module `random`: a program that seeds that one gets its
+    own numbers in its own order, however many threads of ours pause meanwhile.
+    """
+    return _RANDOM.uniform(low, high)
