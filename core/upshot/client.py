@@ -18,7 +18,7 @@ from upshot import forking, retrying
 from upshot.backend import Backend, Capabilities, StoredRecord, Sweeping
 from upshot.clock import Deadline
 from upshot.envelope import AS_SET, Envelopes
-from upshot.errors import ServiceUnavailableError, UnsupportedError, UpshotError
+from upshot.errors import ServiceClosedError, ServiceUnavailableError, UnsupportedError, UpshotError
 from upshot.keys import Keyspace
 from upshot.record import Record
 from upshot.service import OpenService
@@ -63,12 +63,15 @@ class ResultClient:
         self.namespace = namespace
         self.expires = expires
         self._service = OpenService(make, url=url, timeout=timeout)
-        declared = self._service.current.capabilities
+        backend = self._service.current
+        self._driver_errors = backend.driver_errors
+        declared = backend.capabilities
         self._keys = Keyspace(namespace, max_bytes=declared.max_key_bytes, text=declared.text_keys)
         self._envelopes = Envelopes(self._keys, url=url, expires=expires, max_bytes=max_bytes)
         self._lock = threading.Lock()
         self._hub: Hub[Record] | None = None
         self._callbacks: CallbackSink[Record] | None = None
+        self._closed = False
         forking.register(self)
 
     def __repr__(self) -> str:
@@ -316,7 +319,9 @@ class ResultClient:
     def close(self) -> None:
         """End waits with ServiceClosedError and free sockets, threads, descriptors; idempotent."""
         with self._lock:
+            self._closed = True
             hub, callbacks = self._hub, self._callbacks
+        self._service.stop()
         if hub is not None:
             hub.close()
         if callbacks is not None:
@@ -331,25 +336,23 @@ class ResultClient:
     # -- below the surface --------------------------------------------------------------------
 
     def _waiting_hub(self) -> Hub[Record]:
-        backend = self.backend  # raises once the client is closed
         with self._lock:
+            if self._closed:
+                raise ServiceClosedError(f"{self.url} was closed by this process")
             if self._hub is None:
                 self._hub = Hub(
                     load=lambda keys: self._look(keys, Deadline(None)),
                     decode=self._envelopes.open,
                     is_ended=lambda record: record.is_terminal,
                     listen=self._listen,
-                    explain=self._explain,
-                    poll_interval=backend.capabilities.poll_interval,
+                    explain=partial(retrying.translate, errors=self._driver_errors, url=self.url),
+                    poll_interval=self.capabilities.poll_interval,
                     name=f"upshot-hub-{self.url.scheme}",
                 )
             return self._hub
 
     def _listen(self) -> Listener | None:
         return self._service.call(lambda backend, seconds: backend.listen(seconds))
-
-    def _explain(self, exc: Exception) -> UpshotError | None:
-        return retrying.translate(exc, self.backend.driver_errors, self.url)
 
     def _ended(self, keys: Sequence[str], deadline: Deadline) -> dict[str, Record | UpshotError]:
         """Look once; return what needs no waiting: terminal records and unreadable ones."""

@@ -8,6 +8,7 @@ guarded: storing the same record twice, loading, deleting, publishing under a me
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -69,6 +70,7 @@ def call(
     url: Url,
     deadline: clock.Deadline,
     limit: float,
+    stopping: threading.Event | None = None,
 ) -> T:
     """Run `operation(seconds)` until it succeeds or the time is up.
 
@@ -79,6 +81,7 @@ def call(
         deadline: the end of the caller's patience. Once it has passed, `operation` is still tried
             once, for at most `MIN_LOOK` seconds.
         limit: seconds after which this call gives up although the deadline is later.
+        stopping: once it is set, nothing is tried again; None for never.
 
     Raises:
         ServiceUnavailableError: the last transient error, when the time was up.
@@ -86,6 +89,7 @@ def call(
     """
     end = clock.Deadline(deadline.left(limit))
     pause = _FIRST_PAUSE
+    stopping = stopping or threading.Event()
     while True:
         try:
             return operation(max(MIN_LOOK, end.left() or 0.0))
@@ -94,13 +98,13 @@ def call(
             if error is None:
                 raise
             left = end.left() or 0.0
-            if not isinstance(error, ServiceUnavailableError) or left <= 0:
+            is_final = not isinstance(error, ServiceUnavailableError) or left <= 0
+            # Full jitter spreads clients that lost the same server at the same moment:
+            # https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+            if is_final or stopping.wait(min(left, jitter(0, pause))):
                 if error is exc:
                     raise
                 raise error from exc
-        # Full jitter spreads clients that lost the same server at the same moment:
-        # https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
-        clock.sleep(min(left, jitter(0, pause)))
         pause = min(pause * 2, _LONGEST_PAUSE)
 
 

@@ -325,7 +325,7 @@ class Hub(Generic[T]):
     def _note(self, exc: Exception) -> None:
         error = self._explain(exc)
         if error is not None:
-            if self.trouble is None:
+            if self.trouble is None and not self._closed:
                 logger.warning("waiting goes on while the backend cannot be read: %s", error)
             self.trouble = error
         else:
