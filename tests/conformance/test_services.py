@@ -13,6 +13,7 @@ from upshot_conformance.selection import HARNESSES
 from .running import SUITE, run_suite  # noqa: TID251 - this folder, no source root
 
 SERVICES = [
+    "memcached",
     "memory",
     "redis",
     "sqlite",
