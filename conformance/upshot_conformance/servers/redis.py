@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
+from io import BufferedRWPair
 from pathlib import Path
-from typing import BinaryIO, ClassVar
+from typing import ClassVar
 from urllib.parse import quote
 
 from .base import Server
@@ -149,7 +150,7 @@ class RedisServer(Server):
         return self._connect()
 
 
-def _send(stream: BinaryIO, *words: str | int) -> None:
+def _send(stream: BufferedRWPair, *words: str | int) -> None:
     """Write one command as RESP."""
     encoded = [str(word).encode() for word in words]
     parts = [b"$%d\r\n%b\r\n" % (len(word), word) for word in encoded]
@@ -157,7 +158,7 @@ def _send(stream: BinaryIO, *words: str | int) -> None:
     stream.flush()
 
 
-def _answer(stream: BinaryIO) -> Iterator[str]:
+def _answer(stream: BufferedRWPair) -> Iterator[str]:
     """Yield the leaves of one RESP2 answer."""
     line = stream.readline().decode().rstrip("\r\n")
     kind, rest = line[:1], line[1:]
