@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 import threading
 from collections.abc import Sequence
-from typing import ClassVar, Final, NamedTuple, cast, final
+from typing import Any, ClassVar, Final, NamedTuple, cast, final
 
 import redis
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
@@ -171,7 +171,8 @@ class ClusterClient(RedisClient):
             self.doubt()
             return
         moved = isinstance(answer, MovedError)
-        server = self._server_at((cast("str", answer.host) or asked.host, answer.port))
+        host, port = cast("_Address", cast("Any", answer).node_addr)
+        server = self._server_at((host or asked.host, port))  # without a name: the one we used
         if moved:
             self._slots[answer.slot_id] = server
             self.doubt()  # where one slot moved, others will have

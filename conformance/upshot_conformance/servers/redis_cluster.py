@@ -33,6 +33,8 @@ class RedisNode(RedisServer):
         arguments = ["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"]
         arguments += ["--cluster-node-timeout", f"{node_timeout * 1000:.0f}"]
         arguments += ["--cluster-require-full-coverage", "yes" if full_coverage else "no"]
+        # Otherwise a master would wait five seconds for further replicas.
+        arguments += ["--repl-diskless-sync-delay", "0"]
         super().__init__(arguments=arguments, start_timeout=start_timeout)
 
     @property

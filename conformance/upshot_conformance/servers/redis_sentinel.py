@@ -102,7 +102,9 @@ class RedisSentinelServer(Ensemble):
         start_timeout: float = 60.0,
     ) -> None:
         super().__init__(start_timeout=start_timeout)
-        first = RedisServer(password=password, start_timeout=start_timeout)
+        # Otherwise it would wait five seconds for further replicas.
+        at_once = ["--repl-diskless-sync-delay", "0"]
+        first = RedisServer(password=password, arguments=at_once, start_timeout=start_timeout)
         followers = [_Replica(first, password, start_timeout) for _ in range(replicas)]
         self.data_servers: list[RedisServer] = [first, *followers]
         """The first master, then the first replicas; `master` tells who is master now."""
