@@ -19,9 +19,9 @@ from upshot import clock
 from upshot.broker import Action, Broker, Delivery, QueuedMessage, Settlement
 from upshot.registry import broker_class
 from upshot.url import Url
-from upshot_conformance.servers import Server
+from upshot_conformance.servers import Ensemble, Server
 
-SERVICES = ["memory", "sqlite", "redis"]
+SERVICES = ["memory", "sqlite", "redis", "redis-cluster", "redis-sentinel"]
 PROGRAMS = Path(__file__).parent / "programs"
 LONG = 60.0  # seconds of a lease that outlives the test
 SHORT = 0.2  # seconds of a lease that the test lets run out
@@ -36,7 +36,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"memory://{uuid.uuid4().hex}"
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/tasks.db"
-    server: Server = request.getfixturevalue(f"{request.param}_server")
+    name = request.param.replace("-", "_")
+    server: Server | Ensemble = request.getfixturevalue(f"{name}_server")
     return server.url
 
 
