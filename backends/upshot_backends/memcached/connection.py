@@ -50,7 +50,9 @@ class Server:
         self._summand = int.from_bytes(digest[8:]) % _PRIME
         self._address = address
         self._options = options
-        self._turns = threading.Semaphore(options.max_pool_size)
+        self._changed = threading.Condition()
+        self._open = 0
+        self._waiting = 0
         self._idle: deque[Wire] = deque()
         self._busy: set[Wire] = set()
         self._closed = False
@@ -70,12 +72,15 @@ class Server:
         if self._options.timeout is not None:
             until = min(until, clock.monotonic() + self._options.timeout)
         try:
-            if not self._turns.acquire(timeout=max(0.0, until - clock.monotonic())):
-                raise TimeoutError(f"all {self._options.max_pool_size} connections are in use")
+            wire = self._take(until)
             try:
-                self._run(talk, keys, until)
-            finally:
-                self._turns.release()
+                talk(wire, keys)
+            except BaseException as exc:  # an answer left unread would be taken for the next one's
+                self._discard(wire)
+                if isinstance(exc, (ConnectionError, MemcacheUnexpectedCloseError)):
+                    self._drop_idle()  # what closed this one has closed the others: a restart
+                raise
+            self._give_back(wire)
         except TimeoutError as exc:
             self.failed = True
             raise TimeoutError(f"{self.name}: {exc}") from exc
@@ -96,49 +101,77 @@ class Server:
                 wire.socket.shutdown(socket.SHUT_RDWR)
             except OSError:
                 continue  # the server had closed it already
-
-    def _run(self, talk: Talk, keys: list[bytes], until: float) -> None:
-        wire = self._take(until)
-        try:
-            talk(wire, keys)
-        except BaseException as exc:  # an answer left unread would be taken for the next one's
-            self._busy.discard(wire)
-            wire.socket.close()
-            if isinstance(exc, (ConnectionError, MemcacheUnexpectedCloseError)):
-                self._drop_idle()  # what closed this one has closed the others: a restart
-            raise
-        self._busy.discard(wire)
-        self._idle.append(wire)
-        if self._closed:
-            self._drop_idle()
+        with self._changed:
+            self._changed.notify_all()
 
     def _take(self, until: float) -> Wire:
         try:
             wire = self._idle.pop()
-            wire.socket.until = until
         except IndexError:
-            wire = self._open(until)
+            wire = self._wait_or_open(until)
         self._busy.add(wire)
+        wire.socket.until = until
         if self._closed:
-            self._busy.discard(wire)
-            wire.socket.close()
+            self._discard(wire)
             raise ConnectionError("this client is closed")
         return wire
 
-    def _open(self, until: float) -> Wire:
-        limit = self._options.connect_timeout
-        opened = connect(
-            self._address, until if limit is None else min(until, clock.monotonic() + limit)
-        )
-        opened.until = until
-        return Wire(opened)
+    def _give_back(self, wire: Wire) -> None:
+        self._busy.discard(wire)
+        self._idle.append(wire)
+        if self._waiting:  # checked after the connection is there, as waiting is set before looking
+            with self._changed:
+                self._changed.notify()
+        if self._closed:
+            self._drop_idle()
+
+    def _discard(self, wire: Wire) -> None:
+        """Close a connection, whatever state it is in."""
+        self._busy.discard(wire)
+        wire.socket.close()
+        self._count(-1)
 
     def _drop_idle(self) -> None:
         while True:
             try:
-                self._idle.pop().socket.close()
+                self._discard(self._idle.pop())
             except IndexError:
                 return
+
+    def _wait_or_open(self, until: float) -> Wire:
+        """Return a connection that another call gives back, or a new one if there may be one more.
+
+        Raises:
+            TimeoutError: neither by `until`.
+        """
+        with self._changed:
+            self._waiting += 1
+            try:
+                while self._open >= self._options.max_pool_size:
+                    if self._idle:
+                        return self._idle.pop()
+                    if self._closed:
+                        raise ConnectionError("this client is closed")
+                    if not self._changed.wait(until - clock.monotonic()):
+                        raise TimeoutError(f"all {self._open} connections are in use")
+                self._open += 1
+            finally:
+                self._waiting -= 1
+        limit = self._options.connect_timeout
+        try:
+            return Wire(
+                connect(
+                    self._address, until if limit is None else min(until, clock.monotonic() + limit)
+                )
+            )
+        except BaseException:
+            self._count(-1)
+            raise
+
+    def _count(self, more: int) -> None:
+        with self._changed:
+            self._open += more
+            self._changed.notify()
 
 
 @final
@@ -170,18 +203,20 @@ class Servers:
         Raises:
             MemcacheClientError: a key is too long or has a character that no key may have.
         """
-        shares: dict[Server, list[bytes]] = {}
-        for key in keys:
+        wanted = list(keys)
+        for key in wanted:
             if not _KEY.fullmatch(key):
                 raise MemcacheClientError(f"{key!r} is no key for memcached")
+        if len(self._servers) == 1:
+            return [(self._servers[0], wanted)] if wanted else []
+        shares: dict[Server, list[bytes]] = {}
+        for key in wanted:
             shares.setdefault(self.server_of(key), []).append(key)
         # A frozen server takes all the time that there is: the others come first.
         return sorted(shares.items(), key=lambda share: share[0].failed)
 
     def server_of(self, key: bytes) -> Server:
         """Return the server that a key belongs to."""
-        if len(self._servers) == 1:
-            return self._servers[0]
         number = zlib.crc32(key)
         return max(self._servers, key=lambda server: server.score(number))
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 import secrets
 import struct
 import zlib
@@ -47,6 +48,7 @@ _WHOLE: Final = b"upW1"
 _PARTED: Final = b"upP1"
 _HEADER: Final = struct.Struct("!4sId")
 _PARTS: Final = struct.Struct("!16sQII")
+_GENERATION: Final = re.compile(rb"[\w-]{16}")  # nothing that could end a key, and a command
 _LEAST_PART: Final = 2**16  # bytes; heads that claim smaller parts, and so thousands, are not ours
 
 _RELATIVE: Final = 30 * 86_400  # above this, memcached takes a number as seconds since 1970
@@ -125,7 +127,11 @@ def read(data: bytes, now: float) -> Item:
             return Item(barrier, data[_HEADER.size :], None, expired)
         if kind == _PARTED and len(data) == _HEADER.size + _PARTS.size:
             parts = Parts(*_PARTS.unpack_from(data, _HEADER.size))
-            if parts.size >= _LEAST_PART and parts.length <= MAX_RECORD:
+            if (
+                parts.size >= _LEAST_PART
+                and parts.length <= MAX_RECORD
+                and _GENERATION.fullmatch(parts.generation)
+            ):
                 return Item(barrier, None, parts, expired)
     return Item(0, data, None, expired=False)
 

@@ -28,7 +28,8 @@ STORED: Final = b"STORED"
 
 _TOO_LARGE: Final = b"SERVER_ERROR object too large"
 _WRITE: Final = 2**16  # bytes gathered for one write
-_READ: Final = 2**18  # bytes asked for in one read
+_READ: Final = 2**15  # bytes asked for in one read; the buffer is made each time
+_LONG_READ: Final = 2**18  # the same, where that many are missing
 
 
 class Value(NamedTuple):
@@ -119,14 +120,17 @@ class Wire:
         Raises:
             MemcacheError: the server refused, or answers something else.
         """
-        while True:
-            line = self._line()
-            if line == b"END":
-                return
+        while (line := self._line()) != b"END":
             words = line.split(b" ")
-            if words[0] != b"VALUE" or len(words) not in (4, 5):
+            if words[0] != b"VALUE" or not 4 <= len(words) <= 5:
                 raise refusal(line)
-            found[words[1]] = Value(self._data(int(words[3])), words[4] if words[4:] else b"")
+            size = int(words[3])
+            end = self._position + size
+            if end + 2 > len(self._buffer):
+                end = self._fill(size)
+            unique = words[4] if len(words) == 5 else b""
+            found[words[1]] = Value(self._buffer[self._position : end], unique)
+            self._position = end + 2
 
     def _line(self) -> bytes:
         end = self._buffer.find(b"\r\n", self._position)
@@ -138,21 +142,18 @@ class Wire:
         self._position = end + 2
         return line
 
-    def _data(self, size: int) -> bytes:
-        end = self._position + size
-        if end + 2 > len(self._buffer):
-            pieces = [self._buffer[self._position :]]
-            missing = size + 2 - len(pieces[0])
-            while missing > 0:
-                pieces.append(self._received())
-                missing -= len(pieces[-1])
-            self._buffer, self._position, end = b"".join(pieces), 0, size
-        data = self._buffer[self._position : end]
-        self._position = end + 2
-        return data
+    def _fill(self, size: int) -> int:
+        """Read until the buffer has a value of `size` bytes; return where that ends."""
+        pieces = [self._buffer[self._position :]]
+        missing = size + 2 - len(pieces[0])
+        while missing > 0:
+            pieces.append(self._received(min(max(missing, _READ), _LONG_READ)))
+            missing -= len(pieces[-1])
+        self._buffer, self._position = b"".join(pieces), 0
+        return size
 
-    def _received(self) -> bytes:
-        received = self.socket.recv(_READ)
+    def _received(self, size: int = _READ) -> bytes:
+        received = self.socket.recv(size)
         if not received:
             raise MemcacheUnexpectedCloseError("the server closed the connection")
         return received
