@@ -55,6 +55,15 @@ TASKS = """
         raise Broken(code, "as asked")
 
 
+    @app.task(max_retries=1)
+    def second_time() -> int:
+        context = current_task()
+        context.progress(context.attempt, 2)
+        if not context.retries:
+            context.retry(countdown=0)
+        return context.attempt
+
+
     @app.task
     def die() -> None:
         os._exit(9)
