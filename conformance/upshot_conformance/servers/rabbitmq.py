@@ -13,6 +13,7 @@ __all__ = ["RabbitMQServer"]
 
 _PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 _CONNECTION_START = b"\x00\x0a\x00\x0a"  # class 10, method 10
+_NODE = "upshot@localhost"
 _VERSION = re.compile(rb"\x07versionS\x00\x00\x00.([0-9.]+)", re.DOTALL)
 
 
@@ -74,6 +75,15 @@ class RabbitMQServer(Server):
         """
         return f"amqp://guest:guest@{LOOPBACK}:{self.port}//"
 
+    def control(self, *arguments: str) -> str:
+        """Run `rabbitmqctl` on the server and return what it printed, without its headings.
+
+        Raises:
+            ServerError: it failed; the message quotes what it said.
+        """
+        tool = str(self._required().with_name("rabbitmqctl"))
+        return self._run([tool, "--quiet", "--node", _NODE, *arguments], self.folder)
+
     def _prepare(self) -> None:
         self._port_mapper.start()
         self._started().write(
@@ -100,7 +110,7 @@ class RabbitMQServer(Server):
             "RABBITMQ_LOGS": "-",
             "RABBITMQ_LOG_BASE": folder,
             "RABBITMQ_MNESIA_BASE": f"{folder}/mnesia",
-            "RABBITMQ_NODENAME": "upshot@localhost",
+            "RABBITMQ_NODENAME": _NODE,
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
                 "-noinput -kernel inet_dist_use_interface {127,0,0,1}"
             ),
