@@ -156,15 +156,10 @@ class Channel:
 
     async def get(self, queue: str) -> Received | None:
         """Take the first message of the queue, None if none is ready; one call at a time."""
-        self.check()
-        got: asyncio.Future[Received | None] = asyncio.get_running_loop().create_future()
+        got: asyncio.Future[Received | None] = self.expect()
         self._got = got
-        self._pending.add(got)
-        try:
-            self.raw.basic_get(queue, self._on_get_ok)
-            return await got
-        finally:
-            self._pending.discard(got)
+        self.raw.basic_get(queue, self._on_get_ok)
+        return await got
 
     def ack(self, tag: int, *, multiple: bool = False) -> None:
         """Remove the message, or with `multiple` all up to it; `sync` tells when that is done."""
@@ -188,14 +183,17 @@ class Channel:
 
     async def ask(self, method: Callable[..., object]) -> Any:
         """Call a method of pika's with a callback, and return what that is called with."""
+        answer: asyncio.Future[Any] = self.expect()
+        method(callback=partial(_settle, answer))
+        return await answer
+
+    def expect(self) -> asyncio.Future[Any]:
+        """Return a future that fails with what ends the channel, unless it is done before."""
         self.check()
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._pending.add(answer)
-        try:
-            method(callback=partial(_settle, answer))
-            return await answer
-        finally:
-            self._pending.discard(answer)
+        answer.add_done_callback(self._pending.discard)
+        return answer
 
     def check(self) -> None:
         """Raise what ended the channel, if it has ended."""
@@ -224,7 +222,7 @@ class Channel:
         if self.ended is not None:
             return
         self.ended = why
-        for answer in self._pending:
+        for answer in list(self._pending):
             if not answer.done():
                 answer.set_exception(why)
         for callback in self._when_ended:

@@ -277,8 +277,8 @@ class AmqpConnection:
 
     def __init__(self, url: Url, thread: IoThread, *, disposable: bool = False) -> None:
         self.heartbeat: int | None = None
-        """Seconds of silence after which either side gives the other up; for the next opening.
-        None for what the URL says."""
+        """Seconds of silence after which either side gives the other up, if the URL does not ask
+        for less; for the next opening. None for what the URL says."""
         self._options = driver_options(url)
         self._thread = thread
         self._disposable = disposable

@@ -8,6 +8,7 @@ long as the server blocks it.
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import ssl
 from collections.abc import Sequence
@@ -59,7 +60,15 @@ class NoAnswerError(Exception):
 
 
 class RefusedForNowError(Exception):
-    """The server refused, for a reason that may go away."""
+    """The server refused, for a reason that may go away.
+
+    Attributes:
+        code: AMQP's reply code, such as 404; 0 where there is none.
+    """
+
+    def __init__(self, text: str, code: int = 0) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 DRIVER_ERRORS: Final = DriverErrors(
@@ -111,17 +120,17 @@ async def connect(options: Sequence[Any], heartbeat: int | None) -> Any:
 
     Args:
         options: what `driver_options` returned.
-        heartbeat: seconds after which either side takes a silent other one for dead; None for
-            what the URL says.
+        heartbeat: seconds after which either side takes a silent other one for dead, if the
+            options do not ask for less; None for what they say.
 
     Raises:
         AMQPError, OSError: what the last host failed with.
     """
     loop = asyncio.get_running_loop()
     opened: asyncio.Future[Any] = loop.create_future()
-    if heartbeat is not None:
-        for one in options:
-            one.heartbeat = heartbeat
+    options = [copy.copy(one) for one in options]
+    for one in options:
+        one.heartbeat = min(one.heartbeat, heartbeat or one.heartbeat)
 
     def done(result: Any) -> None:
         failed = isinstance(result, Exception)
@@ -153,7 +162,7 @@ def abort(connection: Any, why: Exception) -> None:
 def refusal(exc: Exception) -> Exception:
     """Return what to raise for the reason that pika gives for the end of a channel."""
     if isinstance(exc, exceptions.ChannelClosedByBroker) and exc.reply_code in _FOR_NOW:
-        error: Exception = RefusedForNowError(f"{exc.reply_code}: {exc.reply_text}")
+        error: Exception = RefusedForNowError(f"{exc.reply_code}: {exc.reply_text}", exc.reply_code)
         error.__cause__ = exc
         return error
     return exc

@@ -60,7 +60,14 @@ class RedisBroker(Broker):
     The URLs and parameters are those of `RedisBackend`; there are no options of ours.
     """
 
-    capabilities = BrokerCapabilities(shared=True, persistent=False, max_message_bytes=_LARGEST)
+    capabilities = BrokerCapabilities(
+        shared=True,
+        persistent=False,
+        deduplicates=True,
+        ranks_queues=True,
+        counts_leased=True,
+        max_message_bytes=_LARGEST,
+    )
     driver_errors: ClassVar = DRIVER_ERRORS
 
     def __init__(self, url: Url, namespace: str) -> None:
