@@ -386,7 +386,7 @@ class App:
         try:
             status = self.broker.call(
                 lambda broker, seconds: broker.survey([queue], seconds),
-                deadline=clock.Deadline(self.settings.operation_timeout),
+                deadline=clock.Deadline(0),
             )[queue]
         except ServiceError:
             return None

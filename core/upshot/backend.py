@@ -19,14 +19,14 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol, runtime_checkable
 
 from upshot.errors import UnsupportedError
 from upshot.retrying import DriverErrors
 from upshot.url import Url
 from upshot.waiting import Listener
 
-__all__ = ["Backend", "Capabilities", "StoredRecord"]
+__all__ = ["Backend", "Capabilities", "StoredRecord", "Sweeping", "WithTables"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,3 +168,25 @@ class Backend(abc.ABC):
         Only called if `capabilities.scan`. `timeout` is for each round trip.
         """
         raise UnsupportedError(f"{type(self).__name__} cannot enumerate its records")
+
+
+# What two kinds of service need besides. A backend that has the method is found by it; the others
+# need nothing of the kind.
+
+
+@runtime_checkable
+class Sweeping(Protocol):
+    """A backend on a service that does not remove expired records by itself."""
+
+    def sweep(self, limit: int, timeout: float) -> int:
+        """Remove up to `limit` expired records; return how many: fewer than `limit`, no more."""
+        ...
+
+
+@runtime_checkable
+class WithTables(Protocol):
+    """A backend whose service has to be given tables before it can keep anything."""
+
+    def ddl(self) -> str:
+        """Return the statements that create the tables, for whoever may run them; no I/O."""
+        ...

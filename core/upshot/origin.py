@@ -18,7 +18,6 @@ from upshot.envelope import unfinished
 from upshot.errors import (
     ConfigError,
     ResultTimeoutError,
-    ServiceError,
     UnsupportedError,
     UpshotError,
 )
@@ -141,25 +140,30 @@ class Origin:
         raise AssertionError("wait_async yields each id or raises")
 
     def warn_if_no_worker(self, task_ids: Iterable[str], queue: str) -> None:
-        """Log once per queue that nobody serves it, if a task of `task_ids` waits in it."""
+        """Log once per queue that nobody serves it, if the first of `task_ids` waits in it.
+
+        Each service is asked once and briefly: a wait that asks must not end late for it.
+        """
         try:
-            for found in self.client.load_many(list(task_ids)[:1]):
-                record = found if isinstance(found, Record) else None
-                if record is not None and record.state != State.QUEUED:
-                    return
-                queue = (record.queue if record else "") or queue
+            record = self.client.load(next(iter(task_ids)), deadline=clock.Deadline(0))
+            if record is not None and record.state != State.QUEUED:
+                return
+            queue = (record.queue if record else "") or queue
             if queue and queue not in self._warned:
                 sentence = self._missing_worker(queue)
                 if sentence is not None:
                     self._warned.add(queue)
                     logger.warning("%s", sentence)
-        except ServiceError as exc:
+        except UpshotError as exc:
             logger.debug("could not look for workers: %s", exc)
 
     def explain_timeout(self, task_id: str, timeout: float | None) -> ResultTimeoutError:
-        """Return the error of a wait that ended too early: with the state and its age."""
+        """Return the error of a wait that ended too early: with the state and its age.
+
+        The service is asked once and briefly: the wait is over, whether it answers or not.
+        """
         try:
-            record = self.client.load(task_id)
+            record = self.client.load(task_id, deadline=clock.Deadline(0))
         except UpshotError as exc:
             return ResultTimeoutError(
                 f"task {printable(task_id)!r} did not end within {timeout} seconds, "
