@@ -123,6 +123,7 @@ class Channel:
         *,
         no_ack: bool = False,
         exclusive: bool = False,
+        arguments: Mapping[str, Any] | None = None,
     ) -> str:
         """Have messages pushed to `on_message`, on the loop's thread; return the consumer's tag.
 
@@ -136,7 +137,12 @@ class Channel:
 
         def begin(callback: Callable[[Any], None]) -> None:
             tag = self.raw.basic_consume(
-                queue, take, auto_ack=no_ack, exclusive=exclusive, callback=callback
+                queue,
+                take,
+                auto_ack=no_ack,
+                exclusive=exclusive,
+                arguments=dict(arguments or {}),
+                callback=callback,
             )
             tags.append(tag)
 
@@ -155,10 +161,10 @@ class Channel:
         self.raw.basic_get(queue, self._on_get_ok)
         return await got
 
-    def ack(self, tag: int) -> None:
-        """Remove the message; `sync` tells when the server has heard it."""
+    def ack(self, tag: int, *, multiple: bool = False) -> None:
+        """Remove the message, or with `multiple` all up to it; `sync` tells when that is done."""
         self.check()
-        self.raw.basic_ack(tag)
+        self.raw.basic_ack(tag, multiple=multiple)
 
     def nack(self, tag: int) -> None:
         """Put the message back where it was, marked as redelivered."""
