@@ -16,6 +16,9 @@ SERVICES = [
     "memcached",
     "memory",
     "redis",
+    "redis-cluster",
+    "redis-sentinel",
+    "rpc",
     "sqlite",
 ]
 """What `--backend` takes: a URL scheme or the name of a harness; one for each kind of service."""
