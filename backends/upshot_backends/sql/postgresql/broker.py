@@ -1,0 +1,41 @@
+"""Messages in a PostgreSQL database.
+
+Service: PostgreSQL 12 or newer, encoded in UTF-8.
+
+Layout: see `upshot_backends.sql.broker`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from upshot.broker import BrokerCapabilities
+from upshot.url import Url
+from upshot_backends.sql.broker import SqlBroker
+from upshot_backends.sql.connection import Watch
+from upshot_backends.sql.polling import PollingWatch
+from upshot_backends.sql.postgresql.connection import PostgresqlDatabase
+from upshot_backends.sql.postgresql.messages import PostgresqlMessages
+from upshot_backends.sql.postgresql.records import PostgresqlRecords
+
+__all__ = ["PostgresqlBroker"]
+
+_LONGEST_PAUSE: Final = 0.2  # seconds between two looks for messages
+
+
+class PostgresqlBroker(SqlBroker):
+    """`postgresql://user:password@localhost:5432/database`
+
+    The URLs and parameters are those of `PostgresqlBackend`.
+    """
+
+    capabilities = BrokerCapabilities(shared=True, persistent=True, max_message_bytes=256 * 2**20)
+
+    def __init__(self, url: Url, namespace: str) -> None:
+        database = PostgresqlDatabase(url)
+        messages = PostgresqlMessages(database, namespace)
+        super().__init__(database, messages, PostgresqlRecords(database))
+
+    def _watch(self, queues: Sequence[str]) -> Watch:
+        return self.database.attach(PollingWatch(_LONGEST_PAUSE))

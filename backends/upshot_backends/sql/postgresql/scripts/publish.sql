@@ -1,0 +1,9 @@
+-- Messages in order; those whose id is there already are left as they are.
+INSERT INTO {messages} (namespace, queue, message_id, priority, due_at, deliveries, body)
+SELECT %(namespace)s, queue, message_id, priority, due_at, 0, body
+FROM unnest(
+    %(queues)s::text[], %(message_ids)s::text[], %(priorities)s::int[], %(moments)s::float8[],
+    %(bodies)s::bytea[]
+) WITH ORDINALITY AS message (queue, message_id, priority, due_at, body, place)
+ORDER BY place
+ON CONFLICT DO NOTHING
