@@ -141,6 +141,7 @@ class SqlBroker(Broker):
         try:
             yield watch
         finally:
+            watch.rest()
             self._watches.append((queues, watch))
 
     def _due_in(self, queues: Sequence[str]) -> float:

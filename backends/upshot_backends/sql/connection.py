@@ -123,6 +123,9 @@ class Watch(abc.ABC):
     def hurry(self) -> None:
         """Expect a commit soon: look more often for a while."""
 
+    def rest(self) -> None:  # noqa: B027 - most have nothing to stop
+        """Expect no `wait` for a while; raises nothing."""
+
     @abc.abstractmethod
     def interrupt(self) -> None:
         """Make the running `wait`, or else the next one, return soon."""
@@ -229,6 +232,10 @@ class Database(abc.ABC):
             with self._transaction(deadline) as cursor:
                 yield cursor
 
+    def prepare(self, timeout: float) -> None:
+        """Look at the tables, unless that is done; to be called within `activity`."""
+        self._prepare(Deadline(timeout))
+
     def attach(self, watch: Watch) -> Watch:
         """Interrupt a watch when the database is closed, and close it then; return it."""
         self._watches.add(watch)
@@ -265,14 +272,8 @@ class Database(abc.ABC):
                 raise ServiceClosedError(f"{self.url} was closed by this process")
             self._in_use += 1
         try:
-            yield
-        except Exception as exc:  # a driver may raise whatever it likes
-            transient = self._is_transient(exc)
-            if transient is None:
-                raise
-            kinds = (type(exc),)
-            errors = DriverErrors(transient=kinds) if transient else DriverErrors(permanent=kinds)
-            raise retrying.translate(exc, errors, self.url) or exc from exc
+            with self.translating():
+                yield
         finally:
             with self._changed:
                 self._in_use -= 1
@@ -281,6 +282,19 @@ class Database(abc.ABC):
                 is_last = self._closed and not self._in_use
             if is_last:
                 self._release()
+
+    @contextlib.contextmanager
+    def translating(self) -> Generator[None]:
+        """Raise one of upshot's errors in place of a driver's."""
+        try:
+            yield
+        except Exception as exc:  # a driver may raise whatever it likes
+            transient = self._is_transient(exc)
+            if transient is None:
+                raise
+            kinds = (type(exc),)
+            errors = DriverErrors(transient=kinds) if transient else DriverErrors(permanent=kinds)
+            raise retrying.translate(exc, errors, self.url) or exc from exc
 
     @contextlib.contextmanager
     def _transaction(self, deadline: Deadline) -> Generator[Cursor]:

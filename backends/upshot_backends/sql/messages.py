@@ -63,6 +63,9 @@ class Messages(abc.ABC):
     def sign(self, cursor: Cursor, worker: str, queue: str, until: float) -> None:
         """Write down that `worker` serves `queue`."""
 
+    def ring(self, cursor: Cursor, queues: Sequence[str]) -> None:  # noqa: B027 - most cannot
+        """Wake who waits for messages in some queues, once this transaction is committed."""
+
     # -- what is the same for all ----------------------------------------------------------------
 
     def at(self, queue: str) -> dict[str, object]:
@@ -87,6 +90,13 @@ class Messages(abc.ABC):
             range(len(settlements)), key=lambda place: settlements[place].delivery.message_id
         ):
             answers[place] = self._settle(cursor, settlements[place], now)
+        released = {
+            settlement.delivery.queue
+            for settlement, is_ours in zip(settlements, answers, strict=True)
+            if is_ours and settlement.action is Action.RELEASE
+        }
+        if released:
+            self.ring(cursor, sorted(released))
         return answers
 
     def renew(self, cursor: Cursor, deliveries: Sequence[Delivery], until: float) -> list[bool]:

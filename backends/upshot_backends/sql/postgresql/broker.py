@@ -1,6 +1,8 @@
 """Messages in a PostgreSQL database.
 
-Service: PostgreSQL 12 or newer, encoded in UTF-8.
+Service: PostgreSQL 12 or newer, encoded in UTF-8. What it cannot do: push through a proxy that
+lends a server's connection for one transaction. There, a worker that waits looks for messages again
+and again, at most 0.2 seconds apart. Elsewhere it is woken by LISTEN and NOTIFY.
 
 Layout: see `upshot_backends.sql.broker`.
 """
@@ -8,20 +10,17 @@ Layout: see `upshot_backends.sql.broker`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from upshot.broker import BrokerCapabilities
 from upshot.url import Url
 from upshot_backends.sql.broker import SqlBroker
 from upshot_backends.sql.connection import Watch
-from upshot_backends.sql.polling import PollingWatch
 from upshot_backends.sql.postgresql.connection import PostgresqlDatabase
 from upshot_backends.sql.postgresql.messages import PostgresqlMessages
 from upshot_backends.sql.postgresql.records import PostgresqlRecords
+from upshot_backends.sql.postgresql.waits import BellWatch
 
 __all__ = ["PostgresqlBroker"]
-
-_LONGEST_PAUSE: Final = 0.2  # seconds between two looks for messages
 
 
 class PostgresqlBroker(SqlBroker):
@@ -36,6 +35,7 @@ class PostgresqlBroker(SqlBroker):
         database = PostgresqlDatabase(url)
         messages = PostgresqlMessages(database, namespace)
         super().__init__(database, messages, PostgresqlRecords(database))
+        self._server, self._bells = database, messages
 
     def _watch(self, queues: Sequence[str]) -> Watch:
-        return self.database.attach(PollingWatch(_LONGEST_PAUSE))
+        return self._server.attach(BellWatch(self._server, self._bells, queues))

@@ -9,7 +9,7 @@ with `pool_mode=transaction`) may stand between.
 
 from __future__ import annotations
 
-import re
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast, final
@@ -40,7 +40,11 @@ __all__ = [
     "milliseconds",
 ]
 
-_SCHEMA: Final = re.compile(r"[^\x00]{1,63}")  # a longer name would be cut, and be another's
+_LONGEST_NAME: Final = 63  # bytes; the server would cut a longer one, to another's name
+_WHERE: Final = """
+    SELECT nspname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE pg_class.oid = to_regclass(%(table)s)
+"""
 _CREATING: Final = 0x7570_7368_6F74  # "upshot": whoever creates tables holds this advisory lock
 _IDLE: Final = 10.0  # seconds for which a transaction may stand still, as in a stopped process
 
@@ -52,14 +56,17 @@ class PostgresqlOptions(SqlOptions):
     Attributes:
         schema: the database schema that holds the tables; "" for the first one of the user's
             `search_path`, usually `public`.
+        listen: whether LISTEN works through this URL. False polls; where it does not work and
+            nobody says so, that is found out at the first wait.
     """
 
     schema: str = ""
+    listen: bool = True
 
     def __post_init__(self) -> None:
         # Not super(): a dataclass with slots is another class than the one that super() means.
         SqlOptions.__post_init__(self)
-        if self.schema and (not _SCHEMA.fullmatch(self.schema) or len(self.schema.encode()) > 63):
+        if len(self.schema.encode()) > _LONGEST_NAME or "\0" in self.schema:
             raise ValueError(f"upshot_schema has at most 63 bytes, unlike {self.schema!r}")
 
 
@@ -121,6 +128,10 @@ class PostgresqlConnection(ServerConnection):
 class PostgresqlDatabase(ServerDatabase):
     """The tables in one schema of one database.
 
+    Attributes:
+        options: the URL's own parameters.
+        hears: whether notifications come through this URL, as far as is known.
+
     Raises:
         UrlError: libpq does not take a parameter, or an option of ours is wrong.
     """
@@ -129,6 +140,8 @@ class PostgresqlDatabase(ServerDatabase):
         check_scheme(url, ("postgresql", "postgres"), ("psycopg",))
         self.options = url.read_options(PostgresqlOptions)
         self._hosts = hosts(parameters(url))
+        self.hears = self.options.listen
+        self._channels = ""
         schema = Schema(self.options.table_prefix, self.options.schema or None)
         # SQLAlchemy gives this constructor no hints.
         dialect = cast("Callable[..., Dialect]", PGDialect_psycopg)(paramstyle="pyformat")
@@ -137,6 +150,21 @@ class PostgresqlDatabase(ServerDatabase):
     @property
     def _places(self) -> int:
         return len(self._hosts)
+
+    def channel(self, kind: str) -> str:
+        """Return the channel for notifications about one of the tables; connects if need be.
+
+        The same tables have the same channels in every process, however their URL is written.
+        """
+        name = f"{self._channels}{kind}"
+        if len(name.encode()) <= _LONGEST_NAME:
+            return name
+        return f"upshot_{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+
+    def dedicate(self, timeout: float) -> PostgresqlConnection:
+        connection = super().dedicate(timeout)
+        assert isinstance(connection, PostgresqlConnection)
+        return connection
 
     def _open_one(self, place: int, deadline: Deadline) -> PostgresqlConnection:
         return PostgresqlConnection(connect(self._hosts[place], deadline.left() or 0.0))
@@ -158,6 +186,16 @@ class PostgresqlDatabase(ServerDatabase):
             cursor.execute(f"SELECT pg_advisory_xact_lock({_CREATING})")
             for statement in self.schema.creation(self.dialect):
                 cursor.execute(statement)
+
+    def _install(self, deadline: Deadline) -> int:
+        found = super()._install(deadline)
+        results = self.dialect.identifier_preparer.format_table(self.schema.results)
+        connection = self._take(deadline)
+        with self._returned(connection):
+            connection.cursor.execute(_WHERE, {"table": results})
+            ((schema,),) = connection.cursor.fetchall()
+        self._channels = f"{schema}.{self.schema.prefix}"
+        return found
 
     def _says_missing(self, exc: Exception) -> bool:
         return isinstance(exc, errors.UndefinedTable | errors.InvalidSchemaName)

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Final, final
 
 from upshot.backend import StoredRecord
-from upshot_backends.sql.connection import Cursor, Database
+from upshot.states import NEVER
+from upshot_backends.sql.connection import Cursor
+from upshot_backends.sql.postgresql.connection import PostgresqlDatabase
 from upshot_backends.sql.records import Records, batches, readable
 from upshot_backends.sql.scripts import scripts
 
@@ -17,10 +19,15 @@ _PART: Final = 16 * 2**20  # bytes of bodies in one statement; the server takes 
 
 @final
 class PostgresqlRecords(Records):
-    """Every step is one statement, whose parameters are arrays."""
+    """Every step is one statement, whose parameters are arrays.
 
-    def __init__(self, database: Database) -> None:
+    A terminal record that applied is notified as "=" and its key on the channel for results, a
+    deleted one as "-" and its key, whether it was there or not: somebody may wait for it.
+    """
+
+    def __init__(self, database: PostgresqlDatabase) -> None:
         super().__init__(database)
+        self._database = database
         read = scripts(__package__ or "", database.schema, database.dialect)
         self._store, self._load_many = read("store"), read("load")
         self._delete, self._sweep = read("delete"), read("sweep")
@@ -41,16 +48,19 @@ class PostgresqlRecords(Records):
                 "expiries": [_expiry(record, now) for record in batch],
                 "bodies": [record.body for record in batch],
                 "rank": batch[0].rank,
+                "never": NEVER,
+                "channel": self._database.channel("results"),
                 "now": now,
             }
             cursor.execute(self._store, values)
-            applied = {key for (key,) in cursor.fetchall()}
+            applied = {key for key, _ in cursor.fetchall()}
             for place, record in zip(places, batch, strict=True):
                 answers[place] = record.key in applied
         return answers
 
     def delete(self, cursor: Cursor, keys: Sequence[str]) -> None:
-        cursor.execute(self._delete, {"keys": sorted(set(keys))})
+        channel = self._database.channel("results")
+        cursor.execute(self._delete, {"keys": sorted(set(keys)), "channel": channel})
 
     def sweep(self, cursor: Cursor, now: float, limit: int) -> int:
         cursor.execute(self._sweep, {"now": now, "limit": limit})
