@@ -100,6 +100,8 @@ def set_environment(
     stack: contextlib.ExitStack, folder: Path, broker: str | None, backend: str | None
 ) -> None:
     """Choose the services for this process and for the worker that it starts."""
+    if backend == "rpc://" and not broker:
+        broker = "amqp://"
     started: dict[str, str] = {}
     broker = broker and address(broker, started, stack)
     backend = backend and address(backend, started, stack)

@@ -19,6 +19,8 @@ from upshot_conformance.servers import (
     MongoDBServer,
     PostgreSQLServer,
     RabbitMQServer,
+    RedisClusterServer,
+    RedisSentinelServer,
     RedisServer,
 )
 
@@ -149,6 +151,20 @@ class Worker:
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster_server() -> Iterator[RedisClusterServer]:
+    """Three masters."""
+    with RedisClusterServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_sentinel_server() -> Iterator[RedisSentinelServer]:
+    """A master, a replica and three sentinels, which fail over only when told to."""
+    with RedisSentinelServer() as server:
         yield server
 
 

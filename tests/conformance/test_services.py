@@ -13,8 +13,12 @@ from upshot_conformance.selection import HARNESSES
 from .running import SUITE, run_suite  # noqa: TID251 - this folder, no source root
 
 SERVICES = [
+    "memcached",
     "memory",
     "redis",
+    "redis-cluster",
+    "redis-sentinel",
+    "rpc",
     "sqlite",
 ]
 """What `--backend` takes: a URL scheme or the name of a harness; one for each kind of service."""

@@ -50,7 +50,14 @@ class SqlBroker(Broker):
         upshot_table_prefix  what every table's name begins with (default "upshot_")
     """
 
-    capabilities = BrokerCapabilities(shared=True, persistent=True, max_message_bytes=256 * 2**20)
+    capabilities = BrokerCapabilities(
+        shared=True,
+        persistent=True,
+        deduplicates=True,
+        ranks_queues=True,
+        counts_leased=True,
+        max_message_bytes=256 * 2**20,
+    )
     driver_errors = DriverErrors()  # `Database` reads them: they differ by code, not by class
 
     def __init__(self, url: Url, namespace: str) -> None:

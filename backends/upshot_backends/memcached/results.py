@@ -1,0 +1,119 @@
+"""Results on memcached servers.
+
+Service: memcached 1.4.31 or newer, one server or several, with CAS (no `-C`) and items of 1 MiB
+(`-I 1m`, the default). What it cannot do: keep records across a restart; keep them when its memory
+is full, as it evicts then what was not used for long (`-M` makes it refuse new records instead);
+enumerate; notify; check a password. So whoever waits for a result should set a timeout: one that
+was evicted never comes.
+
+Each record is on one server, see `Servers`, and in one item or several, see `layout`. Nobody ever
+reads a mixture of two records: one that has lost a part is corrupt, and stays so until it expires
+or is forgotten. Parts that nothing belongs to, because a writer was cut off or the head evicted,
+go when they expire.
+
+A record expires at the moment that its item says, by the clock of whoever reads, for everybody and
+for the guard; the server drops the item up to 3 seconds later. So the clocks of all hosts should
+agree, to well within the shortest expiry. Expiry dates after 2038-01-19 are known to the item only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from upshot import clock
+from upshot.backend import Backend, Capabilities, StoredRecord
+from upshot.url import Url
+from upshot_backends.memcached import guard, layout, reading
+from upshot_backends.memcached.connection import Servers, Talk
+from upshot_backends.memcached.driver import DRIVER_ERRORS, MemcacheError
+from upshot_backends.memcached.guard import Write
+
+__all__ = ["MemcachedBackend"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Options:
+    """The `upshot_…` parameters: there are none, so any is refused."""
+
+
+class MemcachedBackend(Backend):
+    """`memcached://h1:11211,h2:11211`
+
+    Any number of servers; the port is 11211 if left out. `memcached:///run/memcached.sock` is a
+    Unix socket. `cache+memcached://` is the same, as Celery writes it. There are no options of
+    ours; pymemcache's are `connect_timeout` and `timeout`, in seconds, and `max_pool_size`, see
+    `driver.Options`.
+
+    Records may be evicted: this is no place for results that must not be lost.
+    """
+
+    capabilities = Capabilities(
+        shared=True,
+        reread=True,
+        intermediate=True,
+        atomic=True,
+        push=False,
+        persistent=False,
+        transactional=False,
+        batch=True,
+        scan=False,
+        visibility=0.0,
+        poll_interval=0.02,
+        expiry_resolution=0.05,  # by which the clocks of hosts that NTP keeps may differ
+        max_record_bytes=layout.MAX_RECORD,
+        max_key_bytes=layout.MAX_KEY,
+        text_keys=False,
+    )
+    driver_errors: ClassVar = DRIVER_ERRORS
+
+    def __init__(self, url: Url) -> None:
+        url.read_options(_Options)
+        self._servers = Servers(url)
+
+    def store(self, records: Sequence[StoredRecord], timeout: float) -> Sequence[bool]:
+        until, now = clock.monotonic() + timeout, clock.now()
+        writes: dict[bytes, Write] = {}
+        for place, record in enumerate(records):
+            key = record.key.encode()
+            write = writes.get(key) or writes.setdefault(key, Write(key, now))
+            write.append(place, record)
+        self._talk(
+            writes, lambda wire, keys: guard.store(wire, [writes[key] for key in keys]), until
+        )
+        applied = [False] * len(records)
+        for write in writes.values():
+            for place in write.applied:
+                applied[place] = True
+        return applied
+
+    def load(self, keys: Sequence[str], timeout: float) -> Sequence[bytes | None]:
+        until = clock.monotonic() + timeout
+        wanted = [key.encode() for key in keys]
+        bodies: dict[bytes, bytes] = {}
+        self._talk(
+            dict.fromkeys(wanted), lambda wire, keys: bodies.update(reading.load(wire, keys)), until
+        )
+        return [bodies.get(key) for key in wanted]
+
+    def delete(self, keys: Sequence[str], timeout: float) -> None:
+        until = clock.monotonic() + timeout
+        self._talk(dict.fromkeys(key.encode() for key in keys), reading.remove, until)
+
+    def close(self) -> None:
+        self._servers.close()
+
+    def _talk(self, keys: Iterable[bytes], talk: Talk, until: float) -> None:
+        """Call `talk` for each server with its share of the keys.
+
+        One that is down keeps no other from its work: its error is raised when all were asked.
+        """
+        failure: Exception | None = None
+        for server, share in self._servers.shares(keys):
+            try:
+                server.run(talk, share, until)
+            except (OSError, MemcacheError) as exc:
+                failure = failure or exc
+        if failure is not None:
+            raise failure
