@@ -16,4 +16,4 @@ def comes_to(look: Callable[[], object], goal: object) -> None:
     deadline = clock.Deadline(PATIENCE)
     while (seen := look()) != goal and not deadline.expired:
         clock.sleep(0.01)
-    assert seen == goal
+    assert seen == goal, f"{seen!r} is not {goal!r}"

@@ -70,5 +70,3 @@ SERVICES: Final = (
     Service("sqlite", broker="sqlite"),
     Service("redis", "redis_server", RedisServer, broker="redis"),
 )
-
-IDS: Final = [service.name for service in SERVICES]

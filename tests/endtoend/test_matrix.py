@@ -82,7 +82,7 @@ def test_everything_comes_home_and_nothing_stays(
         )
 
         assert value.get(timeout=PATIENCE) == 5
-        assert value.get(timeout=0) == 5
+        assert value.get(timeout=PATIENCE) == 5
         broken = failure.exception(timeout=PATIENCE)
         assert isinstance(broken, RemoteError)
         assert broken.is_("jobs.Broken")
