@@ -3,6 +3,8 @@
     python examples/demo.py                              SQLite in a throw-away folder
     python examples/demo.py --backend redis://           a private Redis, if one is installed
     python examples/demo.py --backend redis://localhost  a Redis that runs already
+    python examples/demo.py --backend mongodb:// --broker amqp://
+                                                         any two services; both private here
 
 It starts a worker process, sends it tasks, shows what comes home, checks each thing it shows, and
 stops the worker. Exit code: 0 if everything was as it should be, otherwise 1.
@@ -29,7 +31,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 
-from upshot import App, State, UpshotError
+from upshot import App, State, UpshotError, registry
 from upshot.clock import Deadline
 from upshot.errors import ConfigError
 
@@ -98,10 +100,11 @@ def set_environment(
     stack: contextlib.ExitStack, folder: Path, broker: str | None, backend: str | None
 ) -> None:
     """Choose the services for this process and for the worker that it starts."""
-    if "redis://" in (broker, backend):
-        private = start_redis(stack)
-        broker = private if broker == "redis://" else broker
-        backend = private if backend == "redis://" else backend
+    if backend == "rpc://" and not broker:
+        broker = "amqp://"
+    started: dict[str, str] = {}
+    broker = broker and address(broker, started, stack)
+    backend = backend and address(backend, started, stack)
     broker = broker or backend or f"sqlite:///{folder}/upshot.db"
     os.environ["UPSHOT_BROKER_URL"] = broker
     os.environ.pop("UPSHOT_RESULT_BACKEND", None)  # without one, it is the broker's own service
@@ -111,19 +114,33 @@ def set_environment(
     os.environ["UPSHOT_NAMESPACE"] = f"demo-{uuid.uuid4().hex[:8]}"
 
 
-def start_redis(stack: contextlib.ExitStack) -> str:
-    """Start a private Redis that ends with `stack`; returns its URL.
+def address(text: str, started: dict[str, str], stack: contextlib.ExitStack) -> str:
+    """Return the URL of a service: `text` itself, or of a private one if it names only a kind.
+
+    `redis://` and `redis` name a kind. A private service ends with `stack`; `started` has those
+    that were started before, since broker and backend of one kind are one service.
 
     Raises:
-        ConfigError: none is installed, or it does not start.
+        ConfigError: nobody can start such a service here.
     """
-    # Imported here: only who asks for it needs it.
-    from upshot_conformance.servers import RedisServer, ServerError
+    kind, _, rest = text.partition("://")
+    if rest or text == "rpc://":  # this one means the broker's connection
+        return text
+    if kind not in started:
+        # Imported here: only who asks for a private service needs it.
+        from upshot_conformance.harness import CannotStartError, Harness
+        from upshot_conformance.selection import HARNESSES
 
-    try:
-        return stack.enter_context(RedisServer()).url
-    except ServerError as exc:
-        raise ConfigError(f"no private Redis: {exc}") from exc
+        offers = {offer.name: offer for offer in registry.offers(HARNESSES)}
+        if kind not in offers:
+            known = ", ".join(sorted(offers))
+            raise ConfigError(f"no private {kind!r} can be started; name a host, or one of {known}")
+        harness = registry.load(offers[kind], Harness)  # type: ignore[type-abstract]  # a base to check against
+        try:
+            started[kind] = stack.enter_context(harness.start())
+        except CannotStartError as exc:
+            raise ConfigError(f"no private {kind}: {exc}") from exc
+    return started[kind]
 
 
 def run(tour: Tour, folder: Path) -> None:
@@ -145,17 +162,18 @@ def run(tour: Tour, folder: Path) -> None:
 
 
 def refuse_private(app: App) -> None:
-    """Refuse a service that the worker, another process, would never see.
+    """Refuse a service that the worker, another process, would never reach.
 
     Raises:
         ConfigError: it lives in one process.
     """
+    sent_home = bool(app.results.backend.reply_to)  # not shared, but the worker sends results here
     services = [
         (app.broker_url, app.broker.current.capabilities.shared),
-        (app.backend_url, app.results.capabilities.shared),
+        (app.backend_url, app.results.capabilities.shared or sent_home),
     ]
-    for url, is_shared in services:
-        if not is_shared:
+    for url, is_reached in services:
+        if not is_reached:
             raise ConfigError(f"{url} lives in one process, and this tour's worker is another")
 
 

@@ -34,7 +34,7 @@ _MILLISECONDS_BELOW: Final = 0.1
 def table() -> str:
     """Return the table: a row for each capability, a column for each backend of this project."""
     backends = _backends()
-    rows = [["", *(" ".join(f"`{name}://`" for name in names) for _, names in backends)]]
+    rows = [["", *(f"`{name}://`" for _, name in backends)]]
     for field in dataclasses.fields(Capabilities):
         cells = [_cell(field.name, getattr(kind.capabilities, field.name)) for kind, _ in backends]
         rows.append([f"`{field.name}`", *cells])
@@ -75,14 +75,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _backends() -> list[tuple[type[Backend], list[str]]]:
-    """Return each backend class of this distribution with its URL schemes."""
+def _backends() -> list[tuple[type[Backend], str]]:
+    """Return each backend class of this distribution with the shortest of its URL schemes."""
     found: dict[type[Backend], list[str]] = {}
     for offer in registry.offers(registry.BACKENDS):
         if offer.distribution == "upshot":
             kind: type[Backend] = registry.load(offer, Backend)  # type: ignore[type-abstract]  # a base to check against
             found.setdefault(kind, []).append(offer.name)
-    return list(found.items())
+    return [(kind, min(names, key=len)) for kind, names in found.items()]
 
 
 def _cell(name: str, value: bool | float | None) -> str:

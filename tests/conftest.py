@@ -19,6 +19,8 @@ from upshot_conformance.servers import (
     MongoDBServer,
     PostgreSQLServer,
     RabbitMQServer,
+    RedisClusterServer,
+    RedisSentinelServer,
     RedisServer,
 )
 
@@ -51,6 +53,15 @@ TASKS = """
     @app.task
     def fail(code: int) -> None:
         raise Broken(code, "as asked")
+
+
+    @app.task(max_retries=1)
+    def second_time() -> int:
+        context = current_task()
+        context.progress(context.attempt, 2)
+        if not context.retries:
+            context.retry(countdown=0)
+        return context.attempt
 
 
     @app.task
@@ -140,6 +151,20 @@ class Worker:
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster_server() -> Iterator[RedisClusterServer]:
+    """Three masters."""
+    with RedisClusterServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_sentinel_server() -> Iterator[RedisSentinelServer]:
+    """A master, a replica and three sentinels, which fail over only when told to."""
+    with RedisSentinelServer() as server:
         yield server
 
 

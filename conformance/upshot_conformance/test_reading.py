@@ -149,8 +149,9 @@ def test_a_pickled_handle_refuses_at_once_where_no_backend_is_open(
     found = elsewhere.run(target, namespace, "unpickle_unopened", handle=text)
 
     assert found == "ConfigError"
-    secret = target.url.password
-    assert secret is None or secret.encode() not in pickled
+    secret = (target.url.password or "").encode()
+    shown = str(target.url).encode()  # in it a user, or a host, may have the password's letters
+    assert not secret or pickled.count(secret) <= shown.count(secret)
     assert len(pickled) < 1000, "a handle is an id and an address, and nothing more"
 
 

@@ -131,8 +131,9 @@ class App:
     @property
     def backend_url(self) -> Url:
         """Where results go: as set, or else the broker's own service."""
-        if self.settings.result_backend is not None:
-            return Url.parse(self.settings.result_backend)
+        chosen = self.settings.result_backend
+        if chosen is not None:
+            return registry.results_url(Url.parse(chosen), self.broker_url)
         try:
             registry.backend_class(self.broker_url)
         except UnknownSchemeError:
@@ -328,11 +329,14 @@ class App:
 
         Raises:
             InvalidTaskIdError: the id may not name a task.
+            UnsupportedError: its result can only be read by the process that submitted it.
         """
+        self.origin.require_here([task_id])
         return Handle(task_id, self.origin)
 
     def ResultSet(self, task_ids: Sequence[str]) -> HandleSet[Any]:  # noqa: N802 - as in Celery
-        """Return the handles of many tasks, from their ids alone."""
+        """Return the handles of many tasks, from their ids alone; as `AsyncResult`."""
+        self.origin.require_here(task_ids)
         return HandleSet(Handle[Any](task_id, self.origin) for task_id in task_ids)
 
     def outstanding(self) -> list[Handle[Any]]:
@@ -382,7 +386,7 @@ class App:
         try:
             status = self.broker.call(
                 lambda broker, seconds: broker.survey([queue], seconds),
-                deadline=clock.Deadline(self.settings.operation_timeout),
+                deadline=clock.Deadline(0),
             )[queue]
         except ServiceError:
             return None

@@ -19,14 +19,14 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol, runtime_checkable
 
 from upshot.errors import UnsupportedError
 from upshot.retrying import DriverErrors
 from upshot.url import Url
 from upshot.waiting import Listener
 
-__all__ = ["Backend", "Capabilities", "StoredRecord"]
+__all__ = ["Backend", "Capabilities", "StoredRecord", "Sweeping", "WithTables"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +96,7 @@ class StoredRecord:
 
 
 class Backend(abc.ABC):
-    """Keeps or carries results on one service.
+    """Keeps results on one service, or carries them to whoever submitted the task.
 
     Class attributes to define:
 
@@ -104,11 +104,22 @@ class Backend(abc.ABC):
             when it learns more by connecting, never by a wider one.
         contract: the version of the conformance contract that it was written for.
         driver_errors: how to read the driver's exceptions.
+
+    What only a backend defines that carries results:
+
+        over_broker: its URL without a host, such as `rpc://`, means the broker's connection.
+        reply_to: the address of this process, which every message takes along so that a worker's
+            records are sent there; "" for a backend that stores. `__init__` sets it, without any
+            I/O. The QUEUED record of a task is stored before its message leaves, so `store` can
+            make the address reachable in time. A record whose `reply_to` is "" or this address
+            is for this process itself.
     """
 
     capabilities: Capabilities
     contract: ClassVar[str] = "1.0"
     driver_errors: ClassVar[DriverErrors] = DriverErrors()
+    over_broker: ClassVar[bool] = False
+    reply_to: str = ""
 
     @abc.abstractmethod
     def __init__(self, url: Url) -> None:
@@ -157,3 +168,25 @@ class Backend(abc.ABC):
         Only called if `capabilities.scan`. `timeout` is for each round trip.
         """
         raise UnsupportedError(f"{type(self).__name__} cannot enumerate its records")
+
+
+# What two kinds of service need besides. A backend that has the method is found by it; the others
+# need nothing of the kind.
+
+
+@runtime_checkable
+class Sweeping(Protocol):
+    """A backend on a service that does not remove expired records by itself."""
+
+    def sweep(self, limit: int, timeout: float) -> int:
+        """Remove up to `limit` expired records; return how many: fewer than `limit`, no more."""
+        ...
+
+
+@runtime_checkable
+class WithTables(Protocol):
+    """A backend whose service has to be given tables before it can keep anything."""
+
+    def ddl(self) -> str:
+        """Return the statements that create the tables, for whoever may run them; no I/O."""
+        ...

@@ -37,11 +37,19 @@ class BrokerCapabilities:
     Attributes:
         shared: another process that opens the same URL sees the messages.
         persistent: messages survive a restart of the service in its usual configuration.
+        deduplicates: publishing a message again while it is queued or leased leaves one. False:
+            there may be two, and the record of their task lets one of them run.
+        ranks_queues: `fetch` compares the priorities of messages in different queues. False: it
+            serves the queues fairly, and priorities count within each.
+        counts_leased: `survey` can tell how many messages are at workers.
         max_message_bytes: longest encoded message that `publish` takes.
     """
 
     shared: bool
     persistent: bool
+    deduplicates: bool
+    ranks_queues: bool
+    counts_leased: bool
     max_message_bytes: int
 
 
@@ -50,7 +58,8 @@ class QueuedMessage:
     """An encoded message on its way to a broker.
 
     Attributes:
-        message_id: unique per message; publishing it twice leaves one message.
+        message_id: unique per message; publishing it twice leaves one message, where the broker
+            `deduplicates`.
         queue: the queue's name, without the namespace.
         body: the encoded message; opaque.
         priority: 0 to 9, larger first; within one priority, first in, first out.
@@ -89,7 +98,9 @@ class Action(enum.Enum):
     ACK = "ack"
     """It is done: remove it."""
     REPLACE = "replace"
-    """Put `Settlement.message` in its place, in one atomic step; its deliveries start again."""
+    """Put `Settlement.message` in its place, in one step; its deliveries start again.
+
+    Whatever fails, one of the two is there. A broker that does not deduplicate may leave both."""
     RELEASE = "release"
     """Give it back unstarted: others get it at once and this delivery is not counted."""
     BURY = "bury"
@@ -120,7 +131,7 @@ class QueueStatus:
     Attributes:
         ready: messages that could be delivered now.
         delayed: messages whose `eta` has not come.
-        leased: messages at a worker.
+        leased: messages at a worker; None if the service cannot tell.
         dead: messages that were buried.
         workers: names of the workers that gave a sign of life within the last lease; None if
             the service cannot tell.
@@ -128,7 +139,7 @@ class QueueStatus:
 
     ready: int
     delayed: int
-    leased: int
+    leased: int | None
     dead: int
     workers: tuple[str, ...] | None
 
@@ -164,7 +175,8 @@ class Broker(abc.ABC):
         """Keep the messages, and store `records` under the backend's guard, all or nothing.
 
         `records` is empty unless `joins` said True. When this returns, the messages are as safe
-        as the service can make them. Repeating the call after a lost answer is harmless.
+        as the service can make them. Repeating the call after a lost answer is harmless; where
+        the broker does not deduplicate, that takes records of the tasks.
         """
 
     @abc.abstractmethod
@@ -174,7 +186,8 @@ class Broker(abc.ABC):
         """Lease up to `limit` messages to `worker`, each in one atomic step.
 
         Takes what is due, larger priority first, and what others let their lease run out on;
-        `queues` are served in their order when priorities are equal, or fairly.
+        `queues` are served in their order when priorities are equal, or fairly. A broker that
+        does not rank queues serves them fairly, whatever the priorities in them.
 
         Args:
             queues: names without the namespace.

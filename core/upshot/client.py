@@ -15,20 +15,15 @@ from functools import partial
 from typing import Final, TypeVar, final
 
 from upshot import forking, retrying
-from upshot.backend import Backend, Capabilities, StoredRecord
+from upshot.backend import Backend, Capabilities, StoredRecord, Sweeping
 from upshot.clock import Deadline
 from upshot.envelope import AS_SET, Envelopes
-from upshot.errors import (
-    ResultTimeoutError,
-    ServiceUnavailableError,
-    UnsupportedError,
-    UpshotError,
-)
+from upshot.errors import ServiceClosedError, ServiceUnavailableError, UnsupportedError, UpshotError
 from upshot.keys import Keyspace
-from upshot.record import Record, printable
+from upshot.record import Record
 from upshot.service import OpenService
 from upshot.url import Url
-from upshot.waiters import CallbackSink, LoopSink, ThreadSink
+from upshot.waiters import CallbackSink, LoopSink, ThreadSink, timed_out
 from upshot.waiting import Hub, Listener
 
 __all__ = ["BATCH", "ResultClient"]
@@ -68,12 +63,15 @@ class ResultClient:
         self.namespace = namespace
         self.expires = expires
         self._service = OpenService(make, url=url, timeout=timeout)
-        declared = self._service.current.capabilities
+        backend = self._service.current
+        self._driver_errors = backend.driver_errors
+        declared = backend.capabilities
         self._keys = Keyspace(namespace, max_bytes=declared.max_key_bytes, text=declared.text_keys)
         self._envelopes = Envelopes(self._keys, url=url, expires=expires, max_bytes=max_bytes)
         self._lock = threading.Lock()
         self._hub: Hub[Record] | None = None
         self._callbacks: CallbackSink[Record] | None = None
+        self._closed = False
         forking.register(self)
 
     def __repr__(self) -> str:
@@ -213,6 +211,17 @@ class ResultClient:
                     if isinstance(found, Record):
                         yield found
 
+    def prune(self) -> int:
+        """Remove expired records where the service does not, a batch at a time; return how many."""
+        backend = self.backend
+        if not isinstance(backend, Sweeping):
+            return 0
+        removed, batch = 0, BATCH
+        while batch == BATCH:
+            batch = self._service.call(lambda _, seconds: backend.sweep(BATCH, seconds))
+            removed += batch
+        return removed
+
     # -- waiting ------------------------------------------------------------------------------
 
     def wait(self, task_id: str, *, timeout: float | None = None) -> Record:
@@ -264,7 +273,7 @@ class ResultClient:
                 trouble = hub.trouble
                 hub.unwatch(waiting, sink)
         if waiting:
-            raise self._timed_out(list(waiting.values()), timeout, trouble) from trouble
+            raise timed_out(list(waiting.values()), timeout, trouble) from trouble
 
     async def wait_async(
         self, task_ids: Iterable[str], *, timeout: float | None = None
@@ -289,7 +298,7 @@ class ResultClient:
                 hub.unwatch(waiting, sink)
         if waiting:
             trouble = self._waiting_hub().trouble
-            raise self._timed_out(list(waiting.values()), timeout, trouble) from trouble
+            raise timed_out(list(waiting.values()), timeout, trouble) from trouble
 
     def when_ended(self, task_id: str, callback: Callable[[Record | UpshotError], object]) -> None:
         """Call `callback` once with the terminal record, or the error that ends the wait.
@@ -310,7 +319,9 @@ class ResultClient:
     def close(self) -> None:
         """End waits with ServiceClosedError and free sockets, threads, descriptors; idempotent."""
         with self._lock:
+            self._closed = True
             hub, callbacks = self._hub, self._callbacks
+        self._service.stop()
         if hub is not None:
             hub.close()
         if callbacks is not None:
@@ -325,25 +336,23 @@ class ResultClient:
     # -- below the surface --------------------------------------------------------------------
 
     def _waiting_hub(self) -> Hub[Record]:
-        backend = self.backend  # raises once the client is closed
         with self._lock:
+            if self._closed:
+                raise ServiceClosedError(f"{self.url} was closed by this process")
             if self._hub is None:
                 self._hub = Hub(
                     load=lambda keys: self._look(keys, Deadline(None)),
                     decode=self._envelopes.open,
                     is_ended=lambda record: record.is_terminal,
                     listen=self._listen,
-                    explain=self._explain,
-                    poll_interval=backend.capabilities.poll_interval,
+                    explain=partial(retrying.translate, errors=self._driver_errors, url=self.url),
+                    poll_interval=self.capabilities.poll_interval,
                     name=f"upshot-hub-{self.url.scheme}",
                 )
             return self._hub
 
     def _listen(self) -> Listener | None:
         return self._service.call(lambda backend, seconds: backend.listen(seconds))
-
-    def _explain(self, exc: Exception) -> UpshotError | None:
-        return retrying.translate(exc, self.backend.driver_errors, self.url)
 
     def _ended(self, keys: Sequence[str], deadline: Deadline) -> dict[str, Record | UpshotError]:
         """Look once; return what needs no waiting: terminal records and unreadable ones."""
@@ -366,14 +375,6 @@ class ResultClient:
         for batch in _batches(keys):
             bodies += self._service.call(partial(_load, batch), deadline=deadline)
         return bodies
-
-    def _timed_out(
-        self, task_ids: Sequence[str], timeout: float | None, trouble: UpshotError | None
-    ) -> ResultTimeoutError:
-        some = ", ".join(repr(printable(task_id)) for task_id in task_ids[:3])
-        more = f" and {len(task_ids) - 3} more" if len(task_ids) > 3 else ""
-        why = f"; {trouble}" if trouble else ""
-        return ResultTimeoutError(f"{some}{more} did not end within {timeout} seconds{why}")
 
     def after_fork(self) -> None:
         """Abandon the parent's hub: its thread does not exist in this process."""

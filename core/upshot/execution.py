@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import inspect
 import math
-import random
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -30,6 +29,7 @@ from upshot.errors import (
 from upshot.message import Message, RetryPolicy
 from upshot.outcome import encode_failure, encode_value
 from upshot.record import Payload, Record
+from upshot.retrying import jitter
 from upshot.serializers import Codecs, shape
 from upshot.states import State
 
@@ -360,4 +360,4 @@ def _is_delay(countdown: object) -> bool:
 def _delay(policy: RetryPolicy, retries: int) -> float:
     """Return the seconds before the next repetition: doubling, bounded, with full jitter."""
     longest = min(policy.backoff_max, policy.backoff * 2.0 ** min(retries, 64))
-    return random.uniform(0, longest) if policy.jitter else longest  # noqa: S311 - no secrecy
+    return jitter(0, longest) if policy.jitter else longest

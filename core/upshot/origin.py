@@ -15,7 +15,12 @@ from typing import Any, Final, final
 from upshot import clock
 from upshot.client import ResultClient
 from upshot.envelope import unfinished
-from upshot.errors import ConfigError, ResultTimeoutError, ServiceError, UpshotError
+from upshot.errors import (
+    ConfigError,
+    ResultTimeoutError,
+    UnsupportedError,
+    UpshotError,
+)
 from upshot.record import Record, printable
 from upshot.serializers import Codecs
 from upshot.states import State
@@ -70,6 +75,24 @@ class Origin:
         """The masked URL and the namespace: how an unpickled handle finds its way back."""
         return str(self.client.url), self.client.namespace
 
+    def require_here(self, task_ids: Iterable[str]) -> None:
+        """Refuse handles of results that can only come to another process.
+
+        Raises:
+            UnsupportedError: the backend carries results to the process that submitted the task,
+                and this one did not submit it.
+        """
+        if not self.client.backend.reply_to:
+            return
+        ids = list(task_ids)
+        for task_id, found in zip(ids, self.client.load_many(ids), strict=True):
+            if found is None:
+                raise UnsupportedError(
+                    f"{self.client.url} sends results to the process that submitted the task, and "
+                    f"task {printable(task_id)!r} was not submitted by this one, or was forgotten: "
+                    "read it there, or choose a backend that stores results, such as redis://"
+                )
+
     def revoke(self, task_id: str) -> bool:
         """Store REVOKED, keeping what the record says about the task; False if it has ended."""
         known = self.client.load(task_id)
@@ -85,7 +108,11 @@ class Origin:
             finished_at=clock.now(),
             info=known.info if known else None,
         )
-        return self.client.store(revoked, expires=unfinished(self.client.expires))
+        return self.client.store(
+            revoked,
+            expires=unfinished(self.client.expires),
+            reply_to=self.client.backend.reply_to,
+        )
 
     async def wait_async(self, task_id: str, queue: str, timeout: float | None) -> Record:
         """Wait like `AsyncResult.get`, without blocking the event loop."""
@@ -113,25 +140,30 @@ class Origin:
         raise AssertionError("wait_async yields each id or raises")
 
     def warn_if_no_worker(self, task_ids: Iterable[str], queue: str) -> None:
-        """Log once per queue that nobody serves it, if a task of `task_ids` waits in it."""
+        """Log once per queue that nobody serves it, if the first of `task_ids` waits in it.
+
+        Each service is asked once and briefly: a wait that asks must not end late for it.
+        """
         try:
-            for found in self.client.load_many(list(task_ids)[:1]):
-                record = found if isinstance(found, Record) else None
-                if record is not None and record.state != State.QUEUED:
-                    return
-                queue = (record.queue if record else "") or queue
+            record = self.client.load(next(iter(task_ids)), deadline=clock.Deadline(0))
+            if record is not None and record.state != State.QUEUED:
+                return
+            queue = (record.queue if record else "") or queue
             if queue and queue not in self._warned:
                 sentence = self._missing_worker(queue)
                 if sentence is not None:
                     self._warned.add(queue)
                     logger.warning("%s", sentence)
-        except ServiceError as exc:
+        except UpshotError as exc:
             logger.debug("could not look for workers: %s", exc)
 
     def explain_timeout(self, task_id: str, timeout: float | None) -> ResultTimeoutError:
-        """Return the error of a wait that ended too early: with the state and its age."""
+        """Return the error of a wait that ended too early: with the state and its age.
+
+        The service is asked once and briefly: the wait is over, whether it answers or not.
+        """
         try:
-            record = self.client.load(task_id)
+            record = self.client.load(task_id, deadline=clock.Deadline(0))
         except UpshotError as exc:
             return ResultTimeoutError(
                 f"task {printable(task_id)!r} did not end within {timeout} seconds, "

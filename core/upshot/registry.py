@@ -35,6 +35,7 @@ __all__ = [
     "load",
     "offers",
     "pip_line",
+    "results_url",
     "serializers",
 ]
 
@@ -95,6 +96,33 @@ def backend_class(url: Url) -> type[Backend]:
 def broker_class(url: Url) -> type[Broker]:
     """Return the broker that serves `url`'s scheme; otherwise like `backend_class`."""
     return load(_chosen(BROKERS, url, "broker"), Broker)  # type: ignore[type-abstract]  # as above
+
+
+def results_url(url: Url, broker: Url) -> Url:
+    """Return where results go if `url` is the setting and `broker` the broker's URL.
+
+    That is `url` itself, but for a backend that works over the broker's connection and whose URL
+    names no host: `rpc://`.
+
+    Raises:
+        ConfigError: it names no host, and the broker is another kind of service.
+        UnknownSchemeError, SchemeConflictError, DriverMissingError: as `backend_class`.
+    """
+    if url.hosts:
+        return url
+    kind = backend_class(url)
+    if not kind.over_broker:
+        return url
+    try:
+        is_one_service = backend_class(broker) is kind
+    except UnknownSchemeError:
+        is_one_service = False
+    if not is_one_service:
+        raise ConfigError(
+            f"{url} sends results over the broker's connection, and {broker} cannot carry them: "
+            f"name the service, as {url.scheme}://user@host//, or choose another result backend"
+        )
+    return broker
 
 
 def serializers(names: tuple[str, ...]) -> dict[str, Serializer]:

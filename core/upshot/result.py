@@ -88,9 +88,12 @@ class AsyncResult(Generic[T]):
 
         Raises:
             ConfigError: the handle was unpickled in a process that has not opened its backend.
+            UnsupportedError: it was unpickled where its result cannot be read.
         """
         if not isinstance(self._named_origin, Origin):
-            self._named_origin = restore(*self._named_origin)
+            origin = restore(*self._named_origin)
+            origin.require_here([self.id])
+            self._named_origin = origin
         return self._named_origin
 
     @property

@@ -8,6 +8,7 @@ guarded: storing the same record twice, loading, deleting, publishing under a me
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -16,7 +17,7 @@ from upshot import clock
 from upshot.errors import ServiceRejectedError, ServiceUnavailableError, UpshotError
 from upshot.url import Url
 
-__all__ = ["MIN_LOOK", "DriverErrors", "call", "translate"]
+__all__ = ["MIN_LOOK", "DriverErrors", "call", "jitter", "translate"]
 
 T = TypeVar("T")
 
@@ -25,6 +26,7 @@ MIN_LOOK = 0.5
 
 _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 1.0
+_RANDOM = random.SystemRandom()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,7 @@ def call(
     url: Url,
     deadline: clock.Deadline,
     limit: float,
+    stopping: threading.Event | None = None,
 ) -> T:
     """Run `operation(seconds)` until it succeeds or the time is up.
 
@@ -78,6 +81,7 @@ def call(
         deadline: the end of the caller's patience. Once it has passed, `operation` is still tried
             once, for at most `MIN_LOOK` seconds.
         limit: seconds after which this call gives up although the deadline is later.
+        stopping: once it is set, nothing is tried again; None for never.
 
     Raises:
         ServiceUnavailableError: the last transient error, when the time was up.
@@ -85,6 +89,7 @@ def call(
     """
     end = clock.Deadline(deadline.left(limit))
     pause = _FIRST_PAUSE
+    stopping = stopping or threading.Event()
     while True:
         try:
             return operation(max(MIN_LOOK, end.left() or 0.0))
@@ -93,11 +98,20 @@ def call(
             if error is None:
                 raise
             left = end.left() or 0.0
-            if not isinstance(error, ServiceUnavailableError) or left <= 0:
+            is_final = not isinstance(error, ServiceUnavailableError) or left <= 0
+            # Full jitter spreads clients that lost the same server at the same moment:
+            # https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+            if is_final or stopping.wait(min(left, jitter(0, pause))):
                 if error is exc:
                     raise
                 raise error from exc
-        # Full jitter spreads clients that lost the same server at the same moment:
-        # https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
-        clock.sleep(min(left, random.uniform(0, pause)))  # noqa: S311 - not for secrecy
         pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def jitter(low: float, high: float) -> float:
+    """Return a random number from `low` to `high`, such as seconds to pause.
+
+    The generator is not the one of the module `random`: a program that seeds that one gets its
+    own numbers in its own order, however many threads of ours pause meanwhile.
+    """
+    return _RANDOM.uniform(low, high)

@@ -66,7 +66,8 @@ class Outbox:
             ServiceError: broker or backend could not take them. Some may have been sent.
         """
         now = clock.now()
-        messages = [self._message(request, now) for request in requests]
+        reply_to = self._client.backend.reply_to
+        messages = [self._message(request, now, reply_to) for request in requests]
         parcels = [queued(message) for message in messages]
         broker, backend = self._broker.current, self._client.backend
         longest = broker.capabilities.max_message_bytes
@@ -98,7 +99,9 @@ class Outbox:
             raise
 
     def _is_tracked(self, message: Message) -> bool:
-        return self._settings.task_track_queued and not message.ignore_result
+        # What carries results learns by this record which ones to expect, whatever the setting.
+        wanted = self._settings.task_track_queued or bool(message.reply_to)
+        return wanted and not message.ignore_result
 
     def _queued_record(self, message: Message, now: float) -> StoredRecord:
         record = Record(
@@ -117,7 +120,7 @@ class Outbox:
         sent = message.result_expires
         return self._settings.result_expires if sent == -1.0 else sent
 
-    def _message(self, request: Request, now: float) -> Message:
+    def _message(self, request: Request, now: float, reply_to: str) -> Message:
         spec, settings = request.spec, self._settings
         task_id = check_task_id(uuid.uuid4().hex if request.task_id is None else request.task_id)
         check_request(request)
@@ -139,6 +142,7 @@ class Outbox:
             queued_at=now,
             headers=_headers(request.headers),
             ignore_result=settings.task_ignore_result if ignore is None else ignore,
+            reply_to=reply_to,
             result_expires=result_expires,
             time_limit=request.time_limit,
             soft_time_limit=request.soft_time_limit,

@@ -45,6 +45,7 @@ class OpenService(Generic[S]):
         self._lock = threading.Lock()
         self._object: S | None = None
         self._closed = False
+        self._stopping = threading.Event()
         forking.register(self)
 
     @property
@@ -82,14 +83,23 @@ class OpenService(Generic[S]):
                 url=self.url,
                 deadline=deadline or clock.Deadline(None),
                 limit=self.timeout,
+                stopping=self._stopping,
             )
         except Exception as exc:
             if self._closed and not isinstance(exc, ServiceClosedError):
                 raise ServiceClosedError(f"{self.url} was closed by this process") from exc
             raise
 
+    def stop(self) -> None:
+        """Let every call that runs end with its next error, and try no call again; idempotent.
+
+        For whoever has threads to end before `close`: a service that is down holds them no longer.
+        """
+        self._stopping.set()
+
     def close(self) -> None:
         """Close the object, if it was ever made; idempotent. It is not made again."""
+        self.stop()
         with self._lock:
             self._closed = True
             opened, self._object = self._object, None
@@ -99,5 +109,6 @@ class OpenService(Generic[S]):
     def after_fork(self) -> None:
         """Abandon the parent's object; the next use makes one for this process."""
         self._lock = threading.Lock()
+        self._stopping = threading.Event()
         forking.abandon(self._object)
         self._object = None

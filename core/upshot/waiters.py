@@ -1,4 +1,4 @@
-"""The sinks of the wait hub: a blocked thread, an asyncio loop, and callbacks."""
+"""The sinks of the wait hub: a blocked thread, an asyncio loop, callbacks; and a wait in vain."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 from upshot import clock
-from upshot.errors import UpshotError
+from upshot.errors import ResultTimeoutError, UpshotError
+from upshot.record import printable
 
-__all__ = ["CallbackSink", "LoopSink", "ThreadSink"]
+__all__ = ["CallbackSink", "LoopSink", "ThreadSink", "timed_out"]
 
 logger = logging.getLogger(__name__)
 
@@ -116,3 +117,19 @@ class CallbackSink(Generic[T]):
                         callback(found)
                     except Exception:  # a user's function; the others' turn comes all the same
                         logger.exception("a callback of a result raised")
+
+
+def timed_out(
+    task_ids: Sequence[str], timeout: float | None, trouble: UpshotError | None
+) -> ResultTimeoutError:
+    """Return the error of a wait that ended before `task_ids` did.
+
+    Args:
+        task_ids: what had not ended; the first three are named.
+        timeout: the seconds that were waited.
+        trouble: why the service could not be read meanwhile; None if it could.
+    """
+    some = ", ".join(repr(printable(task_id)) for task_id in task_ids[:3])
+    more = f" and {len(task_ids) - 3} more" if len(task_ids) > 3 else ""
+    why = f"; {trouble}" if trouble else ""
+    return ResultTimeoutError(f"{some}{more} did not end within {timeout} seconds{why}")

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import abc
 import logging
-import random
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from upshot import clock
 from upshot.errors import ResultForgottenError, ServiceClosedError, UpshotError
+from upshot.retrying import jitter
 
 __all__ = ["Hint", "Hub", "Listener", "Sink"]
 
@@ -199,7 +199,7 @@ class Hub(Generic[T]):
                 self._disconnect()
                 with self._lock:
                     if not self._closed:
-                        self._changed.wait(random.uniform(pause / 2, pause))  # noqa: S311
+                        self._changed.wait(jitter(pause / 2, pause))
                 pause = min(pause * 2, _LONGEST_BACKOFF)
         self._disconnect()
         with self._lock:
@@ -325,7 +325,7 @@ class Hub(Generic[T]):
     def _note(self, exc: Exception) -> None:
         error = self._explain(exc)
         if error is not None:
-            if self.trouble is None:
+            if self.trouble is None and not self._closed:
                 logger.warning("waiting goes on while the backend cannot be read: %s", error)
             self.trouble = error
         else:

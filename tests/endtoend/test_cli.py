@@ -352,3 +352,18 @@ def test_colours_are_for_terminals_that_want_them(upshot: Command) -> None:
     assert "\x1b[1m" in forced.stdout
     assert "\x1b[31m" not in error.stderr
     assert "\x1b[1;31m" not in error.stderr
+
+
+def test_a_service_without_tables_has_none_to_create(upshot: Command) -> None:
+    done = upshot("backends", "ddl", "redis://:hunter2@localhost")
+
+    assert done.returncode == 2
+    assert "needs no tables" in done.stderr
+    assert "hunter2" not in done.stderr
+
+
+def test_a_task_may_be_called_like_a_command(upshot: Command) -> None:
+    upshot("-A", "jobs", "call", "--id", "prune", "add", "1", "2")
+
+    assert "QUEUED" in upshot("-A", "jobs", "result", "show", "prune").stdout
+    assert upshot("-A", "jobs", "result", "prune").stdout.split() == ["removed", "0"]

@@ -1,72 +1,145 @@
-"""Ten thousand results at once: bounded connections and threads, and nothing left behind."""
+"""Ten thousand results awaited at once: a few connections, one thread, and nothing left behind."""
 
 from __future__ import annotations
 
-import os
+import contextlib
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from upshot import App
-from upshot.execution import TaskSpec
-from upshot.task import Task
-from upshot_conformance.harnesses.redis import RedisHarness
-from upshot_conformance.harnesses.sqlite import SqliteHarness
+from upshot import App, registry
+from upshot.client import ResultClient
+from upshot.errors import ServiceClosedError
+from upshot.request import Request
+from upshot.result_set import ResultSet
+from upshot.url import Url
+from upshot_conformance.harness import Harness, UnavailableError
+from upshot_conformance.resources import open_descriptors
+
+from .patience import PATIENCE, comes_to
+from .services import Service
+from .storing import store
+
+FEW = 100
+MANY = 10_000
+BATCH = 1000
+WAITERS = 20
+EACH = 50  # ids that each waiter waits for; together they fill one batch
+MOST = 16  # connections of both apps: to a cluster's every node, and of drivers that keep watch
+NOISE = 2  # connections that a pool may or may not have at hand when two threads want one
 
 
-@pytest.fixture
-def app(project: Path) -> Iterator[App]:
-    """An app in this process, on the service under test."""
-    with App("many") as app:
-        yield app
+@dataclass(frozen=True)
+class Held:
+    """The most that was held at any look, beyond what there was before."""
+
+    connections: int
+    descriptors: int
+    threads: int
 
 
-def add(x: int, y: int) -> int:
-    """The caller's side of a task that the worker has under the name `jobs.add`."""
-    return x + y
+class Meter:
+    """Counts what this process holds, and what the service sees of it."""
+
+    def __init__(self, harness: Harness) -> None:
+        self._harness = harness
+        self._before = self._count()
+        self._most = Held(0, 0, 0)
+
+    def look(self) -> None:
+        """Count now."""
+        now, before, most = self._count(), self._before, self._most
+        self._most = Held(
+            max(most.connections, now.connections - before.connections),
+            max(most.descriptors, now.descriptors - before.descriptors),
+            max(most.threads, now.threads - before.threads),
+        )
+
+    def take(self) -> Held:
+        """Return the most since the last call."""
+        most, self._most = self._most, Held(0, 0, 0)
+        return most
+
+    def _count(self) -> Held:
+        try:
+            connections = self._harness.connections()
+        except UnavailableError:
+            connections = 0
+        return Held(connections, len(open_descriptors()), threading.active_count())
 
 
-def descriptors() -> int:
-    """Return how many descriptors this process has open."""
-    return len(os.listdir("/proc/self/fd"))
-
-
-def left_behind(app: App) -> set[str]:
-    """Return what the service still holds of the app's results, asked behind upshot's back."""
-    url = app.backend_url
-    harness = RedisHarness(url) if url.scheme == "redis" else SqliteHarness(url)
-    return harness.raw_objects(app.settings.namespace)
-
-
-@pytest.mark.timeout(300)
-def test_ten_thousand_results_come_over_one_connection(
-    app: App, start_worker: Callable[..., Any]
-) -> None:
-    app.results.load("warm-up")
-    app.broker.call(lambda broker, seconds: broker.survey(["default"], seconds))
-    fds, threads = descriptors(), threading.active_count()
-    worker = start_worker("-c", "2")
-    task = Task[..., int, int](TaskSpec(name="jobs.add", function=add), app)
-    handles = task.map([(n, 1) for n in range(10_000)])
-    peak_fds = peak_threads = 0
-    total = 0
-
-    for handle in handles.as_completed(timeout=240):
-        total += handle.get()
-        if total % 500 == 0:
-            peak_fds = max(peak_fds, descriptors())
-            peak_threads = max(peak_threads, threading.active_count())
-
-    print(f"descriptors {fds} -> {peak_fds}, threads {threads} -> {peak_threads}")
-    assert total == sum(range(1, 10_001))
-    assert peak_fds - fds <= 6
-    assert peak_threads - threads <= 1
+def wait_for(count: int, app: App, worker: App, pool: ThreadPoolExecutor, meter: Meter) -> Held:
+    """Send tasks, wait for all in one thread, store their results meanwhile, and forget them."""
+    handles = ResultSet[int](app.send([Request(name="jobs.n", args=(n,)) for n in range(count)]))
+    values = {handle.id: n for n, handle in enumerate(handles)}
+    awaited = pool.submit(handles.get, timeout=3 * PATIENCE)
+    comes_to(lambda: app.results.stats()["waiters"], count)
+    assert app.results.stats()["threads"] == 1
+    ids = list(values)
+    for start in range(0, count, BATCH):
+        meter.look()
+        batch = {task_id: values[task_id] for task_id in ids[start : start + BATCH]}
+        assert all(store(batch, by=worker, to=app))
+    assert awaited.result(timeout=3 * PATIENCE) == list(range(count))
+    meter.look()
     handles.forget()
-    assert worker.stop() == 0
-    assert app.results.stats()["keys"] == 0
-    assert left_behind(app) == set()
-    app.close()
-    assert descriptors() <= fds
+    return meter.take()
+
+
+@pytest.mark.timeout(400)
+def test_ten_thousand_results_come_over_a_few_connections(
+    service: Service, backend_url: str, harness: Harness, open_app: Callable[..., App]
+) -> None:
+    found = harness.raw_objects("")
+    descriptors = len(open_descriptors())
+    app, worker = open_app(backend_url), open_app(backend_url)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(int).result()  # its thread is there before anything is counted
+        meter = Meter(harness)
+
+        few = wait_for(FEW, app, worker, pool, meter)
+        many = wait_for(MANY, app, worker, pool, meter)
+
+        print(f"{service.name}: {FEW} ids: {few}; {MANY} ids: {many}")
+        assert many.connections <= min(MOST, few.connections + NOISE)
+        assert many.descriptors <= few.descriptors + NOISE
+        assert many.threads <= few.threads
+        held = app.results.stats()
+        assert (held["keys"], held["waiters"]) == (0, 0)
+        assert held["listeners"] <= 1
+        app.close()
+        worker.close()
+    comes_to(lambda: harness.raw_objects("") - found, set[str]())
+    comes_to(lambda: len(open_descriptors()) <= descriptors, True)
+
+
+@pytest.mark.timeout(200)
+def test_one_look_reads_all_that_is_awaited_whoever_waits_for_it(backend_url: str) -> None:
+    looks: list[int] = []
+    url = Url.parse(backend_url)
+    base = registry.backend_class(url)
+
+    def load(self: Any, keys: Sequence[str], timeout: float) -> Sequence[bytes | None]:
+        if threading.current_thread().name.startswith("upshot-hub"):
+            looks.append(len(keys))
+        return base.load(self, keys, timeout)
+
+    watched = type(base.__name__, (base,), {"load": load})
+    client = ResultClient(lambda: watched(url), url=url, namespace=f"test-{uuid.uuid4().hex[:8]}")
+
+    def wait(number: int) -> None:
+        ids = [f"{number}/{n}" for n in range(EACH)]
+        with contextlib.suppress(ServiceClosedError):
+            list(client.wait_many(ids, timeout=3 * PATIENCE))
+
+    with ThreadPoolExecutor(WAITERS) as pool, client:
+        waits: list[Future[None]] = [pool.submit(wait, number) for number in range(WAITERS)]
+        comes_to(lambda: client.stats()["waiters"], WAITERS * EACH)
+        comes_to(lambda: WAITERS * EACH in looks, True)
+        client.close()
+        assert [wait.result(timeout=PATIENCE) for wait in waits] == [None] * WAITERS

@@ -93,7 +93,14 @@ _ROOMS: Final[dict[tuple[str, str], _Room]] = {}
 class MemoryBroker(Broker):
     """`memory://`, or `memory://name` for queues of their own. There are no options."""
 
-    capabilities = BrokerCapabilities(shared=False, persistent=False, max_message_bytes=2**30)
+    capabilities = BrokerCapabilities(
+        shared=False,
+        persistent=False,
+        deduplicates=True,
+        ranks_queues=True,
+        counts_leased=True,
+        max_message_bytes=2**30,
+    )
 
     def __init__(self, url: Url, namespace: str) -> None:
         url.read_options(NoOptions)

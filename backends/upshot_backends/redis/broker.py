@@ -1,16 +1,20 @@
 """Messages on a Redis server.
 
-Service: Redis 6.0 or newer, one server (no Cluster, no Sentinel). What it cannot do: keep messages
-across a restart unless the server is configured to (`appendonly yes`); know a message again that
-was published, settled, and is then published once more.
+Service: Redis 6.0 or newer: one server, a master behind sentinels, or a cluster (7.0 or newer).
+What it cannot do: keep messages across a restart unless the server is configured to (`appendonly
+yes`); keep those that a master took and had not replicated when it failed (`min-replicas-to-write`
+makes their number small, nothing makes it zero); know a message again that was published, settled,
+and is then published once more. In a cluster, all queues of one namespace live on one node, and
+while their slot moves to another nothing is published or fetched.
 
 Streams with consumer groups, Redis's own queue, are not used: they have no priorities, no `eta`,
 no giving back without counting a delivery, and no replacing in one step. Instead every step is a
 Lua script over sorted sets, so fetching and leasing are one: no crash can come between.
 
 Layout: `<namespace>/<queue>/…` for each queue, both percent-encoded, see `scripts/queue.lua`, and
-`<namespace>/workers`, `<namespace>/serving`, see `scripts/workers.lua`. Nothing is left of a queue
-that is empty and unused. Leases are measured on the server's clock.
+`<namespace>/workers`, `<namespace>/serving`, see `scripts/workers.lua`. In a cluster the namespace
+stands in braces, which puts all of them into one slot. Nothing is left of a queue that is empty
+and unused. Leases are measured on the server's clock.
 """
 
 from __future__ import annotations
@@ -18,7 +22,6 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Final, cast
 from urllib.parse import quote
 
@@ -35,7 +38,9 @@ from upshot.broker import (
 from upshot.errors import PayloadTooLargeError
 from upshot.url import Url
 from upshot_backends.redis.bell import Bell
-from upshot_backends.redis.connection import RedisClient, script
+from upshot_backends.redis.client import script
+from upshot_backends.redis.cluster import ClusterClient
+from upshot_backends.redis.connection import open_client
 from upshot_backends.redis.driver import DRIVER_ERRORS, Argument
 from upshot_backends.redis.results import RedisBackend, record_arguments
 
@@ -49,42 +54,49 @@ _SETTLED: Final = 1000  # deliveries settled by one script call
 _NO_MESSAGE: Final = ("", "", "", "", "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Options:
-    """The `upshot_…` parameters: there are none, so any is refused."""
-
-
 class RedisBroker(Broker):
     """`redis://:password@localhost:6379/0`
 
-    The URLs and parameters are those of `RedisBackend`; there are no options of ours.
+    The URLs, parameters and options are those of `RedisBackend`.
     """
 
-    capabilities = BrokerCapabilities(shared=True, persistent=False, max_message_bytes=_LARGEST)
+    capabilities = BrokerCapabilities(
+        shared=True,
+        persistent=False,
+        deduplicates=True,
+        ranks_queues=True,
+        counts_leased=True,
+        max_message_bytes=_LARGEST,
+    )
     driver_errors: ClassVar = DRIVER_ERRORS
 
     def __init__(self, url: Url, namespace: str) -> None:
-        url.read_options(_Options)
         self._url = url
-        self._prefix = _quoted(namespace) + "/"
-        self._client = RedisClient(url)
+        self._client = open_client(url)
+        self._in_cluster = isinstance(self._client, ClusterClient)
+        root = _quoted(namespace)  # which holds no brace
+        self._prefix = f"{{{root}}}/" if self._in_cluster else f"{root}/"
         self._bells: deque[Bell] = deque()
 
     def joins(self, backend: Backend) -> bool:
-        return isinstance(backend, RedisBackend) and backend.url.identity == self._url.identity
+        if self._in_cluster or not isinstance(backend, RedisBackend):
+            return False  # in a cluster, a record may live on any node
+        return not backend.in_cluster and backend.url.identity == self._url.identity
 
     def publish(
         self, messages: Sequence[QueuedMessage], records: Sequence[StoredRecord], timeout: float
     ) -> None:
         self._check_size(messages, records)
         queues = _numbered(message.queue for message in messages)
-        arguments: list[Argument] = [len(queues), len(messages), f"@{self._client.database}"]
+        bases = self._keys(self._bases(queues))
+        arguments: list[Argument] = [len(bases), len(messages), f"@{self._client.database}"]
         for message in messages:
             arguments += _message_arguments(message, queues)
         for record in records:
             arguments += record_arguments(record)
-        keys = [*self._bases(queues), *(record.key for record in records)]
-        self._client.run(script("guard", "queue", "publish"), [(keys, arguments)], timeout)
+        keys = [*bases, *(record.key for record in records)]
+        lua = script(self._client.pubsub, "guard", "queue", "publish")
+        self._client.run(lua, [(keys, arguments)], timeout)
 
     def fetch(
         self, queues: Sequence[str], *, limit: int, wait: float, lease: float, worker: str
@@ -121,7 +133,7 @@ class RedisBroker(Broker):
                 arguments += (queues[delivery.queue], delivery.message_id, delivery.token)
                 arguments += (settlement.action.value, settlement.reason)
                 arguments += _message_arguments(message, queues) if message else _NO_MESSAGE
-            calls.append((self._bases(queues), arguments))
+            calls.append((self._keys(self._bases(queues)), arguments))
         answers = self._client.run(script("queue", "settle"), calls, timeout)
         return [settled == 1 for part in answers for settled in cast("list[int]", part)]
 
@@ -171,7 +183,8 @@ class RedisBroker(Broker):
             last = _PURGED
             while last >= _PURGED:
                 left = deadline.left() or 0.0
-                last = cast("int", self._client.run(purge, [([base], [_PURGED])], left)[0])
+                call = (self._keys([base]), [_PURGED])
+                last = cast("int", self._client.run(purge, [call], left)[0])
                 removed += last
         return removed
 
@@ -232,6 +245,16 @@ class RedisBroker(Broker):
 
     def _bases(self, queues: Iterable[str]) -> list[str]:
         return [self._prefix + _quoted(queue) for queue in queues]
+
+    def _keys(self, bases: list[str]) -> list[str]:
+        """Return the keys that a script call names.
+
+        Scripts build the keys they use from base names, which are no keys themselves. While a
+        cluster moves their slot, a node knows only the names: one name that it does not have
+        would be passed on to the new node, where half of the queue is missing. Of two names that
+        it does not have, it says TRYAGAIN until the whole slot has moved.
+        """
+        return [*bases, self._worker_keys[0]] if self._in_cluster else bases
 
     def _check_size(
         self, messages: Sequence[QueuedMessage], records: Sequence[StoredRecord]

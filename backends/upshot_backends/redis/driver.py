@@ -11,7 +11,7 @@ import socket
 import ssl
 from collections.abc import Sequence
 from typing import Any, Final, Protocol, cast
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import redis
 from redis import connection as driver
@@ -26,13 +26,16 @@ __all__ = [
     "DRIVER_ERRORS",
     "Argument",
     "Connection",
+    "DemotedError",
     "Options",
     "RefusedForNowError",
     "Reply",
     "TimedSocket",
     "connect",
     "driver_options",
+    "plain_scheme",
     "read",
+    "server_options",
 ]
 
 Argument = str | bytes | int | float
@@ -44,15 +47,22 @@ Reply = bytes | str | int | float | list["Reply"] | None
 Options = dict[str, Any]
 """Keywords of a redis-py connection class, and that class as `connection_class`."""
 
-_SCHEMES: Final = {"redis": "redis", "rediss": "rediss", "redis+unix": "unix"}
+_DRIVER_SCHEMES: Final = {"redis+unix": "unix", "rediss": "rediss"}
 _OURS: Final = ("retry_on_timeout", "retry_on_error", "encoding", "decode_responses")
 
 _FOR_NOW: Final = ("BUSY ", "MISCONF ", "NOREPLICAS ")
 """A script runs for too long, the disk is full, replicas are missing: plain errors to redis-py."""
 
+_DEMOTED: Final = "UNBLOCKED "
+"""What a blocked client hears when its server becomes a replica."""
+
 
 class RefusedForNowError(redis.ResponseError):
     """An error answer that redis-py has no class for, and that may end by itself."""
+
+
+class DemotedError(RefusedForNowError):
+    """The server is not a master, or is one no longer."""
 
 
 DRIVER_ERRORS: Final = DriverErrors(
@@ -133,20 +143,59 @@ class TimedSocket:
         self._socket.settimeout(left if left > 0 else 0.0)
 
 
+def plain_scheme(url: Url) -> str:
+    """Return the URL's scheme with `redis` for `valkey`: they speak one protocol."""
+    return url.scheme.replace("valkey", "redis", 1)
+
+
 def driver_options(url: Url) -> Options:
-    """Return what `connect` takes, checked by making a connection without opening it.
+    """Return what `connect` takes for the one server of a URL, which redis-py reads as written.
+
+    Of redis-py's parameters, `retry_on_timeout`, `retry_on_error`, `decode_responses`, `encoding`
+    and `socket_timeout` have no effect: upshot retries, decodes and counts time by itself.
 
     Raises:
-        UrlError: redis-py does not take a parameter, or the path is no database number.
+        UrlError: redis-py does not take a parameter, the path is no database number, or there are
+            several hosts.
     """
-    scheme = _SCHEMES[url.scheme]
+    if len(url.hosts) > 1:
+        raise UrlError(
+            f"{url}: one server has one host; several are for redis+sentinel:// or redis+cluster://"
+        )
+    scheme = _DRIVER_SCHEMES.get(plain_scheme(url), "redis")
     driver_url = url.driver_url(scheme)
     if scheme != "unix":
         database = urlsplit(driver_url).path.strip("/")
         if database and not database.isdecimal():
             raise UrlError(f"{url}: the path is a database number such as /0, not /{database}")
+    return _parsed(driver_url, url, {})
+
+
+def server_options(
+    url: Url, database: str, *, without: str = "", username: str | None, password: str | None
+) -> Options:
+    """Return what `connect` takes for each of the servers of a URL, but for `host` and `port`.
+
+    Args:
+        url: `rediss+…` asks for TLS; its parameters are redis-py's.
+        database: its number.
+        without: a parameter that is not redis-py's.
+        username, password: to log in with; None or "" for none.
+
+    Raises:
+        UrlError: redis-py does not take a parameter.
+    """
+    scheme = "rediss" if plain_scheme(url).startswith("rediss") else "redis"
+    query = urlencode([(name, value) for name, value in url.query if name != without])
+    login = {"username": username or None, "password": password or None}
+    return _parsed(f"{scheme}://localhost/{database}?{query}", url, login)
+
+
+def _parsed(driver_url: str, url: Url, more: Options) -> Options:
+    """Read a redis-py URL, and check it by making a connection without opening it."""
     try:
         options: Options = cast("Any", driver).parse_url(driver_url)
+        options.update(more)
         for name in _OURS:
             options.pop(name, None)
         kind = options.setdefault("connection_class", redis.Connection)
@@ -181,12 +230,17 @@ def connect(options: Options, until: float) -> Connection:
     return connection
 
 
-def read(connection: Connection) -> Reply | redis.ResponseError:
+def read(
+    connection: Connection, *, disconnect_on_error: bool = True
+) -> Reply | redis.ResponseError:
     """Return the next answer; an error answer is returned too, the connection stays usable."""
     try:
-        return cast("Reply", connection.read_response())
+        return cast("Reply", connection.read_response(disconnect_on_error=disconnect_on_error))
     except redis.ResponseError as exc:
-        return RefusedForNowError(str(exc)) if str(exc).startswith(_FOR_NOW) else exc
+        text = str(exc)
+        if text.startswith(_DEMOTED):
+            return DemotedError(text)
+        return RefusedForNowError(text) if text.startswith(_FOR_NOW) else exc
 
 
 def _construct(options: Options) -> Connection:

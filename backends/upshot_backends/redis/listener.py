@@ -11,12 +11,48 @@ import redis
 
 from upshot import clock
 from upshot.waiting import Hint, Listener
-from upshot_backends.redis.connection import RedisClient
+from upshot_backends.redis.server import Server
 
-__all__ = ["RedisListener"]
+__all__ = ["READ_IT", "Alarm", "RedisListener"]
+
+READ_IT: Final = b"?"
+"""Published in the place of a body that is too long."""
 
 _CHANNELS: Final = 1000  # in one command
-_READ_IT: Final = b"?"  # published in place of a body that is too long
+
+
+@final
+class Alarm:
+    """Wakes a thread that polls descriptors; made of a socket pair."""
+
+    def __init__(self) -> None:
+        self._waking, self._woken = socket.socketpair()
+        self._waking.setblocking(False)
+        self._woken.setblocking(False)
+
+    def fileno(self) -> int:
+        """Return the descriptor to poll for reading."""
+        return self._woken.fileno()
+
+    def ring(self) -> None:
+        """Wake the thread, or let its next poll end at once; any thread may do it."""
+        try:
+            self._waking.send(b"\0")
+        except OSError:
+            return  # full: a wake-up is on its way already; closed: nobody waits any more
+
+    def silence(self) -> None:
+        """Take back every ring so far."""
+        try:
+            while self._woken.recv(4096):
+                pass
+        except BlockingIOError:
+            return
+
+    def close(self) -> None:
+        """Give the sockets back; idempotent."""
+        self._waking.close()
+        self._woken.close()
 
 
 @final
@@ -27,25 +63,23 @@ class RedisListener(Listener):
     socket pair, never through the connection: a TLS socket must not be shared.
 
     Args:
-        client: opens the connection; always in RESP2, where a message is an ordinary answer. RESP3
+        server: opens the connection; always in RESP2, where a message is an ordinary answer. RESP3
             would add a push handler of redis-py's that formats every message for a log.
         suffix: what makes a key its channel.
         timeout: seconds to open it, and to have a subscription confirmed.
     """
 
-    def __init__(self, client: RedisClient, *, suffix: str, timeout: float) -> None:
-        self._client = client
+    def __init__(self, server: Server, *, suffix: str, timeout: float) -> None:
+        self._server = server
         self._suffix = suffix
         self._timeout = timeout
-        self._connection = client.open(timeout, protocol=2)
+        self._connection = server.open(clock.monotonic() + timeout, protocol=2)
         self._heard: list[Hint] = []
         self._unconfirmed: set[str] = set()
-        self._waking, self._woken = socket.socketpair()
-        self._waking.setblocking(False)
-        self._woken.setblocking(False)
+        self._alarm = Alarm()
         self._poll = select.poll()
         self._poll.register(self._connection.timed.fileno(), select.POLLIN)
-        self._poll.register(self._woken.fileno(), select.POLLIN)
+        self._poll.register(self._alarm.fileno(), select.POLLIN)
 
     def subscribe(self, keys: Sequence[str]) -> None:
         self._unconfirmed.update(keys)
@@ -61,25 +95,24 @@ class RedisListener(Listener):
         self._send("UNSUBSCRIBE", keys, clock.monotonic() + self._timeout)
 
     def wait(self, timeout: float) -> Sequence[Hint]:
+        if self._server.retired:  # it may be reachable still, but nobody writes to it
+            raise redis.ConnectionError("results are stored on another server now")
         if not self._heard:
             ready = self._poll.poll(max(0.0, timeout) * 1000)
-            if any(descriptor == self._woken.fileno() for descriptor, _ in ready):
-                self._forget_interrupts()
-            if any(descriptor != self._woken.fileno() for descriptor, _ in ready):
-                self._drain()
+            for descriptor, _ in ready:
+                if descriptor == self._alarm.fileno():
+                    self._alarm.silence()
+                else:
+                    self._drain()
         heard, self._heard = self._heard, []
         return heard
 
     def interrupt(self) -> None:
-        try:
-            self._waking.send(b"\0")
-        except OSError:
-            return  # full: a wake-up is on its way already; closed: nobody waits any more
+        self._alarm.ring()
 
     def close(self) -> None:
-        self._client.discard(self._connection)
-        self._waking.close()
-        self._woken.close()
+        self._server.discard(self._connection)
+        self._alarm.close()
 
     def _send(self, command: str, keys: Sequence[str], until: float) -> None:
         channels = [key + self._suffix for key in keys]
@@ -111,11 +144,4 @@ class RedisListener(Listener):
         if kind == b"subscribe":
             self._unconfirmed.discard(key)
         elif kind == b"message":
-            self._heard.append(Hint(key, None if body == _READ_IT else cast("bytes", body)))
-
-    def _forget_interrupts(self) -> None:
-        try:
-            while self._woken.recv(4096):
-                pass
-        except BlockingIOError:
-            return
+            self._heard.append(Hint(key, None if body == READ_IT else cast("bytes", body)))

@@ -4,12 +4,14 @@
         backend = app_backend(server.url)
 
 Each listens on 127.0.0.1 only, keeps its files in a temporary folder, and is ended by its
-process id. `SERVERS` has all of them by the name of the service, in lower case.
+process id. `SERVERS` has one of each service by its name in lower case. An `Ensemble` is several
+servers that make one service.
 """
 
 from __future__ import annotations
 
 from .base import Server
+from .ensemble import Ensemble
 from .installation import ServerError
 from .mariadb import MariaDBServer
 from .memcached import MemcachedServer
@@ -17,15 +19,22 @@ from .mongodb import MongoDBServer
 from .postgresql import PostgreSQLServer
 from .rabbitmq import RabbitMQServer
 from .redis import RedisServer
+from .redis_cluster import RedisClusterServer, RedisNode
+from .redis_sentinel import RedisSentinelServer, Sentinel
 
 __all__ = [
     "SERVERS",
+    "Ensemble",
     "MariaDBServer",
     "MemcachedServer",
     "MongoDBServer",
     "PostgreSQLServer",
     "RabbitMQServer",
+    "RedisClusterServer",
+    "RedisNode",
+    "RedisSentinelServer",
     "RedisServer",
+    "Sentinel",
     "Server",
     "ServerError",
 ]

@@ -13,6 +13,7 @@ __all__ = ["RabbitMQServer"]
 
 _PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 _CONNECTION_START = b"\x00\x0a\x00\x0a"  # class 10, method 10
+_NODE = "upshot@localhost"
 _VERSION = re.compile(rb"\x07versionS\x00\x00\x00.([0-9.]+)", re.DOTALL)
 
 
@@ -43,6 +44,7 @@ class RabbitMQServer(Server):
 
     Args:
         config: more lines for `rabbitmq.conf`: `"heartbeat = 2"`.
+        management: serve the HTTP API too, at `api_url`; costs a second more to start.
         start_timeout: seconds the server may take until it answers.
     """
 
@@ -53,11 +55,14 @@ class RabbitMQServer(Server):
         "/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin",
     )
     how_to_install: ClassVar[str] = "run `make services`, or: apt-get install rabbitmq-server"
-    ports_needed: ClassVar[int] = 2  # one for clients, one for other Erlang nodes
+    ports_needed: ClassVar[int] = 3  # for clients, for other Erlang nodes, for the HTTP API
 
-    def __init__(self, *, config: str = "", start_timeout: float = 120.0) -> None:
+    def __init__(
+        self, *, config: str = "", management: bool = False, start_timeout: float = 120.0
+    ) -> None:
         super().__init__(start_timeout=start_timeout)
         self._config = config
+        self._management = management
         self._port_mapper = _Epmd()
 
     @classmethod
@@ -74,15 +79,40 @@ class RabbitMQServer(Server):
         """
         return f"amqp://guest:guest@{LOOPBACK}:{self.port}//"
 
+    @property
+    def api_url(self) -> str:
+        """`http://guest:guest@127.0.0.1:<port>`: the HTTP API, if it is served.
+
+        Raises:
+            ServerError: the server was not started.
+        """
+        return f"http://guest:guest@{LOOPBACK}:{self._started().ports[2]}"
+
+    def control(self, *arguments: str) -> str:
+        """Run `rabbitmqctl` on the server and return what it printed, without its headings.
+
+        Raises:
+            ServerError: it failed; the message quotes what it said.
+        """
+        tool = str(self._required().with_name("rabbitmqctl"))
+        return self._run([tool, "--quiet", "--node", _NODE, *arguments], self.folder)
+
     def _prepare(self) -> None:
         self._port_mapper.start()
         self._started().write(
             "rabbitmq.conf",
             f"listeners.tcp.1 = {LOOPBACK}:{self.port}\n"
             # The default, 50 MB, blocks every publisher on a full disk.
-            f"disk_free_limit.absolute = 1MB\n{self._config}\n",
+            f"disk_free_limit.absolute = 1MB\n{self._api_config()}{self._config}\n",
         )
-        self._started().write("enabled_plugins", "[].\n")
+        plugins = "rabbitmq_management" if self._management else ""
+        self._started().write("enabled_plugins", f"[{plugins}].\n")
+
+    def _api_config(self) -> str:
+        if not self._management:
+            return ""  # the server refuses settings of a plug-in that it does not load
+        port = self._started().ports[2]
+        return f"management.tcp.ip = {LOOPBACK}\nmanagement.tcp.port = {port}\n"
 
     def _release(self) -> None:
         self._port_mapper.stop()
@@ -100,7 +130,7 @@ class RabbitMQServer(Server):
             "RABBITMQ_LOGS": "-",
             "RABBITMQ_LOG_BASE": folder,
             "RABBITMQ_MNESIA_BASE": f"{folder}/mnesia",
-            "RABBITMQ_NODENAME": "upshot@localhost",
+            "RABBITMQ_NODENAME": _NODE,
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
                 "-noinput -kernel inet_dist_use_interface {127,0,0,1}"
             ),

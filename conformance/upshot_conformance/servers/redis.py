@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from io import BufferedRWPair
 from pathlib import Path
 from typing import ClassVar
+from urllib.parse import quote
 
 from .base import Server
 from .installation import ServerError
@@ -24,6 +26,8 @@ class RedisServer(Server):
             makes; the URL is `rediss://` and names the certificate.
         unix_socket: listen on a socket file only, not on TCP.
         persistent: keep an append-only file, so that data survives `kill()` and `restart()`.
+        password: what clients must give it, and what it gives to a master that it replicates;
+            None for nothing. It stands in the URL.
         arguments: more command-line arguments: `["--maxmemory", "2mb"]`.
         start_timeout: seconds the server may take until it answers.
 
@@ -41,6 +45,7 @@ class RedisServer(Server):
         tls: bool = False,
         unix_socket: bool = False,
         persistent: bool = False,
+        password: str | None = None,
         arguments: Sequence[str] = (),
         start_timeout: float = 60.0,
     ) -> None:
@@ -50,20 +55,24 @@ class RedisServer(Server):
         self._tls = tls
         self._unix_socket = unix_socket
         self._persistent = persistent
+        self._password = password
         self._arguments = tuple(arguments)
 
     @property
     def url(self) -> str:
         """`redis://127.0.0.1:<port>/0`, `rediss://…?ssl_ca_certs=<file>` or `redis+unix://<file>`.
 
+        A password stands before the host, as `:password@`.
+
         Raises:
             ServerError: the server was not started.
         """
+        at = f":{quote(self._password, safe='')}@" if self._password else ""
         if self._unix_socket:
-            return f"redis+unix://{self.socket_path}"
+            return f"redis+unix://{at}{self.socket_path}"
         if self._tls:
-            return f"rediss://{LOOPBACK}:{self.port}/0?ssl_ca_certs={self.certificate}"
-        return f"redis://{LOOPBACK}:{self.port}/0"
+            return f"rediss://{at}{LOOPBACK}:{self.port}/0?ssl_ca_certs={self.certificate}"
+        return f"redis://{at}{LOOPBACK}:{self.port}/0"
 
     @property
     def certificate(self) -> Path:
@@ -74,6 +83,22 @@ class RedisServer(Server):
     def socket_path(self) -> Path:
         """The socket file; there only with `unix_socket`."""
         return self.folder / "redis.sock"
+
+    def ask(self, *words: str | int) -> str:
+        """Send one command on a connection of its own and return what is answered, as text.
+
+        The items of an array come one a line, whatever their nesting; null is "".
+
+        Raises:
+            ServerError: an error was answered; the message is the answer.
+            OSError: the server cannot be reached, or does not answer in time.
+        """
+        with self._open() as connection, connection.makefile("rwb") as stream:
+            if self._password:
+                _send(stream, "AUTH", self._password)
+                next(_answer(stream))
+            _send(stream, *words)
+            return "\n".join(_answer(stream))
 
     def _prepare(self) -> None:
         if self._tls:
@@ -94,6 +119,8 @@ class RedisServer(Server):
         command = [str(self._required()), "--bind", LOOPBACK, "--port", str(plain_port)]
         command += ["--dir", str(self.folder), "--daemonize", "no", "--save", ""]
         command += ["--appendonly", "yes" if self._persistent else "no"]
+        if self._password:
+            command += ["--requirepass", self._password, "--masterauth", self._password]
         if self._unix_socket:
             command += ["--unixsocket", str(self.socket_path)]
         if self._tls:
@@ -121,3 +148,28 @@ class RedisServer(Server):
             context = ssl.create_default_context(cafile=str(self.certificate))
             return context.wrap_socket(self._connect(), server_hostname=LOOPBACK)
         return self._connect()
+
+
+def _send(stream: BufferedRWPair, *words: str | int) -> None:
+    """Write one command as RESP."""
+    encoded = [str(word).encode() for word in words]
+    parts = [b"$%d\r\n%b\r\n" % (len(word), word) for word in encoded]
+    stream.write(b"*%d\r\n%b" % (len(parts), b"".join(parts)))
+    stream.flush()
+
+
+def _answer(stream: BufferedRWPair) -> Iterator[str]:
+    """Yield the leaves of one RESP2 answer."""
+    line = stream.readline().decode().rstrip("\r\n")
+    kind, rest = line[:1], line[1:]
+    if kind == "-":
+        raise ServerError(rest)
+    if not kind:
+        raise ConnectionError("the server closed the connection")
+    if kind == "$":
+        yield stream.read(int(rest) + 2)[:-2].decode(errors="replace") if rest != "-1" else ""
+    elif kind == "*":
+        for _ in range(int(rest)):
+            yield from _answer(stream)
+    else:
+        yield rest

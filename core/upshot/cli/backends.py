@@ -1,4 +1,4 @@
-"""`upshot backends`: every installed service, what it needs, and what it can do."""
+"""`upshot backends`: every installed service, what it needs, what it can do, its tables."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from upshot import registry
-from upshot.backend import Backend
+from upshot.backend import Backend, WithTables
 from upshot.broker import Broker
 from upshot.cli.exits import OK
 from upshot.cli.parameters import json_option
 from upshot.cli.printing import show_json, show_table
-from upshot.errors import DriverMissingError
+from upshot.errors import ConfigError, DriverMissingError
 from upshot.registry import Offer
+from upshot.url import Url
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["backends"]
+__all__ = ["backends", "ddl"]
 
 S = TypeVar("S", Backend, Broker)
 
@@ -47,10 +48,13 @@ class _Service:
         }
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @json_option
-def backends(as_json: bool) -> int:
+@click.pass_context
+def backends(context: click.Context, as_json: bool) -> int:
     """List the installed result backends and brokers, and what each can do."""
+    if context.invoked_subcommand is not None:
+        return OK
     results = _services(registry.BACKENDS, Backend)  # type: ignore[type-abstract]  # a base to check against
     brokers = _services(registry.BROKERS, Broker)  # type: ignore[type-abstract]  # as above
     if as_json:
@@ -63,6 +67,25 @@ def backends(as_json: bool) -> int:
         return OK
     _show("Results", results)
     _show("Brokers", brokers)
+    return OK
+
+
+@backends.command()
+@click.argument("url", metavar="URL")
+def ddl(url: str) -> int:
+    """Print the statements that create the tables of the SQL service at URL.
+
+    They are created on first use by whoever has the right to. Where only an administrator has it,
+    these are the statements to run. Nothing is opened.
+    """
+    parsed = Url.parse(url)
+    backend = registry.backend_class(parsed)(parsed)
+    try:
+        if not isinstance(backend, WithTables):
+            raise ConfigError(f"{parsed} needs no tables: there is nothing to create")
+        print(backend.ddl())  # noqa: T201 - the command's output
+    finally:
+        backend.close()
     return OK
 
 

@@ -1,4 +1,4 @@
-"""`upshot result`: what is known about one task, at this moment or when it has ended."""
+"""`upshot result`: what is known about one task; and removing what has expired."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from upshot.errors import ResultTimeoutError
 from upshot.record import Record
 from upshot.states import State
 
-__all__ = ["result"]
+__all__ = ["prune", "result", "show"]
 
 _NO_RECORD = (
     "there is no record of this id: it was never sent to these results, or its record has expired "
@@ -22,7 +22,25 @@ _NO_RECORD = (
 )
 
 
-@click.command()
+class _ById(click.Group):
+    """Takes what is not one of its commands for the arguments of `show`."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        known = {*self.commands, *self.get_help_option_names(context)}
+        if args and args[0] not in known:
+            args = ["show", *args]
+        return super().parse_args(context, args)
+
+
+@click.group(cls=_ById)
+def result() -> None:
+    """Print what is known about a task: `upshot result ID`. Or remove what has expired.
+
+    `show` may be left out, unless the ID is the name of a command.
+    """
+
+
+@result.command()
 @app_option
 @click.argument("task_id", metavar="ID")
 @click.option(
@@ -30,7 +48,7 @@ _NO_RECORD = (
 )
 @click.option("--forget", is_flag=True, help="Delete the record after printing it.")
 @json_option
-def result(target: str, task_id: str, timeout: float | None, forget: bool, as_json: bool) -> int:
+def show(target: str, task_id: str, timeout: float | None, forget: bool, as_json: bool) -> int:
     """Print what is known about the task ID.
 
     Exit codes: 0 it succeeded, or has not ended and no --timeout was given; 1 it failed or was
@@ -45,6 +63,24 @@ def result(target: str, task_id: str, timeout: float | None, forget: bool, as_js
         if forget:
             app.AsyncResult(task_id).forget()
     return _code(report, waited=timeout is not None)
+
+
+@result.command()
+@app_option
+@json_option
+def prune(target: str, as_json: bool) -> int:
+    """Remove the records that have expired.
+
+    Workers do so now and then, and no reader sees them meanwhile; this does it at once, in small
+    batches. Most services remove what has expired by themselves: then there is nothing to do.
+    """
+    with load(target) as app:
+        removed = app.results.prune()
+    if as_json:
+        show_json({"removed": removed})
+    else:
+        show_field("removed", str(removed))
+    return OK
 
 
 def _record(app: App, task_id: str, timeout: float | None) -> Record | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Sequence
@@ -17,6 +16,7 @@ from upshot.broker import Delivery
 from upshot.engine.host import Host
 from upshot.engine.job import Job
 from upshot.errors import ServiceClosedError, ServiceError, UpshotError
+from upshot.retrying import jitter
 
 __all__ = ["Consumer"]
 
@@ -129,7 +129,7 @@ class Consumer:
                     raise
                 pause = min(max(0.1, pause * 2), _LONGEST_BACKOFF)
                 logger.warning("no messages for now: %s", exc)
-                self._stopping.wait(random.uniform(pause / 2, pause))  # noqa: S311 - no secrecy
+                self._stopping.wait(jitter(pause / 2, pause))
                 continue
             if not deliveries:
                 self._slots.release()

@@ -139,10 +139,9 @@ class Job:
 
     def _begin(self, execution: Execution, started: Record) -> bool:
         """Store STARTED; False if somebody else's record stands in the way."""
-        client = self._host.client
-        if client.store(started, expires=self._expires(execution, started)):
+        if self._put(execution, started):
             return True
-        known = client.load(started.task_id)
+        known = self._host.client.load(started.task_id)
         # Our own record refuses us if its first answer was lost on the way.
         return known is not None and not known.is_terminal and known.token == started.token
 
@@ -174,7 +173,7 @@ class Job:
         pause = _FIRST_PAUSE
         while True:
             try:
-                return self._host.client.store(record, expires=self._expires(execution, record))
+                return self._put(execution, record)
             except PayloadTooLargeError as exc:
                 record = execution.failed(exc)
             except ServiceError as exc:
@@ -183,6 +182,14 @@ class Job:
                 logger.warning("task %s: not stored yet: %s", _label(execution), exc)
                 self._stopping.wait(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _put(self, execution: Execution, record: Record) -> bool:
+        """Store `record` once, or send it where the message says; tell whether it applied."""
+        return self._host.client.store(
+            record,
+            expires=self._expires(execution, record),
+            reply_to=execution.message.reply_to,
+        )
 
     def _expires(self, execution: Execution, record: Record) -> float | None:
         sent = execution.message.result_expires
@@ -211,10 +218,10 @@ class Job:
         execution = self._execution
         if execution is not None and not execution.ignore_result:
             record = execution.progress(info)
-            self._host.client.store(record, expires=self._expires(execution, record))
+            self._put(execution, record)
 
     def is_revoked(self) -> bool:
-        """Look whether the task was revoked meanwhile."""
+        """Look whether the task was revoked meanwhile; never known where results are carried."""
         record = (
             self._host.client.load(self._execution.message.task_id) if self._execution else None
         )

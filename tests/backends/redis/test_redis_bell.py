@@ -15,7 +15,7 @@ from upshot.clock import Deadline
 from upshot.url import Url
 from upshot_backends.redis.bell import Bell
 from upshot_backends.redis.broker import RedisBroker
-from upshot_backends.redis.connection import RedisClient
+from upshot_backends.redis.connection import open_client
 from upshot_conformance.servers import RedisServer
 
 
@@ -160,7 +160,7 @@ def test_a_ring_that_came_too_late_is_passed_on(
     server: RedisServer, raw: Any, namespace: str, broker: RedisBroker
 ) -> None:
     bell_key = f"{namespace}/q/bell"
-    client = RedisClient(Url.parse(server.url))
+    client = open_client(Url.parse(server.url))
     bell = Bell(client, [bell_key])
     bell.wait(0.02)
     broker.publish([_message("m")], [], 1.0)
@@ -179,7 +179,7 @@ def test_a_bell_is_hushed_where_unblocking_is_not_allowed(
     with driver(fragile.url) as admin:
         rights = ["+@all", "-client|unblock"]
         admin.acl_setuser("worker", enabled=True, nopass=True, keys=["*"], commands=rights)
-        client = RedisClient(Url.parse(fragile.url.replace("redis://", "redis://worker:any@")))
+        client = open_client(Url.parse(fragile.url.replace("redis://", "redis://worker:any@")))
         bell = Bell(client, ["ns/q/bell"])
         bell.wait(0.02)
         assert admin.info("clients")["blocked_clients"] == 1
@@ -197,7 +197,7 @@ def test_a_bell_waits_out_its_time_and_hears_one_ring(
 ) -> None:
     broker.publish([_message("m")], [], 1.0)
     bell_key = f"{namespace}/q/bell"
-    client = RedisClient(Url.parse(server.url))
+    client = open_client(Url.parse(server.url))
     bell = Bell(client, [bell_key])
     began = clock.monotonic()
     bell.wait(5.0)

@@ -20,7 +20,8 @@ from upshot.retrying import call, translate
 from upshot.service import OpenService
 from upshot.url import Url
 from upshot_backends.redis.broker import RedisBroker
-from upshot_backends.redis.connection import RedisClient, milliseconds, script
+from upshot_backends.redis.client import milliseconds, script
+from upshot_backends.redis.connection import open_client
 from upshot_backends.redis.driver import DRIVER_ERRORS
 from upshot_backends.redis.results import RedisBackend
 from upshot_conformance.servers import RedisServer
@@ -42,7 +43,7 @@ def test_a_script_that_the_server_forgot_is_sent_again(
     raw.script_flush()
 
     assert backend.store([record("after")], 1.0) == [True]
-    assert raw.script_exists(script("guard", "store").sha) == [True]
+    assert raw.script_exists(script("pubsub", "guard", "store").sha) == [True]
 
 
 def test_every_part_of_a_batch_survives_a_forgotten_script(
@@ -184,11 +185,11 @@ def test_a_server_that_trickles_its_answer_is_late_all_the_same() -> None:
         thread = threading.Thread(target=trickle)
         thread.start()
         port = listening.getsockname()[1]
-        client = RedisClient(Url.parse(f"redis://127.0.0.1:{port}"))
+        client = open_client(Url.parse(f"redis://127.0.0.1:{port}"))
         began = clock.monotonic()
 
         with pytest.raises(redis.TimeoutError):
-            client.call("GET", "a", timeout=0.4)
+            client.ask([("GET", "a")], 0.4)
         assert 0.35 <= clock.monotonic() - began <= 0.4 + _LATENESS
         ended.set()
         thread.join()

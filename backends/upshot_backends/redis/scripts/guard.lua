@@ -1,4 +1,5 @@
--- guard.lua: the one way a record is written. A prelude: other scripts follow it.
+-- guard.lua (after pubsub.lua or sharded.lua): the one way a record is written. A prelude: other
+-- scripts follow it.
 --
 -- A record is a string: its barrier in 10 decimal digits, then the encoded record. So the guard
 -- reads 10 bytes, however long the record is.
@@ -26,7 +27,7 @@ local function store(key, channel, rank, value, expires)
   if string.sub(value, 1, BARRIER) == NEVER then
     local length = #value - BARRIER
     local whole = length > 0 and length <= LONGEST_HINT
-    redis.call('PUBLISH', channel, whole and string.sub(value, BARRIER + 1) or '?')
+    redis.call(PUBLISH, channel, whole and string.sub(value, BARRIER + 1) or '?')
   end
   return 1
 end

@@ -1,8 +1,8 @@
--- publish.lua (after guard.lua, queue.lua): messages and their records in one step. Redis runs a
+-- publish.lua (after pubsub.lua or sharded.lua, guard.lua, queue.lua): messages and their records in one step. Redis runs a
 -- script undisturbed, and refuses it for want of memory only before its first write.
 --
--- KEYS: the base names of the queues, then the records' keys.
--- ARGV: the number of queues; the number of messages; the suffix that makes a record's key its
+-- KEYS: the base names of the queues, in a cluster one name more; then the records' keys.
+-- ARGV: the number of names before the records' keys; the number of messages; the suffix that makes a record's key its
 --       channel; then per message its queue (a number into KEYS), id, body, priority and eta
 --       (seconds since the epoch, or "" for at once); then per record its rank, value and expiry
 --       in milliseconds (0: none).

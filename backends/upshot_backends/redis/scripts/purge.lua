@@ -1,6 +1,6 @@
 -- purge.lua (after queue.lua): removes some of what is not leased.
 --
--- KEYS: the base name of one queue.
+-- KEYS: the base name of one queue; in a cluster one name more.
 -- ARGV: how many messages at most, to bound the time of one call.
 -- Returns how many were removed; fewer than asked for when none is left.
 

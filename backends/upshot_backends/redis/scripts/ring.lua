@@ -1,6 +1,6 @@
 -- ring.lua (after queue.lua): wakes one fetcher.
 --
--- KEYS: the base name of a queue.
+-- KEYS: the base name of a queue; its bell (see `RedisBroker._keys` for why).
 -- Returns nothing.
 
 ring(KEYS[1])

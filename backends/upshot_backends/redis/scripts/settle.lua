@@ -1,6 +1,6 @@
 -- settle.lua (after queue.lua): ends deliveries, each in one step.
 --
--- KEYS: base names of queues.
+-- KEYS: base names of queues; in a cluster one name more.
 -- ARGV: per delivery its queue (a number into KEYS), id, token, action ("ack", "replace",
 --       "release" or "bury") and reason; then what takes its place: queue, id, body, priority and
 --       eta as in publish.lua, or five times "".

@@ -12,13 +12,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import random
 import threading
 from collections.abc import Generator
 from typing import Final, final
 
 from upshot.clock import Deadline, sleep
 from upshot.errors import ServiceUnavailableError
+from upshot.retrying import jitter
 
 __all__ = ["WriteGate"]
 
@@ -82,7 +82,7 @@ class WriteGate:
             except BlockingIOError:
                 if deadline.expired:
                     raise self._busy("another process") from None
-                sleep(random.uniform(_SHORTEST, _LONGEST))  # noqa: S311 - not for secrecy
+                sleep(jitter(_SHORTEST, _LONGEST))
 
     def _open(self) -> int:
         path = self._database + ".lock"

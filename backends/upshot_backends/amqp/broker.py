@@ -1,0 +1,237 @@
+"""Messages on a RabbitMQ server.
+
+Service: RabbitMQ 3.10 or newer, without plug-ins. What it cannot do: know a message again that was
+published before, so a repeated `publish` may leave two (the record of their task lets one of them
+run); tell who serves a queue, or how many messages are at workers; look at what a queue holds, so
+the queues of one `fetch` are served fairly and not by priority; keep a lease for longer than its
+`consumer_timeout`, 30 minutes unless configured.
+
+Layout, for each queue, names percent-encoded, all of them durable and made when first needed:
+
+    <namespace>/<queue>              classic, with 20 priorities: two for each of ours; what comes
+                                     again (given back, lease ran out) has the upper one
+    <namespace>/<queue>/dead         classic: what was buried, with the header `reason`
+    <namespace>/<queue>/later        classic: messages with an `eta`, see `delays`
+    <namespace>/<queue>/later/<ms>   quorum: where those rest for so many milliseconds
+
+A lease is an unacknowledged delivery; see `leases`. How often a message was delivered cannot be
+told from a classic queue, and quorum queues, which count, have no priorities. So before a message
+that the server marks as redelivered is handed out, it is published once more with its count in a
+header, and the old one acknowledged. The same order, confirm and then acknowledge, replaces, gives
+back and buries: never lost, and twice in the queue if the process dies in between. The second one
+is the same attempt of the same task then, which its record lets start once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, Final
+
+from upshot import clock
+from upshot.backend import StoredRecord
+from upshot.broker import (
+    Action,
+    Broker,
+    BrokerCapabilities,
+    Delivery,
+    QueuedMessage,
+    QueueStatus,
+    Settlement,
+)
+from upshot.url import Url
+from upshot_backends.amqp.channel import Channel
+from upshot_backends.amqp.connection import AmqpConnection, IoThread, Session
+from upshot_backends.amqp.delays import Delays
+from upshot_backends.amqp.driver import DRIVER_ERRORS, RefusedForNowError
+from upshot_backends.amqp.fetching import Fetch
+from upshot_backends.amqp.leases import Leases
+from upshot_backends.amqp.options import AmqpOptions
+from upshot_backends.amqp.publisher import Parcel
+from upshot_backends.amqp.queues import Letter, Names, Post
+
+__all__ = ["AmqpBroker"]
+
+_ROUND_TRIP: Final = 5.0  # seconds that one look may take; `fetch` is not told a timeout
+_NOT_FOUND: Final = 404
+
+
+class AmqpBroker(Broker):
+    """`amqp://user:password@localhost:5672/virtual_host`
+
+    `pyamqp://` is the same, `amqps://` goes over TLS. The options of ours are for the results that
+    come by the same URL, see `AmqpOptions`; the others are pika's (`heartbeat` in seconds,
+    `ssl_options`, …), see `AmqpConnection`.
+    """
+
+    capabilities = BrokerCapabilities(
+        shared=True,
+        persistent=True,
+        deduplicates=False,
+        ranks_queues=False,
+        counts_leased=False,
+        max_message_bytes=16 * 2**20,  # what RabbitMQ 4 takes by default; 3 takes eight times that
+    )
+    driver_errors: ClassVar = DRIVER_ERRORS
+
+    def __init__(self, url: Url, namespace: str) -> None:
+        url.read_options(AmqpOptions)
+        self._names = Names(namespace)
+        self._thread = IoThread()
+        self._consuming = AmqpConnection(url, self._thread)
+        self._publishing = AmqpConnection(url, self._thread, disposable=True)
+        self._post = Post(self._names, self._publishing)
+        self._delays = Delays(self._names, self._post)
+        self._leases = Leases()
+        self._turn = 0
+
+    def publish(
+        self, messages: Sequence[QueuedMessage], records: Sequence[StoredRecord], timeout: float
+    ) -> None:
+        async def send(_: Session) -> None:
+            await self._post.send([self._post.address(Letter.of(message)) for message in messages])
+
+        self._publishing.call(send, timeout)
+
+    def fetch(
+        self, queues: Sequence[str], *, limit: int, wait: float, lease: float, worker: str
+    ) -> Sequence[Delivery]:
+        distinct = list(dict.fromkeys(queues))
+
+        async def fetch(session: Session) -> list[Delivery]:
+            return await self._fetch(session, distinct, limit, wait, lease)
+
+        # A dead worker is noticed after at most two heartbeats: about when its lease is over.
+        self._consuming.heartbeat = math.ceil(lease / 2)
+        return self._consuming.call(fetch, wait + _ROUND_TRIP)
+
+    def settle(self, settlements: Sequence[Settlement], timeout: float) -> Sequence[bool]:
+        return self._thread.run(partial(self._settle, settlements), timeout)
+
+    def beat(
+        self,
+        worker: str,
+        queues: Sequence[str],
+        deliveries: Sequence[Delivery],
+        *,
+        lease: float,
+        timeout: float,
+    ) -> Sequence[bool]:
+        return self._thread.run(partial(self._leases.renew, deliveries, lease), timeout)
+
+    def survey(self, queues: Sequence[str], timeout: float) -> Mapping[str, QueueStatus]:
+        async def survey(session: Session) -> dict[str, QueueStatus]:
+            return {queue: await self._status(session, queue) for queue in queues}
+
+        return self._consuming.call(survey, timeout)
+
+    def purge(self, queues: Sequence[str], timeout: float) -> int:
+        async def purge(session: Session) -> int:
+            return sum([await self._purge(session, queue) for queue in dict.fromkeys(queues)])
+
+        return self._consuming.call(purge, timeout)
+
+    def close(self) -> None:
+        self._thread.close()
+
+    # -- on the connections' thread ---------------------------------------------------------------
+
+    async def _fetch(
+        self, session: Session, queues: list[str], limit: int, wait: float, lease: float
+    ) -> list[Delivery]:
+        for queue in queues:
+            served = self._names.main(queue), self._names.later(queue)
+            await self._post.declare(session, served)
+            await self._delays.attend(session, queue)
+        self._turn += 1
+        first = self._turn % len(queues)
+        channel = await self._leases.take_channel(session)
+        fetch = Fetch(channel, self._names, self._post, queues[first:] + queues[:first], limit)
+        try:
+            taken = await fetch.run(clock.Deadline(wait))
+        except BaseException as exc:
+            if isinstance(exc, RefusedForNowError):
+                self._post.forget(name for queue in queues for name in self._names.all(queue))
+            self._leases.spoil_channel(channel)
+            raise
+        held = [self._leases.add(channel, each.tag, each.letter, lease) for each in taken]
+        self._leases.give_channel(channel)
+        return held
+
+    async def _settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        leases = [self._leases.begin(settlement.delivery) for settlement in settlements]
+        ours = [lease for lease in leases if lease is not None]
+        try:
+            parcels = [
+                self._substitute(settlement, lease.letter)
+                for settlement, lease in zip(settlements, leases, strict=True)
+                if lease is not None and not lease.sent and settlement.action is not Action.ACK
+            ]
+            if parcels:
+                await self._post.send(parcels)
+            for lease in ours:
+                lease.sent = True
+            settled = await self._leases.acknowledge(ours)
+        finally:
+            self._leases.finish(ours)
+        return [lease in settled for lease in leases]
+
+    def _substitute(self, settlement: Settlement, letter: Letter) -> Parcel:
+        """Return what takes the place of a message."""
+        if settlement.action is Action.BURY:
+            return letter.parcel(self._names.dead(letter.queue), reason=settlement.reason)
+        if settlement.message is not None:
+            return self._post.address(Letter.of(settlement.message))
+        return self._post.address(letter._replace(again=True))
+
+    async def _status(self, session: Session, queue: str) -> QueueStatus:
+        ready, dead, later = [
+            await _count(session, name)
+            for name in (
+                self._names.main(queue),
+                self._names.dead(queue),
+                self._names.later(queue),
+            )
+        ]
+        delayed = self._delays.count(queue)
+        if later is not None:
+            rests = [_count(session, name) for name in self._names.rests(queue)]
+            delayed += later + sum(count or 0 for count in await asyncio.gather(*rests))
+        return QueueStatus(
+            ready=ready or 0, delayed=delayed, leased=None, dead=dead or 0, workers=None
+        )
+
+    async def _purge(self, session: Session, queue: str) -> int:
+        purged = self._delays.drop(queue)
+        # From rest to rest: what moves on meanwhile is caught at its next stop.
+        rests = reversed(self._names.rests(queue))
+        names = [*rests, self._names.later(queue), self._names.main(queue), self._names.dead(queue)]
+        for name in names:
+            purged += await _purge(session, name)
+        return purged
+
+
+async def _count(session: Session, name: str) -> int | None:
+    """Return how many messages are ready in a queue of the server, None if it is not there."""
+    return await _unless_missing(session, lambda channel: channel.declare(name, passive=True))
+
+
+async def _purge(session: Session, name: str) -> int:
+    """Remove what is ready in a queue of the server, and return how much that was."""
+    return await _unless_missing(session, lambda channel: channel.purge(name)) or 0
+
+
+async def _unless_missing(
+    session: Session, ask: Callable[[Channel], Coroutine[Any, Any, int]]
+) -> int | None:
+    channel = await session.channel()
+    try:
+        return await ask(channel)
+    except RefusedForNowError as exc:
+        if exc.code != _NOT_FOUND:
+            raise
+        return None
+    finally:
+        channel.close()

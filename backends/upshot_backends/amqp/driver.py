@@ -1,0 +1,218 @@
+"""Where upshot meets pika: its connections, made from a URL, opened in an event loop; its errors.
+
+Of pika's interfaces only the asynchronous one can serve several threads: its `BlockingConnection`
+belongs to one thread, answers heartbeats only while that thread is inside pika, and hangs for as
+long as the server blocks it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+import ssl
+import struct
+from collections.abc import Sequence
+from typing import Any, Final, cast
+from urllib.parse import unquote, urlencode
+
+import pika  # type: ignore[import-untyped]
+from pika import exceptions, frame, spec
+from pika.adapters.asyncio_connection import AsyncioConnection  # type: ignore[import-untyped]
+
+from upshot.errors import UrlError
+from upshot.retrying import DriverErrors
+from upshot.url import Url
+
+__all__ = [
+    "DRIVER_ERRORS",
+    "ConnectionLostError",
+    "NoAnswerError",
+    "RefusedForNowError",
+    "abort",
+    "connect",
+    "driver_options",
+    "refusal",
+]
+
+_GUEST: Final = "guest"  # user and password of a new server
+_IGNORED: Final = frozenset({"blocked_connection_timeout", "connection_attempts", "retry_delay"})
+_HEARTBEAT: Final = 15  # seconds; RabbitMQ's own 60 would notice a dead peer after two minutes
+_CONNECT: Final = 5.0  # seconds for TCP, and
+_HANDSHAKE: Final = 10.0  # for all of the opening; then the next host's turn comes
+
+_FOR_NOW: Final = frozenset({404, 405, 506, 541})
+"""Reply codes of what may end by itself: a queue that is gone is declared anew, one that is locked
+belongs to a connection that the server has not yet given up, and it may lack resources."""
+
+# pika tells its own story at ERROR level, with tracebacks, whenever a server goes away. All of it
+# is raised here too, and told once by whoever can say what it means.
+_logger = logging.getLogger("pika")
+if _logger.level == logging.NOTSET:
+    _logger.setLevel(logging.CRITICAL)
+
+
+class _Connection(AsyncioConnection):  # type: ignore[misc]  # pika has no types
+    """Takes a message whose properties pika cannot decode for one that has none.
+
+    Whoever may publish can send one: with a timestamp after the year 9999, or tables nested a
+    thousand deep. pika would give up the connection, and the server deliver the message again to
+    the next one, for ever.
+    """
+
+    def _read_frame(self) -> Any:
+        parent: Any = super()
+        try:
+            return parent._read_frame()
+        except Exception:  # whatever a decoder raises for what it was not made for
+            buffer: bytes = vars(self)["_frame_buffer"]
+            kind, number, size = struct.unpack_from(">BHL", buffer)
+            if kind != spec.FRAME_HEADER:
+                raise
+            body_size = struct.unpack_from(">HHQ", buffer, spec.FRAME_HEADER_SIZE)[2]
+            end = spec.FRAME_HEADER_SIZE + size + spec.FRAME_END_SIZE
+            return end, frame.Header(number, body_size, spec.BasicProperties())
+
+
+class ConnectionLostError(Exception):
+    """The connection went away, or could not be opened, with what was asked for unanswered."""
+
+
+class NoAnswerError(Exception):
+    """The server did not answer in time: it is frozen, or takes no messages at the moment."""
+
+
+class RefusedForNowError(Exception):
+    """The server refused, for a reason that may go away.
+
+    Attributes:
+        code: AMQP's reply code, such as 404; 0 where there is none.
+    """
+
+    def __init__(self, text: str, code: int = 0) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+DRIVER_ERRORS: Final = DriverErrors(
+    transient=(
+        exceptions.AMQPConnectionError,
+        exceptions.ChannelWrongStateError,
+        ConnectionLostError,
+        NoAnswerError,
+        RefusedForNowError,
+        OSError,
+    ),
+    permanent=(
+        exceptions.AMQPError,
+        exceptions.AuthenticationError,
+        exceptions.IncompatibleProtocolError,
+        exceptions.ProbableAccessDeniedError,
+        exceptions.ProbableAuthenticationError,
+        ssl.SSLCertVerificationError,
+    ),
+)
+
+
+def driver_options(url: Url) -> list[Any]:
+    """Return pika's parameters for each host of the URL.
+
+    Raises:
+        UrlError: pika does not take a parameter.
+    """
+    scheme = "amqps" if url.scheme.endswith("amqps") else "amqp"
+    query = urlencode([(name, value) for name, value in url.query if name not in _IGNORED])
+    try:
+        found = [_parameters(scheme, query, url) for _ in url.hosts or [()]]
+    except Exception as exc:
+        # Among others ValueError, SyntaxError and OSError: pika evaluates Python literals and reads
+        # certificates here. Their messages may quote what the parameter holds.
+        names = ", ".join(sorted({name for name, _ in url.query}))
+        raise UrlError(
+            f"{url}: pika does not take one of the parameters {names}: "
+            f"{type(exc).__name__}: {url.scrub(str(exc))}"
+        ) from exc
+    for options, (host, port) in zip(found, url.hosts, strict=False):
+        options.host = host
+        options.port = port or options.port
+    return found
+
+
+async def connect(options: Sequence[Any], heartbeat: int | None) -> Any:
+    """Open a connection to the first host that lets us in.
+
+    Args:
+        options: what `driver_options` returned.
+        heartbeat: seconds after which either side takes a silent other one for dead, if the
+            options do not ask for less; None for what they say.
+
+    Raises:
+        AMQPError, OSError: what the last host failed with.
+    """
+    loop = asyncio.get_running_loop()
+    opened: asyncio.Future[Any] = loop.create_future()
+    options = [copy.copy(one) for one in options]
+    for one in options:
+        one.heartbeat = min(one.heartbeat, heartbeat or one.heartbeat)
+
+    def done(result: Any) -> None:
+        failed = isinstance(result, Exception)
+        if opened.done():
+            if not failed:
+                abort(result, ConnectionLostError("nobody waits for this connection any more"))
+        elif failed:
+            opened.set_exception(_cause(result))
+        else:
+            opened.set_result(result)
+
+    workflow = cast("Any", _Connection).create_connection(options, on_done=done, custom_ioloop=loop)
+    try:
+        return await opened
+    except asyncio.CancelledError:
+        if not opened.done() or opened.cancelled():
+            workflow.abort()
+        raise
+
+
+def abort(connection: Any, why: Exception) -> None:
+    """Drop a connection without a farewell that the server would have to answer."""
+    if not connection.is_closed:
+        connection._terminate_stream(why)  # pika has no public way
+
+
+def refusal(exc: Exception) -> Exception:
+    """Return what to raise for the reason that pika gives for the end of a channel."""
+    if isinstance(exc, exceptions.ChannelClosedByBroker) and exc.reply_code in _FOR_NOW:
+        error: Exception = RefusedForNowError(f"{exc.reply_code}: {exc.reply_text}", exc.reply_code)
+        error.__cause__ = exc
+        return error
+    return exc
+
+
+def _parameters(scheme: str, query: str, url: Url) -> Any:
+    options: Any = pika.URLParameters(f"{scheme}://localhost/?{query}")
+    options.virtual_host = unquote(url.path[1:]) or "/"  # kombu's "//" is the virtual host "/" too
+    options.credentials = pika.PlainCredentials(
+        url.username or _GUEST, _GUEST if url.password is None else url.password
+    )
+    given = {name for name, _ in url.query}
+    defaults = {
+        "heartbeat": _HEARTBEAT,
+        "socket_timeout": _CONNECT,
+        "stack_timeout": _HANDSHAKE,
+    }
+    for name, value in defaults.items():
+        if name not in given:
+            setattr(options, name, value)
+    return options
+
+
+def _cause(result: Any) -> Exception:
+    """Return what a connection attempt failed with, out of pika's two wrappings."""
+    inner = getattr(result, "exceptions", None)
+    if inner:  # one for each host and address
+        result = inner[-1]
+    result = getattr(result, "exception", result)
+    if isinstance(result, exceptions.AMQPError | OSError):
+        return result
+    return ConnectionLostError(str(result) or type(result).__name__)

@@ -1,0 +1,228 @@
+"""What the broker keeps on the server: queues by name, and how a message lies in them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple, final
+from urllib.parse import quote
+
+from upshot import clock
+from upshot.broker import QueuedMessage
+from upshot_backends.amqp.channel import Received
+from upshot_backends.amqp.connection import AmqpConnection, Session
+from upshot_backends.amqp.driver import RefusedForNowError
+from upshot_backends.amqp.publisher import Parcel
+
+__all__ = ["DELAYS", "Letter", "Names", "Post"]
+
+DELAYS: Final = tuple(128 * 8**level for level in range(9))
+"""Milliseconds that a message rests in each delay queue: an eighth of a second to 25 days. A longer
+delay takes several rests. RabbitMQ takes at most 2**32 - 1."""
+
+_PRIORITIES: Final = 10
+_LONGEST: Final = 100
+"""Characters of a namespace or queue in a queue's name, of which AMQP takes 255 bytes in all."""
+
+_HASHED: Final = 34  # of these, for what replaces the end of a longer one
+
+
+@final
+class Names:
+    """The names of the server's queues for one namespace.
+
+    Args:
+        namespace: what every name begins with, percent-encoded.
+    """
+
+    def __init__(self, namespace: str) -> None:
+        part = _part(namespace)
+        # Names that begin with "amq." are the server's own.
+        self._prefix = f"%61{part[1:]}" if part.startswith("amq.") else part
+
+    def main(self, queue: str) -> str:
+        """Where messages wait for a worker."""
+        return f"{self._prefix}/{_part(queue)}"
+
+    def dead(self, queue: str) -> str:
+        """Where buried messages lie."""
+        return f"{self.main(queue)}/dead"
+
+    def later(self, queue: str) -> str:
+        """Where messages with an `eta` come to when they have rested, and are moved on from."""
+        return f"{self.main(queue)}/later"
+
+    def rests(self, queue: str) -> list[str]:
+        """Where messages rest until they have come closer to their `eta`, shortest first."""
+        return [f"{self.later(queue)}/{delay}" for delay in DELAYS]
+
+    def all(self, queue: str) -> list[str]:
+        """Every queue that can hold messages of `queue`."""
+        return [self.main(queue), self.later(queue), *self.rests(queue), self.dead(queue)]
+
+
+class Letter(NamedTuple):
+    """A message as the broker keeps it.
+
+    Attributes:
+        message: as it was published, but for its queue.
+        queue: the one it belongs to.
+        counted: how many deliveries have counted so far.
+        again: it was in the queue before, and comes before its like.
+    """
+
+    message: QueuedMessage
+    queue: str
+    counted: int = 0
+    again: bool = False
+
+    @classmethod
+    def of(cls, message: QueuedMessage) -> Letter:
+        """Return the letter for a message that was never delivered."""
+        return cls(message, message.queue)
+
+    @classmethod
+    def read(cls, received: Received, queue: str) -> Letter:
+        """Return what lies in a queue; what somebody else has put there is read as far as it goes.
+
+        A delivery that ended without a settlement is known by the server's mark only.
+        """
+        headers = received.headers
+        priority, eta = _integer(headers.get("priority")), headers.get("eta")
+        message = QueuedMessage(
+            message_id=str(headers.get("id", "")),
+            queue=queue,
+            body=received.body,
+            priority=min(max(priority, 0), _PRIORITIES - 1),
+            eta=_moment(eta) if isinstance(eta, str) else None,
+        )
+        return cls(message, queue, _integer(headers.get("counted")))
+
+    def due_in(self) -> float:
+        """Return the seconds until it may be delivered, 0 or less for at once."""
+        return 0.0 if self.message.eta is None else self.message.eta - clock.now()
+
+    def parcel(self, name: str, **more: str) -> Parcel:
+        """Return what to publish to the queue `name`; `more` are headers."""
+        message = self.message
+        headers: dict[str, Any] = {
+            "id": message.message_id,
+            "priority": message.priority,
+            "counted": self.counted,
+            **more,
+        }
+        if message.eta is not None:
+            headers["eta"] = repr(message.eta)
+        priority = 2 * message.priority + self.again
+        return Parcel(queue=name, body=message.body, headers=headers, priority=priority)
+
+
+@final
+class Post:
+    """Puts messages into queues that it makes when needed. Only for the connections' thread.
+
+    Args:
+        names: the queues.
+        publishing: a connection that nothing is consumed on.
+    """
+
+    def __init__(self, names: Names, publishing: AmqpConnection) -> None:
+        self._names = names
+        self._publishing = publishing
+        self._known: set[str] = set()
+
+    async def declare(self, session: Session, names: Iterable[str]) -> None:
+        """Make the named queues, unless they are known to be there."""
+        unknown = [name for name in dict.fromkeys(names) if name not in self._known]
+        if not unknown:
+            return
+        channel = await session.channel()
+        try:
+            for name in unknown:
+                await channel.declare(name, arguments=_arguments(name))
+                self._known.add(name)
+        finally:
+            channel.close()
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Declare these queues again before their next use: one of them is gone."""
+        self._known.difference_update(names)
+
+    def address(self, letter: Letter) -> Parcel:
+        """Return the parcel for the queue that the letter belongs to now: at once, or later."""
+        milliseconds = letter.due_in() * 1000
+        if milliseconds <= 0:
+            return letter.parcel(self._names.main(letter.queue))
+        name = self._names.later(letter.queue)
+        for delay, rest in zip(DELAYS, self._names.rests(letter.queue), strict=True):
+            if delay <= milliseconds:
+                name = rest
+        return letter.parcel(name)
+
+    async def send(self, parcels: Sequence[Parcel]) -> None:
+        """Publish, and return when the server has every parcel safe.
+
+        Raises:
+            RefusedForNowError: queues vanish as fast as they are made.
+            AMQPError, OSError: the connection; any of the parcels may have arrived.
+        """
+        left = list(parcels)
+        session = await self._publishing.session()
+        for _ in range(2):
+            names = {name for parcel in left for name in _needed(parcel.queue)}
+            await self.declare(session, sorted(names))
+            routed = await session.publish(left)
+            left = [parcel for parcel, was in zip(left, routed, strict=True) if not was]
+            if not left:
+                return
+            self.forget(names)
+        raise RefusedForNowError("somebody deletes queues while messages are put into them")
+
+
+def _needed(name: str) -> tuple[str, ...]:
+    """Return the queues that must be there for one to be used: where messages rest, what follows.
+
+    No queue's own name has a "/" in it, so the shape of the name tells which kind it is.
+    """
+    parts = name.split("/")
+    return ("/".join(parts[:3]), name) if len(parts) > 3 else (name,)
+
+
+def _arguments(name: str) -> dict[str, Any]:
+    """Return what a queue is declared with."""
+    _, _, *kind = name.split("/")
+    if not kind:
+        # An odd priority is for what comes again: it comes before what was published later.
+        return {"x-max-priority": 2 * _PRIORITIES - 1}
+    if len(kind) == 1:
+        return {}
+    return {
+        # Of the queues that end a rest by themselves, only quorum queues wait for the next one to
+        # confirm before they remove a message: no crash can come between.
+        "x-queue-type": "quorum",
+        "x-message-ttl": int(kind[1]),
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": name.rpartition("/")[0],
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
+
+
+def _part(name: str) -> str:
+    """Return a name without "/", shortened if it must be; "%%" occurs in shortened ones only."""
+    text = quote(name, safe="", errors="surrogatepass")
+    if len(text) <= _LONGEST:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return f"{text[: _LONGEST - _HASHED]}%%{digest[: _HASHED - 2]}"
+
+
+def _integer(value: object) -> int:
+    return int(value) if isinstance(value, int) else 0
+
+
+def _moment(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
