@@ -17,7 +17,7 @@ from upshot import registry
 from upshot.url import Url
 from upshot_conformance.harness import Harness
 from upshot_conformance.selection import HARNESSES
-from upshot_conformance.servers import RedisServer
+from upshot_conformance.servers import MemcachedServer, RedisServer
 
 
 class PrivateServer(Protocol):
@@ -69,4 +69,5 @@ SERVICES: Final = (
     Service("memory"),
     Service("sqlite", broker="sqlite"),
     Service("redis", "redis_server", RedisServer, broker="redis"),
+    Service("memcached", "memcached_server", MemcachedServer),
 )
