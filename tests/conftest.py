@@ -195,7 +195,9 @@ def memcached_server() -> Iterator[MemcachedServer]:
 
 @pytest.fixture(scope="session")
 def rabbitmq_server() -> Iterator[RabbitMQServer]:
-    with RabbitMQServer() as server:
+    """With its HTTP API, which the harness asks."""
+    with RabbitMQServer(management=True) as server, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("UPSHOT_CONFORMANCE_RABBITMQ_API", server.api_url)
         yield server
 
 

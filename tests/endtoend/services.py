@@ -17,7 +17,13 @@ from upshot import registry
 from upshot.url import Url
 from upshot_conformance.harness import Harness
 from upshot_conformance.selection import HARNESSES
-from upshot_conformance.servers import RedisServer
+from upshot_conformance.servers import (
+    MemcachedServer,
+    RabbitMQServer,
+    RedisClusterServer,
+    RedisSentinelServer,
+    RedisServer,
+)
 
 
 class PrivateServer(Protocol):
@@ -69,4 +75,8 @@ SERVICES: Final = (
     Service("memory"),
     Service("sqlite", broker="sqlite"),
     Service("redis", "redis_server", RedisServer, broker="redis"),
+    Service("redis-cluster", "redis_cluster_server", RedisClusterServer),
+    Service("redis-sentinel", "redis_sentinel_server", RedisSentinelServer),
+    Service("memcached", "memcached_server", MemcachedServer),
+    Service("rpc", "rabbitmq_server", RabbitMQServer, broker="amqp"),
 )
