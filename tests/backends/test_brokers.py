@@ -21,7 +21,16 @@ from upshot.registry import broker_class
 from upshot.url import Url
 from upshot_conformance.servers import Ensemble, Server
 
-SERVICES = ["memory", "sqlite", "redis", "redis-cluster", "redis-sentinel", "rabbitmq"]
+SERVICES = [
+    "memory",
+    "sqlite",
+    "redis",
+    "redis-cluster",
+    "redis-sentinel",
+    "rabbitmq",
+    "postgresql",
+    "mariadb",
+]
 PROGRAMS = Path(__file__).parent / "programs"
 LONG = 60.0  # seconds of a lease that outlives the test
 SHORT = 0.2  # seconds of a lease that the test lets run out

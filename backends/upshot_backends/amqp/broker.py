@@ -27,7 +27,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Final
 
@@ -49,6 +48,7 @@ from upshot_backends.amqp.delays import Delays
 from upshot_backends.amqp.driver import DRIVER_ERRORS, RefusedForNowError
 from upshot_backends.amqp.fetching import Fetch
 from upshot_backends.amqp.leases import Leases
+from upshot_backends.amqp.options import AmqpOptions
 from upshot_backends.amqp.publisher import Parcel
 from upshot_backends.amqp.queues import Letter, Names, Post
 
@@ -58,16 +58,12 @@ _ROUND_TRIP: Final = 5.0  # seconds that one look may take; `fetch` is not told 
 _NOT_FOUND: Final = 404
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Options:
-    """The `upshot_…` parameters: there are none, so any is refused."""
-
-
 class AmqpBroker(Broker):
     """`amqp://user:password@localhost:5672/virtual_host`
 
-    `pyamqp://` is the same, `amqps://` goes over TLS. There are no options of ours; the others are
-    pika's (`heartbeat` in seconds, `ssl_options`, …), see `AmqpConnection`.
+    `pyamqp://` is the same, `amqps://` goes over TLS. The options of ours are for the results that
+    come by the same URL, see `AmqpOptions`; the others are pika's (`heartbeat` in seconds,
+    `ssl_options`, …), see `AmqpConnection`.
     """
 
     capabilities = BrokerCapabilities(
@@ -81,7 +77,7 @@ class AmqpBroker(Broker):
     driver_errors: ClassVar = DRIVER_ERRORS
 
     def __init__(self, url: Url, namespace: str) -> None:
-        url.read_options(_Options)
+        url.read_options(AmqpOptions)
         self._names = Names(namespace)
         self._thread = IoThread()
         self._consuming = AmqpConnection(url, self._thread)

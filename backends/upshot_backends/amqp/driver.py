@@ -11,12 +11,13 @@ import asyncio
 import copy
 import logging
 import ssl
+import struct
 from collections.abc import Sequence
 from typing import Any, Final, cast
 from urllib.parse import unquote, urlencode
 
 import pika  # type: ignore[import-untyped]
-from pika import exceptions
+from pika import exceptions, frame, spec
 from pika.adapters.asyncio_connection import AsyncioConnection  # type: ignore[import-untyped]
 
 from upshot.errors import UrlError
@@ -49,6 +50,28 @@ belongs to a connection that the server has not yet given up, and it may lack re
 _logger = logging.getLogger("pika")
 if _logger.level == logging.NOTSET:
     _logger.setLevel(logging.CRITICAL)
+
+
+class _Connection(AsyncioConnection):  # type: ignore[misc]  # pika has no types
+    """Takes a message whose properties pika cannot decode for one that has none.
+
+    Whoever may publish can send one: with a timestamp after the year 9999, or tables nested a
+    thousand deep. pika would give up the connection, and the server deliver the message again to
+    the next one, for ever.
+    """
+
+    def _read_frame(self) -> Any:
+        parent: Any = super()
+        try:
+            return parent._read_frame()
+        except Exception:  # whatever a decoder raises for what it was not made for
+            buffer: bytes = vars(self)["_frame_buffer"]
+            kind, number, size = struct.unpack_from(">BHL", buffer)
+            if kind != spec.FRAME_HEADER:
+                raise
+            body_size = struct.unpack_from(">HHQ", buffer, spec.FRAME_HEADER_SIZE)[2]
+            end = spec.FRAME_HEADER_SIZE + size + spec.FRAME_END_SIZE
+            return end, frame.Header(number, body_size, spec.BasicProperties())
 
 
 class ConnectionLostError(Exception):
@@ -142,9 +165,7 @@ async def connect(options: Sequence[Any], heartbeat: int | None) -> Any:
         else:
             opened.set_result(result)
 
-    workflow = cast("Any", AsyncioConnection).create_connection(
-        options, on_done=done, custom_ioloop=loop
-    )
+    workflow = cast("Any", _Connection).create_connection(options, on_done=done, custom_ioloop=loop)
     try:
         return await opened
     except asyncio.CancelledError:

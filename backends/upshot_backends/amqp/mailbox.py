@@ -11,7 +11,8 @@ from typing import Final, NamedTuple, final
 from upshot import clock
 from upshot.states import NEVER
 from upshot.waiting import Hint, Listener
-from upshot_backends.amqp.letters import Letter
+from upshot_backends.amqp.replies import Reply
+from upshot_backends.amqp.seldom import Seldom
 
 __all__ = ["Mailbox", "MailboxListener"]
 
@@ -20,7 +21,6 @@ logger = logging.getLogger(__name__)
 _MOST_UNEXPECTED: Final = 10_000  # records that nobody here is known to wait for
 _UNEXPECTED_BYTES: Final = 64 * 2**20  # and the length of their bodies in all
 _SWEEP: Final = 60.0  # seconds between two sweeps for what has expired
-_COMPLAINT: Final = 60.0  # seconds between two warnings of one kind
 
 
 class _Slot(NamedTuple):
@@ -49,31 +49,31 @@ class Mailbox:
         self._unexpected_bytes = 0
         self._listeners: set[MailboxListener] = set()
         self._next_sweep = clock.monotonic() + _SWEEP
-        self._next_complaint = 0.0
+        self._complaint = Seldom()
 
-    def put(self, letter: Letter, *, expected: bool) -> bool:
+    def put(self, reply: Reply, *, expected: bool) -> bool:
         """Apply a record under the guard, and tell whether it was applied.
 
         Args:
-            letter: the record.
+            reply: the record.
             expected: this process itself stores it; otherwise it is so if its key is expected.
         """
         with self._lock:
             self._sweep()
-            stored = self._live(letter.key)
-            if stored is not None and stored.barrier > letter.rank:
+            stored = self._live(reply.key)
+            if stored is not None and stored.barrier > reply.rank:
                 return False
             expected = expected or (stored is not None and stored.expected)
-            seconds = float("inf") if letter.expires is None else letter.expires
-            self._remove(letter.key)
-            self._slots[letter.key] = _Slot(
-                letter.body, letter.barrier, clock.monotonic() + seconds, expected
+            seconds = float("inf") if reply.expires is None else reply.expires
+            self._remove(reply.key)
+            self._slots[reply.key] = _Slot(
+                reply.body, reply.barrier, clock.monotonic() + seconds, expected
             )
-            if letter.barrier == NEVER:
-                self._tell(letter.key, letter.body)
+            if reply.barrier == NEVER:
+                self._tell(reply.key, reply.body)
             if not expected:
-                self._unexpected[letter.key] = len(letter.body)
-                self._unexpected_bytes += len(letter.body)
+                self._unexpected[reply.key] = len(reply.body)
+                self._unexpected_bytes += len(reply.body)
                 self._bound()
             return True
 
@@ -136,8 +136,7 @@ class Mailbox:
             len(self._unexpected) > _MOST_UNEXPECTED or self._unexpected_bytes > _UNEXPECTED_BYTES
         ):
             self._remove(next(iter(self._unexpected)))
-            if clock.monotonic() >= self._next_complaint:
-                self._next_complaint = clock.monotonic() + _COMPLAINT
+            if self._complaint.is_due():
                 logger.warning(
                     "results are dropped that this process did not ask for, or has forgotten: "
                     "more than %d of them came, or more than %d bytes",
@@ -152,7 +151,7 @@ class Mailbox:
 
 @final
 class MailboxListener(Listener):
-    """Hears of keys through a deque that the thread appends to which takes the letters in."""
+    """Hears of keys through a deque that the thread appends to which takes the replies in."""
 
     def __init__(self, mailbox: Mailbox) -> None:
         self._mailbox = mailbox

@@ -18,11 +18,12 @@ from upshot.url import Url
 from upshot_backends.amqp.channel import Received
 from upshot_backends.amqp.connection import AmqpConnection, IoThread, Session
 from upshot_backends.amqp.driver import RefusedForNowError
-from upshot_backends.amqp.letters import letter_of, pack, unpack
 from upshot_backends.amqp.mailbox import Mailbox
 from upshot_backends.amqp.options import AmqpOptions
 from upshot_backends.amqp.publisher import Parcel
+from upshot_backends.amqp.replies import pack, reply_of, unpack
 from upshot_backends.amqp.reply_queue import ReplyQueue
+from upshot_backends.amqp.seldom import Seldom
 
 __all__ = ["Office", "enter", "leave"]
 
@@ -56,7 +57,7 @@ class Office:
     Args:
         url: the server.
         options: what its URL says.
-        mailbox: where letters to this address go.
+        mailbox: where replies to this address go.
     """
 
     def __init__(self, url: Url, options: AmqpOptions, mailbox: Mailbox) -> None:
@@ -78,6 +79,7 @@ class Office:
         self._asked: dict[str, tuple[_Receipts, int]] = {}
         self._receipt = secrets.token_hex(8)
         self._sent = 0
+        self._complaint = Seldom()
 
     def store(self, records: Sequence[StoredRecord], timeout: float) -> list[bool]:
         """Send each record to its address, and tell whether it was applied, if that is here.
@@ -95,7 +97,7 @@ class Office:
         for position, record in enumerate(records):
             at_once = record.state == State.QUEUED and record.key not in keys
             if at_once and self._is_here(record):
-                answers[position] = self.mailbox.put(letter_of(record), expected=True)
+                answers[position] = self.mailbox.put(reply_of(record), expected=True)
             elif not self._is_here(record) and not _is_address(record.reply_to):
                 answers[position] = True
                 _note_undeliverable(record)
@@ -162,12 +164,13 @@ class Office:
             _note_undeliverable(record)
 
     def _take(self, message: Received) -> None:
-        letter = unpack(message)
-        if letter is None:
-            logger.warning("%s: something that is no result came in its place", self._url)
+        reply = unpack(message)
+        if reply is None:
+            if self._complaint.is_due():
+                logger.warning("%s: something that is no result came in its place", self._url)
             return
-        receipts, position = self._asked.pop(letter.receipt, (None, 0))
-        applied = self.mailbox.put(letter, expected=receipts is not None)
+        receipts, position = self._asked.pop(reply.receipt, (None, 0))
+        applied = self.mailbox.put(reply, expected=receipts is not None)
         if receipts is not None:
             receipts.answer(position, applied)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable
 from functools import partial
 from typing import Final, final
 
+from upshot import retrying
 from upshot.url import Url
 from upshot_backends.amqp.channel import Channel, Received
 from upshot_backends.amqp.connection import AmqpConnection, IoThread
@@ -137,7 +137,7 @@ class ReplyQueue:
                     self._url.scrub(str(why)) or type(why).__name__,
                 )
             try:
-                async with asyncio.timeout(random.uniform(pause / 2, pause)):  # noqa: S311
+                async with asyncio.timeout(retrying.jitter(pause / 2, pause)):
                     await self._hurry.wait()
             except TimeoutError:
                 continue

@@ -8,7 +8,7 @@ Layout:
 
     upshot.reply.<32 hex digits>   queue, one for each process and URL, at the default exchange
 
-`letters.py` has the form of a message. What has arrived is kept in the submitter's memory until it
+`replies.py` has the form of a message. What has arrived is kept in the submitter's memory until it
 is forgotten or expires, which is counted from its arrival. The queue is declared when the process
 first stores a record of its own, so before the message of its first task leaves. It is deleted by
 `close`, and by the server 60 seconds after a process has ended without. For as long the server

@@ -216,5 +216,9 @@ def _open(target: Address, until: float) -> TimedSocket:
     module = ModuleType("socket")
     vars(module).update(vars(socket), socket=make)
     client: Any = Client(target, no_delay=True, default_noreply=False, socket_module=module)
-    client.version()
+    try:
+        client.version()
+    except BaseException:  # pymemcache leaves it open after some of them
+        client.close()
+        raise
     return opened[-1]

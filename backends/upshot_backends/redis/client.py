@@ -12,7 +12,7 @@ from importlib import resources
 from typing import ClassVar, Final
 
 import redis
-from redis.exceptions import NoScriptError
+from redis.exceptions import AskError, NoScriptError
 
 from upshot import clock
 from upshot_backends.redis.driver import Argument, Reply
@@ -124,6 +124,10 @@ class RedisClient(abc.ABC):
 def _replies(answers: list[Reply | redis.ResponseError]) -> list[Reply]:
     replies: list[Reply] = []
     for answer in answers:
+        if isinstance(answer, AskError):  # MovedError is one; only a single server's come here
+            raise redis.ResponseError(
+                "it is a node of a cluster: write redis+cluster://"
+            ) from answer
         if isinstance(answer, redis.ResponseError):
             raise answer
         replies.append(answer)

@@ -155,8 +155,13 @@ def driver_options(url: Url) -> Options:
     and `socket_timeout` have no effect: upshot retries, decodes and counts time by itself.
 
     Raises:
-        UrlError: redis-py does not take a parameter, or the path is no database number.
+        UrlError: redis-py does not take a parameter, the path is no database number, or there are
+            several hosts.
     """
+    if len(url.hosts) > 1:
+        raise UrlError(
+            f"{url}: one server has one host; several are for redis+sentinel:// or redis+cluster://"
+        )
     scheme = _DRIVER_SCHEMES.get(plain_scheme(url), "redis")
     driver_url = url.driver_url(scheme)
     if scheme != "unix":

@@ -1,7 +1,7 @@
 """What results and messages share: the database of one URL, open in one process.
 
-SQLAlchemy supplies drivers, dialects and the schema. Its connection pool is left out: checking a
-connection out and in takes SQLAlchemy about as long as SQLite takes for a whole transaction.
+SQLAlchemy supplies dialects and the schema. Its connection pool is left out: checking a connection
+out and in takes SQLAlchemy about as long as SQLite takes for a whole transaction.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import abc
 import contextlib
 import re
 import threading
-from collections.abc import Generator, Hashable, Iterable, Mapping
+import weakref
+from collections.abc import Generator, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -18,16 +19,29 @@ from sqlalchemy.engine import Dialect
 
 from upshot import retrying
 from upshot.clock import Deadline
-from upshot.errors import ServiceClosedError, ServiceRejectedError
+from upshot.errors import (
+    ServiceClosedError,
+    ServiceRejectedError,
+    ServiceUnavailableError,
+    UrlError,
+)
 from upshot.retrying import DriverErrors
 from upshot.url import Url
 from upshot_backends.sql import schema
 from upshot_backends.sql.schema import Schema
-from upshot_backends.sql.statements import VersionStatements
 
-__all__ = ["Connection", "Cursor", "Database", "DriverConnection", "SqlOptions", "Watch"]
+__all__ = [
+    "Connection",
+    "Cursor",
+    "Database",
+    "DriverConnection",
+    "SqlOptions",
+    "Watch",
+    "check_scheme",
+]
 
 _MAX_IDLE: Final = 8  # connections kept open for the next call; a burst opens more, and closes them
+_SCHEMES: Final = ("db+", "sqla+")  # as Celery and kombu write SQLAlchemy's URLs
 _PREFIX: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,29}")  # 30 leaves room below 63 characters
 
 
@@ -62,9 +76,6 @@ class Cursor(Protocol):
     def execute(self, statement: str, values: Mapping[str, object] = ..., /) -> object:
         """Run a statement with named parameters."""
 
-    def executemany(self, statement: str, values: Iterable[Mapping[str, object]], /) -> object:
-        """Run a statement once for each set of parameters."""
-
     def fetchall(self) -> list[Any]:
         """Return the rows that are left."""
         ...
@@ -73,15 +84,10 @@ class Cursor(Protocol):
 class DriverConnection(Protocol):
     """What is used of a driver's connection (PEP 249)."""
 
-    def cursor(self) -> Cursor:
-        """Make a cursor."""
-        ...
-
     def close(self) -> None:
         """Undo an open transaction, and give the connection back."""
 
 
-@dataclass(slots=True)
 class Connection:
     """One open connection of the driver, outside any transaction.
 
@@ -92,9 +98,14 @@ class Connection:
         patience: seconds for which the service was last told to wait for locks.
     """
 
-    driver: DriverConnection
-    cursor: Cursor
-    patience: float = 0.0
+    def __init__(self, driver: DriverConnection, cursor: Cursor) -> None:
+        self.driver = driver
+        self.cursor = cursor
+        self.patience = 0.0
+
+    def close(self) -> None:
+        """Undo an open transaction, and close the connection, whatever its state is."""
+        self.driver.close()
 
 
 class Watch(abc.ABC):
@@ -112,13 +123,19 @@ class Watch(abc.ABC):
     def hurry(self) -> None:
         """Expect a commit soon: look more often for a while."""
 
+    def rest(self) -> None:  # noqa: B027 - most have nothing to stop
+        """Expect no `wait` for a while; raises nothing."""
+
     @abc.abstractmethod
     def interrupt(self) -> None:
         """Make the running `wait`, or else the next one, return soon."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Give the connection back; idempotent, raises nothing."""
+        """Give the connection back; idempotent, raises nothing.
+
+        A `wait` that follows opens another, and answers True at once.
+        """
 
 
 class Database(abc.ABC):
@@ -132,12 +149,15 @@ class Database(abc.ABC):
         url: the service.
         options: the URL's own parameters, read.
         dialect: of SQLAlchemy; its parameters are named.
+        schema: the tables, if they are not those that `options` alone describe.
     """
 
-    def __init__(self, url: Url, options: SqlOptions, dialect: Dialect) -> None:
+    def __init__(
+        self, url: Url, options: SqlOptions, dialect: Dialect, schema: Schema | None = None
+    ) -> None:
         self.url = url
         self.dialect = dialect
-        self.schema = Schema(options.table_prefix)
+        self.schema = schema or Schema(options.table_prefix)
         self._changed = threading.Condition()
         self._idle: list[Connection] = []
         self._in_use = 0
@@ -145,6 +165,7 @@ class Database(abc.ABC):
         self._closed = False
         self._preparing = threading.Lock()
         self._prepared = False
+        self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
 
     # -- what a service decides -----------------------------------------------------------------
 
@@ -154,23 +175,19 @@ class Database(abc.ABC):
         """Equal for two objects on the same tables."""
 
     @abc.abstractmethod
-    def watch(self, longest: float) -> Watch:
-        """Return a watch that looks at least every `longest` seconds."""
-
-    @abc.abstractmethod
     def _connect(self, deadline: Deadline) -> Connection:
         """Open a connection in autocommit mode."""
 
     @abc.abstractmethod
-    def _set_patience(self, connection: Connection, seconds: float) -> None:
-        """Let statements wait for locks for about so long."""
+    def _set_patience(self, connection: Connection, deadline: Deadline) -> None:
+        """Let the connection's next statements take, and wait for locks, until `deadline`."""
 
-    @abc.abstractmethod
     def _turn(self, deadline: Deadline) -> contextlib.AbstractContextManager[None]:
         """Wait for this writer's turn, where writers have to take turns."""
+        return contextlib.nullcontext()
 
     @abc.abstractmethod
-    def _begin(self) -> str:
+    def _begin(self, deadline: Deadline) -> str:
         """Return the statement that begins a transaction that writes."""
 
     @abc.abstractmethod
@@ -178,8 +195,12 @@ class Database(abc.ABC):
         """Tell whether trying again may help; None if the exception is not the driver's."""
 
     @abc.abstractmethod
-    def _make_ready(self, deadline: Deadline) -> None:
-        """Do what must be done once before the tables are created."""
+    def _install(self, deadline: Deadline) -> int:
+        """Create the tables that are missing; return the version of those that are there now.
+
+        Raises:
+            ServiceRejectedError: they are missing and cannot be created.
+        """
 
     # -- what is the same for all ---------------------------------------------------------------
 
@@ -192,6 +213,10 @@ class Database(abc.ABC):
             connection = self._take(deadline)
             with self._returned(connection):
                 yield connection.cursor
+
+    def alone(self, timeout: float) -> contextlib.AbstractContextManager[Cursor]:
+        """Run one statement that changes something, as a transaction of its own."""
+        return self.write(timeout)
 
     @contextlib.contextmanager
     def write(self, timeout: float) -> Generator[Cursor]:
@@ -207,6 +232,15 @@ class Database(abc.ABC):
             with self._transaction(deadline) as cursor:
                 yield cursor
 
+    def prepare(self, timeout: float) -> None:
+        """Look at the tables, unless that is done; to be called within `activity`."""
+        self._prepare(Deadline(timeout))
+
+    def attach(self, watch: Watch) -> Watch:
+        """Interrupt a watch when the database is closed, and close it then; return it."""
+        self._watches.add(watch)
+        return watch
+
     def dedicate(self, timeout: float) -> Connection:
         """Open a connection for one owner, who closes it; to be called within `activity`."""
         deadline = Deadline(timeout)
@@ -221,6 +255,8 @@ class Database(abc.ABC):
             is_last = not self._in_use
         if is_last:
             self._release()
+        for watch in list(self._watches):
+            watch.interrupt()
 
     @contextlib.contextmanager
     def activity(self) -> Generator[None]:
@@ -236,14 +272,8 @@ class Database(abc.ABC):
                 raise ServiceClosedError(f"{self.url} was closed by this process")
             self._in_use += 1
         try:
-            yield
-        except Exception as exc:  # a driver may raise whatever it likes
-            transient = self._is_transient(exc)
-            if transient is None:
-                raise
-            kinds = (type(exc),)
-            errors = DriverErrors(transient=kinds) if transient else DriverErrors(permanent=kinds)
-            raise retrying.translate(exc, errors, self.url) or exc from exc
+            with self.translating():
+                yield
         finally:
             with self._changed:
                 self._in_use -= 1
@@ -254,12 +284,25 @@ class Database(abc.ABC):
                 self._release()
 
     @contextlib.contextmanager
+    def translating(self) -> Generator[None]:
+        """Raise one of upshot's errors in place of a driver's."""
+        try:
+            yield
+        except Exception as exc:  # a driver may raise whatever it likes
+            transient = self._is_transient(exc)
+            if transient is None:
+                raise
+            kinds = (type(exc),)
+            errors = DriverErrors(transient=kinds) if transient else DriverErrors(permanent=kinds)
+            raise retrying.translate(exc, errors, self.url) or exc from exc
+
+    @contextlib.contextmanager
     def _transaction(self, deadline: Deadline) -> Generator[Cursor]:
         with self._turn(deadline):
             connection = self._take(deadline)
             with self._returned(connection):
                 cursor = connection.cursor
-                cursor.execute(self._begin())
+                cursor.execute(self._begin(deadline))
                 yield cursor
                 cursor.execute("COMMIT")
 
@@ -268,7 +311,11 @@ class Database(abc.ABC):
             connection = self._idle.pop()  # atomic, and the last one used is the warmest
         except IndexError:
             connection = self._connect(deadline)
-        self._set_patience(connection, deadline.left() or 0.0)
+        try:
+            self._set_patience(connection, deadline)
+        except BaseException:
+            self._discard(connection)
+            raise
         return connection
 
     @contextlib.contextmanager
@@ -277,15 +324,21 @@ class Database(abc.ABC):
         try:
             yield
         except BaseException:
-            connection.driver.close()
+            self._discard(connection)
             raise
         self._idle.append(connection)
         if len(self._idle) > _MAX_IDLE:
             self._close_idle(keep=_MAX_IDLE)
 
+    def _discard(self, connection: Connection) -> None:
+        """Close a connection that may be in any state; raises nothing."""
+        connection.close()
+
     def _release(self) -> None:
         """Close everything; no call is running. The next one, if it may, opens anew."""
         self._close_idle()
+        for watch in list(self._watches):
+            watch.close()
         self._prepared = False
 
     def _close_idle(self, keep: int = 0) -> None:
@@ -294,7 +347,7 @@ class Database(abc.ABC):
                 connection = self._idle.pop(0)
             except IndexError:  # another thread took it
                 return
-            connection.driver.close()
+            self._discard(connection)
 
     def _prepare(self, deadline: Deadline) -> None:
         """Create what is missing, once; refuse tables of a newer upshot.
@@ -304,17 +357,12 @@ class Database(abc.ABC):
         """
         if self._prepared:
             return
-        with self._preparing:
+        if not self._preparing.acquire(timeout=deadline.left() or 0.0):
+            raise ServiceUnavailableError(f"{self.url} is slow: another thread looks at its tables")
+        try:
             if self._prepared:
                 return
-            self._make_ready(deadline)
-            sql = VersionStatements(self.schema, self.dialect)
-            with self._transaction(deadline) as cursor:
-                for statement in self.schema.creation(self.dialect):
-                    cursor.execute(statement)
-                cursor.execute(sql.put, {"id": 1, "version": schema.VERSION})
-                cursor.execute(sql.get)
-                found = max(version for (version,) in cursor.fetchall())
+            found = self._install(deadline)
             if found > schema.VERSION:
                 raise ServiceRejectedError(
                     f"the tables in {self.url} have version {found}, this upshot reads up to "
@@ -322,3 +370,24 @@ class Database(abc.ABC):
                     "?upshot_table_prefix=…"
                 )
             self._prepared = True
+        finally:
+            self._preparing.release()
+
+
+def check_scheme(url: Url, services: tuple[str, ...], drivers: tuple[str, ...]) -> None:
+    """Refuse a URL of another service, or one that asks for a driver which upshot does not use.
+
+    Args:
+        url: `service://` or `service+driver://`, with `db+` or `sqla+` before it or not.
+        services: what the service is called.
+        drivers: what SQLAlchemy calls the drivers that may be named.
+
+    Raises:
+        UrlError: the URL names something else.
+    """
+    scheme = url.scheme
+    for prefix in _SCHEMES:
+        scheme = scheme.removeprefix(prefix)
+    service, _, driver = scheme.partition("+")
+    if service not in services or (driver and driver not in drivers):
+        raise UrlError(f"{url}: upshot has no such driver; write {services[0]}://")

@@ -8,17 +8,22 @@ A prefix, "upshot_" if the URL does not say otherwise, stands before each name:
     dead_letters  messages that were buried, with the reason
     workers       which worker serves which queue, and until when that is believed
 
-All moments are seconds since the epoch on the clock of whoever wrote the row.
+All moments are seconds since the epoch on the clock of whoever wrote the row. What is compared is
+compared byte by byte, whatever the database's collation is: on PostgreSQL by COLLATE "C", on MySQL
+and MariaDB in VARBINARY columns, because their text columns ignore spaces at the end.
 """
 
 from __future__ import annotations
 
-from typing import Final, final
+from typing import Any, Final, final
 
 from sqlalchemy import (
     BigInteger,
+    ClauseElement,
     Column,
+    ColumnElement,
     Double,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -26,9 +31,14 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    exists,
+    insert,
+    literal_column,
+    select,
 )
+from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.engine import Dialect
-from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 __all__ = ["READY", "VERSION", "Schema"]
 
@@ -38,6 +48,26 @@ VERSION: Final = 1
 READY: Final = 0.0
 """In `messages.due_at`: it may be delivered now."""
 
+_MYSQL: Final = ("mysql", "mariadb")  # SQLAlchemy's names of the one dialect
+
+# MySQL allows 3072 bytes for all columns of an index together. A namespace has at most 64
+# characters, a task id 255 bytes, a key those two and 64 characters percent-encoded.
+_NAMESPACE: Final = (
+    Text()
+    .with_variant(postgresql.TEXT(collation="C"), "postgresql")
+    .with_variant(mysql.VARBINARY(256), *_MYSQL)
+)
+_EXACT: Final = (
+    Text()
+    .with_variant(postgresql.TEXT(collation="C"), "postgresql")
+    .with_variant(mysql.VARBINARY(1024), *_MYSQL)
+)
+_WORDS: Final = Text().with_variant(mysql.LONGTEXT(), *_MYSQL)  # for people: any length
+_BODY: Final = LargeBinary().with_variant(mysql.LONGBLOB(), *_MYSQL)
+_SEQUENCE: Final = BigInteger().with_variant(Integer, "sqlite")  # which numbers only INTEGER
+_ONE: Final[ColumnElement[int]] = literal_column("1")
+_STAMP: Final = mysql.BINARY(8)
+
 
 @final
 class Schema:
@@ -45,11 +75,14 @@ class Schema:
 
     Args:
         prefix: what every table's and index's name begins with.
+        schema: the PostgreSQL schema they are in; None for the connection's own.
+        stamped: whether `results` has a column `stamp`: 8 random bytes per call that wrote the
+            row, for a service that does not tell otherwise whether it wrote it.
     """
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, schema: str | None = None, *, stamped: bool = False) -> None:
         self.prefix = prefix
-        self._metadata = MetaData()
+        self._metadata = MetaData(schema=schema)
         self.schema = self._table(
             "schema",
             Column("id", Integer, primary_key=True, autoincrement=False),
@@ -57,14 +90,15 @@ class Schema:
         )
         self.results = self._table(
             "results",
-            Column("key", Text, primary_key=True),
-            Column("task_id", Text, nullable=False),
-            Column("name", Text, nullable=False),
-            Column("state", Text, nullable=False),
+            Column("key", _EXACT, primary_key=True),
+            Column("task_id", _WORDS, nullable=False),
+            Column("name", _WORDS, nullable=False),
+            Column("state", _WORDS, nullable=False),
             Column("barrier", BigInteger, nullable=False),
             Column("stored_at", Double, nullable=False),
             Column("expires_at", Double),  # NULL: never
-            Column("body", LargeBinary, nullable=False),
+            Column("body", _BODY, nullable=False),
+            *([Column("stamp", _STAMP, nullable=False)] if stamped else ()),
         )
         # `due_at` is READY, or the moment that makes it so: the eta, or the end of the lease. So
         # one index finds, per queue, what is ready in the order of delivery, and what becomes
@@ -72,34 +106,34 @@ class Schema:
         # until the message is delivered anew, whoever held it last may still settle it.
         self.messages = self._table(
             "messages",
-            Column("seq", Integer, primary_key=True),
-            Column("namespace", Text, nullable=False),
-            Column("queue", Text, nullable=False),
-            Column("message_id", Text, nullable=False),
+            Column("seq", _SEQUENCE, Identity(), primary_key=True),
+            Column("namespace", _NAMESPACE, nullable=False),
+            Column("queue", _EXACT, nullable=False),
+            Column("message_id", _EXACT, nullable=False),
             Column("priority", Integer, nullable=False),
             Column("due_at", Double, nullable=False),
             Column("deliveries", Integer, nullable=False),
-            Column("token", Text),  # NULL: not leased since it was published or released
-            Column("worker", Text),
-            Column("body", LargeBinary, nullable=False),
+            Column("token", _EXACT),  # NULL: not leased since it was published or released
+            Column("worker", _EXACT),
+            Column("body", _BODY, nullable=False),
             UniqueConstraint("namespace", "message_id"),
         )
         self.dead_letters = self._table(
             "dead_letters",
-            Column("seq", Integer, primary_key=True),
-            Column("namespace", Text, nullable=False),
-            Column("queue", Text, nullable=False),
-            Column("message_id", Text, nullable=False),
+            Column("seq", _SEQUENCE, Identity(), primary_key=True),
+            Column("namespace", _NAMESPACE, nullable=False),
+            Column("queue", _EXACT, nullable=False),
+            Column("message_id", _EXACT, nullable=False),
             Column("deliveries", Integer, nullable=False),
-            Column("reason", Text, nullable=False),
+            Column("reason", _WORDS, nullable=False),
             Column("buried_at", Double, nullable=False),
-            Column("body", LargeBinary, nullable=False),
+            Column("body", _BODY, nullable=False),
         )
         self.workers = self._table(
             "workers",
-            Column("namespace", Text, primary_key=True),
-            Column("queue", Text, primary_key=True),
-            Column("worker", Text, primary_key=True),
+            Column("namespace", _NAMESPACE, primary_key=True),
+            Column("queue", _EXACT, primary_key=True),
+            Column("worker", _EXACT, primary_key=True),
             Column("seen_until", Double, nullable=False),
         )
         messages, dead = self.messages.c, self.dead_letters.c
@@ -116,13 +150,42 @@ class Schema:
             Index(f"{prefix}dead_letters_queue", dead.namespace, dead.queue),
         )
 
-    def _table(self, name: str, *parts: Column[object] | UniqueConstraint) -> Table:
-        return Table(self.prefix + name, self._metadata, *parts)
+    def _table(self, name: str, *parts: Column[Any] | UniqueConstraint) -> Table:
+        return Table(
+            self.prefix + name,
+            self._metadata,
+            *parts,
+            mysql_engine="InnoDB",
+            mysql_charset="utf8mb4",
+            mysql_collate="utf8mb4_bin",
+            mysql_row_format="DYNAMIC",  # with others, a key has no more than 767 bytes
+            mariadb_engine="InnoDB",
+        )
+
+    @property
+    def tables(self) -> list[Table]:
+        """All tables, in the order of their creation."""
+        return self._metadata.sorted_tables
 
     def creation(self, dialect: Dialect) -> list[str]:
-        """Return the statements that create what is missing, in order; harmless if nothing is."""
-        parts: list[ExecutableDDLElement] = [
-            *(CreateTable(table, if_not_exists=True) for table in self._metadata.sorted_tables),
-            *(CreateIndex(index, if_not_exists=True) for index in self._indexes),
+        """Return the statements that create everything, in order, for `dialect`.
+
+        They have no parameters and no semicolon at their end. The last one puts the version, so
+        that where the version is, all is. Where the dialect can say so, they are harmless if what
+        they create is there: MySQL cannot for indexes, which begin with "CREATE INDEX" there.
+        """
+        can_ask = dialect.name != "mysql" and dialect.name != "mariadb"
+        parts: list[ClauseElement] = [
+            *(CreateTable(table, if_not_exists=True) for table in self.tables),
+            *(CreateIndex(index, if_not_exists=can_ask) for index in self._indexes),
         ]
-        return [str(part.compile(dialect=dialect)) for part in parts]
+        return [
+            *(str(part.compile(dialect=dialect)).strip() for part in parts),
+            str(self._put_version().compile(dialect=dialect)),
+        ]
+
+    def _put_version(self) -> ClauseElement:
+        table = self.schema
+        version: ColumnElement[int] = literal_column(str(VERSION))
+        row = select(_ONE, version).where(~exists(select(table.c.id)))
+        return insert(table).from_select(["id", "version"], row)

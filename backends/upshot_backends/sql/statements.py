@@ -1,4 +1,4 @@
-"""Every statement that is run, compiled once per open backend or broker.
+"""The statements that are the same on every service, compiled once per open backend or broker.
 
 Built with SQLAlchemy, so that one description serves every dialect, and compiled to text, because
 compiling, or even looking up a compiled statement, costs more than SQLite takes to run it.
@@ -14,7 +14,6 @@ from sqlalchemy import (
     ColumnElement,
     Double,
     Integer,
-    Table,
     and_,
     bindparam,
     delete,
@@ -26,14 +25,13 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from upshot_backends.sql import schema
 from upshot_backends.sql.schema import Schema
 
-__all__ = ["MessageStatements", "ResultStatements", "VersionStatements"]
+__all__ = ["MessageStatements", "ResultStatements", "VersionStatements", "compiled"]
 
 _NOW: Final = bindparam("now", type_=Double)
 _LIMIT: Final = bindparam("limit", type_=Integer)
@@ -42,68 +40,40 @@ _ONE: Final[ColumnElement[int]] = literal_column("1")
 _READY: Final[ColumnElement[float]] = literal_column(str(schema.READY))
 
 
-def _text(statement: ClauseElement, dialect: Dialect) -> str:
+def compiled(statement: ClauseElement, dialect: Dialect) -> str:
     """Compile a statement whose parameters all have a name of ours."""
-    compiled = statement.compile(dialect=dialect)
-    if not isinstance(compiled, SQLCompiler):
-        raise AssertionError(f"not a statement: {compiled}")
-    unnamed = [name for name, bind in compiled.binds.items() if not bind.required]
+    text = statement.compile(dialect=dialect)
+    if not isinstance(text, SQLCompiler):
+        raise AssertionError(f"not a statement: {text}")
+    unnamed = [name for name, bind in text.binds.items() if not bind.required]
     if unnamed:
         raise AssertionError(f"constants must be written into the statement: {unnamed}")
-    return str(compiled)
-
-
-def _guarded_upsert(table: Table) -> ClauseElement:
-    """Return the store of one record under the guard; the row count tells whether it applied."""
-    upsert = sqlite.insert(table)
-    columns = {column.name: upsert.excluded[column.name] for column in table.c}
-    del columns["key"]
-    return upsert.on_conflict_do_update(
-        index_elements=[table.c.key],
-        set_=columns,
-        where=or_(table.c.barrier <= bindparam("rank"), table.c.expires_at <= _NOW),
-    )
-
-
-def _insert_new(table: Table) -> sqlite.Insert:
-    """Return an insert that leaves an existing row as it is."""
-    return sqlite.insert(table).on_conflict_do_nothing()
+    return str(text)
 
 
 @final
 class VersionStatements:
-    """The version of the schema: put `id` and `version` if there is none, then read it."""
+    """The version of the schema, which `Schema.creation` puts there."""
 
     def __init__(self, schema: Schema, dialect: Dialect) -> None:
-        self.put = _text(_insert_new(schema.schema), dialect)
-        self.get = _text(select(schema.schema.c.version), dialect)
+        self.get = compiled(select(schema.schema.c.version), dialect)
 
 
 @final
 class ResultStatements:
-    """What the result backend runs, and what the broker runs for records beside messages."""
+    """What is run on `results` in the same words everywhere."""
 
     def __init__(self, schema: Schema, dialect: Dialect) -> None:
         results = schema.results
         key, expires_at = results.c.key, results.c.expires_at
         alive = or_(expires_at.is_(None), expires_at > _NOW)
-        wanted = func.json_each(bindparam("keys")).table_valued("value")
 
-        # every column, rank, now
-        self.store = _text(_guarded_upsert(results), dialect)
-        # keys (a JSON array: one statement for any number), now
-        self.load = _text(
-            select(key, results.c.body)
-            .select_from(wanted.join(results, key == wanted.c.value))
-            .where(alive),
-            dialect,
-        )
         # key, now
-        self.load_one = _text(select(results.c.body).where(key == bindparam("key"), alive), dialect)
-        # key
-        self.delete = _text(delete(results).where(key == bindparam("key")), dialect)
+        self.load_one = compiled(
+            select(results.c.body).where(key == bindparam("key"), alive), dialect
+        )
         # first, limit, now: keys from `first` on, in order
-        self.scan = _text(
+        self.scan = compiled(
             select(key)
             .where(key >= bindparam("first"), alive)
             .order_by(key)
@@ -111,9 +81,10 @@ class ResultStatements:
             .offset(_NO_OFFSET),
             dialect,
         )
-        # now, limit
-        expired = select(key).where(expires_at <= _NOW).limit(_LIMIT).offset(_NO_OFFSET)
-        self.sweep = _text(delete(results).where(key.in_(expired)), dialect)
+        # now, limit: some keys that have expired
+        self.expired = compiled(
+            select(key).where(expires_at <= _NOW).limit(_LIMIT).offset(_NO_OFFSET), dialect
+        )
 
 
 @final
@@ -138,51 +109,14 @@ class MessageStatements:
         until = bindparam("until", type_=Double)
 
         def one(statement: ClauseElement) -> str:
-            return _text(statement, dialect)
+            return compiled(statement, dialect)
 
-        # every column but seq, token and worker
-        self.publish = one(
-            _insert_new(messages).values(
-                {
-                    name: bindparam(name)
-                    for name in row.keys()  # noqa: SIM118 - a column collection is no mapping
-                    if name not in ("seq", "token", "worker")
-                }
-            )
-        )
         # queue: the soonest moment at which something is due there
         self.next_due = one(select(func.min(due_at)).where(queued))
-        # queue, now, limit: make ready whose moment has come
-        come = (
-            select(seq)
-            .where(queued, due_at > _READY, due_at <= _NOW)
-            .order_by(due_at)
-            .limit(_LIMIT)
-            .offset(_NO_OFFSET)
-        )
-        self.promote = one(update(messages).where(seq.in_(come)).values(due_at=_READY))
-        # queue, limit
-        self.ready = one(
-            select(seq, row.priority, row.message_id, row.body, row.deliveries)
-            .where(queued, due_at == _READY)
-            .order_by(row.priority.desc(), seq)
-            .limit(_LIMIT)
-            .offset(_NO_OFFSET)
-        )
-        # seq_, until, token, worker
-        self.lease = one(
-            update(messages)
-            .where(seq == bindparam("seq_"))
-            .values(
-                due_at=until,
-                token=bindparam("token"),
-                worker=bindparam("worker"),
-                deliveries=row.deliveries + _ONE,
-            )
-        )
         # message_id, token, until
         self.renew = one(update(messages).where(held).values(due_at=until))
         # message_id, token
+        self.hold = one(select(seq).where(held).with_for_update())
         self.remove = one(delete(messages).where(held))
         self.release = one(
             update(messages)
@@ -213,15 +147,20 @@ class MessageStatements:
         self.purge = one(delete(messages).where(queued, or_(due_at <= _NOW, row.token.is_(None))))
         # queue
         self.purge_dead = one(delete(dead).where(buried))
-        # worker, now: this worker's signs, and those that nobody believes any more
-        self.sign_off = one(
-            delete(workers).where(
-                served,
-                or_(workers.c.worker == bindparam("worker"), workers.c.seen_until <= _NOW),
+        # worker, now, until: signs that nobody believes any more, and those of this worker that
+        # it did not give just now
+        mine, seen_until = workers.c.worker == bindparam("worker"), workers.c.seen_until
+        self.stale_signs = one(
+            select(workers.c.queue, workers.c.worker, seen_until).where(
+                served, or_(seen_until <= _NOW, and_(mine, seen_until != until))
             )
         )
-        # queue, worker, seen_until
-        self.sign_in = one(insert(workers))
+        # queue, worker, until: unless it was given anew
+        self.sign_off = one(
+            delete(workers).where(
+                served, workers.c.queue == bindparam("queue"), mine, seen_until <= until
+            )
+        )
         # queue, now
         self.workers = one(
             select(workers.c.worker)

@@ -11,11 +11,11 @@ import pytest
 from upshot.backend import StoredRecord
 from upshot.states import NEVER
 from upshot.url import Url
-from upshot_backends.sql.broker import SqlBroker
-from upshot_backends.sql.results import SqlBackend
+from upshot_backends.sql.sqlite.broker import SqliteBroker
+from upshot_backends.sql.sqlite.results import SqliteBackend
 
-BackendOpener = Callable[..., SqlBackend]
-BrokerOpener = Callable[..., SqlBroker]
+BackendOpener = Callable[..., SqliteBackend]
+BrokerOpener = Callable[..., SqliteBroker]
 RecordMaker = Callable[..., StoredRecord]
 
 
@@ -27,10 +27,10 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def open_backend(path: Path) -> Iterator[BackendOpener]:
     """Opens backends at a URL, by default on the test's file."""
-    opened: list[SqlBackend] = []
+    opened: list[SqliteBackend] = []
 
-    def open_one(url: str = f"sqlite:///{path}") -> SqlBackend:
-        opened.append(SqlBackend(Url.parse(url)))
+    def open_one(url: str = f"sqlite:///{path}") -> SqliteBackend:
+        opened.append(SqliteBackend(Url.parse(url)))
         return opened[-1]
 
     yield open_one
@@ -39,17 +39,17 @@ def open_backend(path: Path) -> Iterator[BackendOpener]:
 
 
 @pytest.fixture
-def backend(open_backend: BackendOpener) -> SqlBackend:
+def backend(open_backend: BackendOpener) -> SqliteBackend:
     return open_backend()
 
 
 @pytest.fixture
 def open_broker(path: Path) -> Iterator[BrokerOpener]:
     """Opens brokers at a URL, by default on the test's file."""
-    opened: list[SqlBroker] = []
+    opened: list[SqliteBroker] = []
 
-    def open_one(url: str = f"sqlite:///{path}", namespace: str = "ns") -> SqlBroker:
-        opened.append(SqlBroker(Url.parse(url), namespace))
+    def open_one(url: str = f"sqlite:///{path}", namespace: str = "ns") -> SqliteBroker:
+        opened.append(SqliteBroker(Url.parse(url), namespace))
         return opened[-1]
 
     yield open_one
@@ -58,7 +58,7 @@ def open_broker(path: Path) -> Iterator[BrokerOpener]:
 
 
 @pytest.fixture
-def broker(open_broker: BrokerOpener) -> SqlBroker:
+def broker(open_broker: BrokerOpener) -> SqliteBroker:
     return open_broker()
 
 

@@ -12,10 +12,10 @@ import pytest
 from upshot.backend import StoredRecord
 from upshot.errors import ServiceRejectedError, UrlError
 from upshot.url import Url
-from upshot_backends.sql.broker import SqlBroker
-from upshot_backends.sql.results import SqlBackend
+from upshot_backends.sql.sqlite.broker import SqliteBroker
+from upshot_backends.sql.sqlite.results import SqliteBackend
 
-BackendOpener = Callable[..., SqlBackend]
+BackendOpener = Callable[..., SqliteBackend]
 RecordMaker = Callable[..., StoredRecord]
 
 
@@ -38,9 +38,9 @@ RecordMaker = Callable[..., StoredRecord]
 )
 def test_a_url_that_cannot_work_is_refused_at_once(url: str, hint: str) -> None:
     with pytest.raises(UrlError, match=hint):
-        SqlBackend(Url.parse(url))
+        SqliteBackend(Url.parse(url))
     with pytest.raises(UrlError, match=hint):
-        SqlBroker(Url.parse(url), "ns")
+        SqliteBroker(Url.parse(url), "ns")
 
 
 @pytest.mark.parametrize("scheme", ["sqlite", "db+sqlite", "sqla+sqlite", "sqlite+pysqlite"])
@@ -104,7 +104,7 @@ def test_no_more_than_one_folder_is_made(open_backend: BackendOpener, tmp_path: 
     assert not (tmp_path / "a").exists()
 
 
-def test_a_file_that_is_no_database_is_refused(backend: SqlBackend, path: Path) -> None:
+def test_a_file_that_is_no_database_is_refused(backend: SqliteBackend, path: Path) -> None:
     path.write_bytes(b"no database" * 1000)
 
     with pytest.raises(ServiceRejectedError, match="not a database"):
@@ -145,7 +145,7 @@ def test_a_database_is_in_wal_mode_and_leaves_no_log_when_closed(
 
 
 def test_a_broker_joins_a_backend_on_the_same_tables_only(
-    broker: SqlBroker, open_backend: BackendOpener, path: Path, tmp_path: Path
+    broker: SqliteBroker, open_backend: BackendOpener, path: Path, tmp_path: Path
 ) -> None:
     link = tmp_path / "link.db"
     link.symlink_to(path)

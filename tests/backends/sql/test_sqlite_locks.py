@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 
 from upshot.url import Url
-from upshot_backends.sql.broker import SqlBroker
-from upshot_backends.sql.results import SqlBackend
+from upshot_backends.sql.sqlite.broker import SqliteBroker
+from upshot_backends.sql.sqlite.results import SqliteBackend
 
 
 def test_opening_a_second_object_keeps_the_first_ones_locks(tmp_path: Path) -> None:
     """Without its locks, the next process to close takes itself for the last, and the log goes."""
     url = Url.parse(f"sqlite:///{tmp_path}/locks.db")
-    backend, broker = SqlBackend(url), SqlBroker(url, "locks")
+    backend, broker = SqliteBackend(url), SqliteBroker(url, "locks")
     backend.load(["a"], 5.0)
     broker.survey(["default"], 5.0)
     log = tmp_path / "locks.db-wal"

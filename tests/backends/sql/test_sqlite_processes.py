@@ -17,8 +17,8 @@ import pytest
 from upshot import clock
 from upshot.backend import StoredRecord
 from upshot.errors import ServiceUnavailableError
-from upshot_backends.sql.broker import SqlBroker
-from upshot_backends.sql.results import SqlBackend
+from upshot_backends.sql.sqlite.broker import SqliteBroker
+from upshot_backends.sql.sqlite.results import SqliteBackend
 
 RecordMaker = Callable[..., StoredRecord]
 
@@ -36,7 +36,7 @@ def start(program: str, *arguments: str) -> subprocess.Popen[str]:
 
 
 def test_of_eight_processes_that_race_for_an_id_exactly_one_wins(
-    backend: SqlBackend, path: Path
+    backend: SqliteBackend, path: Path
 ) -> None:
     racers = [start("store_terminal.py", f"sqlite:///{path}", str(who)) for who in range(8)]
     for racer in racers:
@@ -56,7 +56,7 @@ def test_of_eight_processes_that_race_for_an_id_exactly_one_wins(
 
 
 def test_nothing_that_was_confirmed_is_lost_when_processes_are_killed(
-    backend: SqlBackend, broker: SqlBroker, path: Path, raw: sqlite3.Connection
+    backend: SqliteBackend, broker: SqliteBroker, path: Path, raw: sqlite3.Connection
 ) -> None:
     confirmed: list[str] = []
     for round_ in range(5):
@@ -88,7 +88,7 @@ def test_nothing_that_was_confirmed_is_lost_when_processes_are_killed(
 
 
 def test_a_writer_that_is_stopped_holds_others_up_no_longer_than_their_timeout(
-    backend: SqlBackend, path: Path, record: RecordMaker
+    backend: SqliteBackend, path: Path, record: RecordMaker
 ) -> None:
     with start("store_until_killed.py", f"sqlite:///{path}", "w") as writer:
         assert writer.stdout is not None
@@ -110,7 +110,7 @@ def test_a_writer_that_is_stopped_holds_others_up_no_longer_than_their_timeout(
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
 def test_forks_in_the_middle_of_writes_disturb_neither_parent_nor_child(
-    backend: SqlBackend, broker: SqlBroker, record: RecordMaker
+    backend: SqliteBackend, broker: SqliteBroker, record: RecordMaker
 ) -> None:
     stop, failures = threading.Event(), list[BaseException]()
 
@@ -153,7 +153,7 @@ def test_forks_in_the_middle_of_writes_disturb_neither_parent_nor_child(
 
 
 def test_a_child_inherits_no_open_database(
-    backend: SqlBackend, record: RecordMaker, open_files: Callable[[], list[str]]
+    backend: SqliteBackend, record: RecordMaker, open_files: Callable[[], list[str]]
 ) -> None:
     backend.store([record("k")], 5.0)
     listener = backend.listen(5.0)

@@ -11,15 +11,15 @@ from upshot import clock
 from upshot.backend import StoredRecord
 from upshot.errors import ServiceClosedError
 from upshot.waiting import Hint, Listener
-from upshot_backends.sql.broker import SqlBroker
-from upshot_backends.sql.results import SqlBackend
+from upshot_backends.sql.sqlite.broker import SqliteBroker
+from upshot_backends.sql.sqlite.results import SqliteBackend
 
-BackendOpener = Callable[..., SqlBackend]
+BackendOpener = Callable[..., SqliteBackend]
 RecordMaker = Callable[..., StoredRecord]
 
 
 @pytest.fixture
-def listener(backend: SqlBackend) -> Iterator[Listener]:
+def listener(backend: SqliteBackend) -> Iterator[Listener]:
     """A listener that has heard of everything so far."""
     opened = backend.listen(5.0)
     assert opened is not None
@@ -32,7 +32,7 @@ def listener(backend: SqlBackend) -> Iterator[Listener]:
 @pytest.mark.parametrize("own", [True, False], ids=["the same backend", "another backend"])
 def test_a_commit_that_came_before_the_wait_is_heard_at_once(
     listener: Listener,
-    backend: SqlBackend,
+    backend: SqliteBackend,
     open_backend: BackendOpener,
     record: RecordMaker,
     own: bool,
@@ -82,7 +82,7 @@ def test_an_interrupt_ends_the_running_or_the_next_wait(listener: Listener) -> N
     assert list(listener.wait(0.0)) == []
 
 
-def test_close_ends_a_waiting_fetch(broker: SqlBroker) -> None:
+def test_close_ends_a_waiting_fetch(broker: SqliteBroker) -> None:
     ended: list[BaseException] = []
 
     def wait() -> None:

@@ -15,10 +15,10 @@ from upshot import clock
 from upshot.backend import StoredRecord
 from upshot.broker import Action, QueuedMessage, Settlement
 from upshot.errors import ServiceClosedError, ServiceUnavailableError
-from upshot_backends.sql.broker import SqlBroker
-from upshot_backends.sql.results import SqlBackend
+from upshot_backends.sql.sqlite.broker import SqliteBroker
+from upshot_backends.sql.sqlite.results import SqliteBackend
 
-BackendOpener = Callable[..., SqlBackend]
+BackendOpener = Callable[..., SqliteBackend]
 RecordMaker = Callable[..., StoredRecord]
 
 
@@ -28,11 +28,11 @@ def message(message_id: str = "m") -> QueuedMessage:
 
 def unstorable(record: StoredRecord) -> StoredRecord:
     """Return a record that the driver refuses when it comes to it."""
-    return dataclasses.replace(record, name="\udc80")
+    return dataclasses.replace(record, task_id="\udc80")
 
 
 def test_a_batch_is_stored_as_a_whole_or_not_at_all(
-    backend: SqlBackend, record: RecordMaker
+    backend: SqliteBackend, record: RecordMaker
 ) -> None:
     batch = [record("a"), unstorable(record("b")), record("c")]
 
@@ -43,7 +43,7 @@ def test_a_batch_is_stored_as_a_whole_or_not_at_all(
 
 
 def test_messages_and_their_records_are_kept_together_or_not_at_all(
-    broker: SqlBroker, backend: SqlBackend, record: RecordMaker
+    broker: SqliteBroker, backend: SqliteBackend, record: RecordMaker
 ) -> None:
     with pytest.raises(UnicodeEncodeError):
         broker.publish([message("a")], [record("a"), unstorable(record("b"))], 5.0)
@@ -56,7 +56,7 @@ def test_messages_and_their_records_are_kept_together_or_not_at_all(
 
 
 def test_a_record_beside_a_message_obeys_the_guard(
-    broker: SqlBroker, backend: SqlBackend, record: RecordMaker
+    broker: SqliteBroker, backend: SqliteBackend, record: RecordMaker
 ) -> None:
     backend.store([record("a", b"ended")], 5.0)
     broker.publish([message("a")], [record("a", b"queued", rank=17, barrier=17)], 5.0)
@@ -66,7 +66,7 @@ def test_a_record_beside_a_message_obeys_the_guard(
 
 
 def test_a_buried_message_keeps_its_body_and_the_reason(
-    broker: SqlBroker, raw: sqlite3.Connection
+    broker: SqliteBroker, raw: sqlite3.Connection
 ) -> None:
     broker.publish([message()], (), 5.0)
     (delivery,) = broker.fetch(["q"], limit=1, wait=0.0, lease=60.0, worker="w")
@@ -77,7 +77,7 @@ def test_a_buried_message_keeps_its_body_and_the_reason(
 
 
 def test_a_write_waits_for_a_foreign_lock_as_long_as_it_may(
-    backend: SqlBackend, record: RecordMaker, raw: sqlite3.Connection
+    backend: SqliteBackend, record: RecordMaker, raw: sqlite3.Connection
 ) -> None:
     backend.store([record("a")], 5.0)
     raw.execute("BEGIN IMMEDIATE")
@@ -92,7 +92,7 @@ def test_a_write_waits_for_a_foreign_lock_as_long_as_it_may(
 
 
 def test_a_write_waits_for_another_processs_turn_as_long_as_it_may(
-    backend: SqlBackend, record: RecordMaker, path: Path
+    backend: SqliteBackend, record: RecordMaker, path: Path
 ) -> None:
     backend.store([record("a")], 5.0)
     began = clock.monotonic()
@@ -106,7 +106,7 @@ def test_a_write_waits_for_another_processs_turn_as_long_as_it_may(
 
 
 def test_a_full_disk_is_trouble_that_passes(
-    backend: SqlBackend, record: RecordMaker, raw: sqlite3.Connection
+    backend: SqliteBackend, record: RecordMaker, raw: sqlite3.Connection
 ) -> None:
     backend.store([record("a")], 5.0)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -124,7 +124,7 @@ def test_a_full_disk_is_trouble_that_passes(
 
 
 def test_expired_records_are_swept_by_those_that_store(
-    backend: SqlBackend, record: RecordMaker, raw: sqlite3.Connection
+    backend: SqliteBackend, record: RecordMaker, raw: sqlite3.Connection
 ) -> None:
     short = [record(f"short{number}", expires=0.05) for number in range(300)]
     backend.store(short, 5.0)
@@ -138,7 +138,7 @@ def test_expired_records_are_swept_by_those_that_store(
 
 
 def test_a_scan_finds_every_key_with_its_prefix_and_no_other(
-    backend: SqlBackend, record: RecordMaker
+    backend: SqliteBackend, record: RecordMaker
 ) -> None:
     ours = {f"a:{number}" for number in range(2500)} | {"a:", "a:\U0010ffff", "a:ä%_"}
     theirs = {"a", "a;", "ab:1", "A:1", "b:1", "a#1"}
@@ -150,7 +150,7 @@ def test_a_scan_finds_every_key_with_its_prefix_and_no_other(
     assert set(found) == ours
 
 
-def test_ten_thousand_keys_are_loaded_in_order(backend: SqlBackend, record: RecordMaker) -> None:
+def test_ten_thousand_keys_are_loaded_in_order(backend: SqliteBackend, record: RecordMaker) -> None:
     backend.store([record(f"k{number}", b"%d" % number) for number in range(0, 10_000, 2)], 5.0)
 
     found = backend.load([f"k{number}" for number in range(10_000)], 5.0)
@@ -160,7 +160,7 @@ def test_ten_thousand_keys_are_loaded_in_order(backend: SqlBackend, record: Reco
 
 def test_close_gives_back_every_file_and_refuses_what_comes_later(
     open_backend: BackendOpener,
-    broker: SqlBroker,
+    broker: SqliteBroker,
     record: RecordMaker,
     open_files: Callable[[], list[str]],
 ) -> None:

@@ -20,7 +20,7 @@ from upshot.backend import StoredRecord
 from upshot_backends.amqp.channel import Headers, Received
 from upshot_backends.amqp.publisher import Parcel
 
-__all__ = ["Letter", "letter_of", "pack", "unpack"]
+__all__ = ["Reply", "pack", "reply_of", "unpack"]
 
 _KEY: Final = "upshot-key"
 _RANK: Final = "upshot-rank"
@@ -33,7 +33,7 @@ _LONGEST_EXPIRY: Final = 2**62  # milliseconds; what is later is for ever, and f
 _SHORT: Final = 255  # bytes; AMQP's limit for a property
 
 
-class Letter(NamedTuple):
+class Reply(NamedTuple):
     """A record as it arrives.
 
     Attributes:
@@ -50,9 +50,9 @@ class Letter(NamedTuple):
     receipt: str = ""
 
 
-def letter_of(record: StoredRecord) -> Letter:
+def reply_of(record: StoredRecord) -> Reply:
     """Return a record of this process as if it had arrived."""
-    return Letter(record.key, record.body, record.rank, record.barrier, record.expires)
+    return Reply(record.key, record.body, record.rank, record.barrier, record.expires)
 
 
 def pack(record: StoredRecord, *, queue: str, receipt: str = "", persistent: bool) -> Parcel:
@@ -84,8 +84,8 @@ def pack(record: StoredRecord, *, queue: str, receipt: str = "", persistent: boo
     )
 
 
-def unpack(message: Received) -> Letter | None:
-    """Return what a message brings; None if it is no letter at all."""
+def unpack(message: Received) -> Reply | None:
+    """Return what a message brings; None if it is no reply at all."""
     key, receipt = _text(message.headers, _KEY), _text(message.headers, _RECEIPT)
     rank, barrier = _number(message.headers, _RANK), _number(message.headers, _BARRIER)
     if key is None or rank is None or barrier is None:
@@ -94,7 +94,7 @@ def unpack(message: Received) -> Letter | None:
     if expires is None and _EXPIRES in message.headers:
         return None  # to keep it for ever is not what was meant
     seconds = None if expires is None else expires / 1000
-    return Letter(key, message.body, rank, barrier, seconds, receipt or "")
+    return Reply(key, message.body, rank, barrier, seconds, receipt or "")
 
 
 def _text(headers: Headers, name: str) -> str | None:

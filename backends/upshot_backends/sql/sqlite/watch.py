@@ -16,7 +16,7 @@ from upshot import clock
 from upshot.waiting import Hint, Listener
 from upshot_backends.sql.connection import Connection, Database, Watch
 
-__all__ = ["SqlListener", "SqliteWatch"]
+__all__ = ["SqliteListener", "SqliteWatch"]
 
 _SHORTEST: Final = 0.001  # seconds between two looks; at this pace they take 5 % of one CPU
 _LATENESS: Final = 0.05  # a look is late by this part of the time since something happened
@@ -62,10 +62,6 @@ class SqliteWatch(Watch):
         self._interrupted.set()
 
     def close(self) -> None:
-        self.disconnect()
-
-    def disconnect(self) -> None:
-        """Close the connection; the next look opens another, and counts as a commit."""
         connection, self._connection, self._version = self._connection, None, None
         if connection is not None:
             connection.driver.close()
@@ -79,12 +75,12 @@ class SqliteWatch(Watch):
                 cursor.execute("PRAGMA data_version")
                 return int(cursor.fetchall()[0][0])
             except BaseException:
-                self.disconnect()
+                self.close()
                 raise
 
 
 @final
-class SqlListener(Listener):
+class SqliteListener(Listener):
     """Hears that anything may have changed, never what."""
 
     def __init__(self, watch: Watch) -> None:

@@ -30,9 +30,9 @@ from upshot import forking
 from upshot.clock import Deadline
 from upshot.errors import DriverMissingError, ServiceRejectedError, UpshotError, UrlError
 from upshot.url import Url
-from upshot_backends.sql.connection import Connection, Database, SqlOptions
-from upshot_backends.sql.gate import WriteGate
-from upshot_backends.sql.watch import SqliteWatch
+from upshot_backends.sql.connection import Connection, Database, SqlOptions, check_scheme
+from upshot_backends.sql.sqlite.gate import WriteGate
+from upshot_backends.sql.statements import VersionStatements
 
 __all__ = ["SqliteDatabase"]
 
@@ -75,36 +75,25 @@ class SqliteDatabase(Database):
         DriverMissingError: Python was built with a SQLite that is too old.
     """
 
-    def __init__(self, url: Url, options: SqlOptions) -> None:
+    def __init__(self, url: Url) -> None:
+        check_scheme(url, ("sqlite",), ("pysqlite",))
         if sqlite3.sqlite_version_info < _MINIMUM:
             needed = ".".join(map(str, _MINIMUM))
             raise DriverMissingError(
                 f"{url} needs SQLite {needed} or newer; this Python has {sqlite3.sqlite_version}"
             )
+        options = url.read_options(SqlOptions)
         super().__init__(url, options, SQLiteDialect_pysqlite(paramstyle="named"))
         self._path = _path(url)
         self._gate = WriteGate(self._path, str(url))
-        self._watches: weakref.WeakSet[SqliteWatch] = weakref.WeakSet()
         _OPEN.add(self)
 
     @property
     def identity(self) -> Hashable:
         return "sqlite", os.path.realpath(self._path), self.schema.prefix
 
-    def watch(self, longest: float) -> SqliteWatch:
-        watch = SqliteWatch(self, longest)
-        self._watches.add(watch)
-        return watch
-
-    def close(self) -> None:
-        super().close()
-        for watch in list(self._watches):
-            watch.interrupt()
-
     def _release(self) -> None:
         super()._release()
-        for watch in list(self._watches):
-            watch.disconnect()
         self._gate.close()
 
     def _connect(self, deadline: Deadline) -> Connection:
@@ -118,16 +107,16 @@ class SqliteDatabase(Database):
         )
         connection = Connection(driver, driver.cursor())
         try:
-            self._set_patience(connection, deadline.left() or 0.0)
+            self._set_patience(connection, deadline)
             driver.execute("PRAGMA synchronous=NORMAL")
         except BaseException:
             driver.close()
             raise
         return connection
 
-    def _set_patience(self, connection: Connection, seconds: float) -> None:
+    def _set_patience(self, connection: Connection, deadline: Deadline) -> None:
         # In steps, so that the usual call, with nearly all of its time left, need not set it.
-        patience = math.ceil(seconds * 10) / 10
+        patience = math.ceil((deadline.left() or 0.0) * 10) / 10
         if patience != connection.patience:
             connection.cursor.execute(f"PRAGMA busy_timeout={round(patience * 1000)}")
             connection.patience = patience
@@ -135,7 +124,7 @@ class SqliteDatabase(Database):
     def _turn(self, deadline: Deadline) -> contextlib.AbstractContextManager[None]:
         return self._gate.hold(deadline)
 
-    def _begin(self) -> str:
+    def _begin(self, deadline: Deadline) -> str:
         return "BEGIN IMMEDIATE"
 
     def _is_transient(self, exc: Exception) -> bool | None:
@@ -146,7 +135,16 @@ class SqliteDatabase(Database):
             return exc.errno in _TRANSIENT_OS
         return None
 
-    def _make_ready(self, deadline: Deadline) -> None:
+    def _install(self, deadline: Deadline) -> int:
+        self._make_file(deadline)
+        version = VersionStatements(self.schema, self.dialect)
+        with self._transaction(deadline) as cursor:
+            for statement in self.schema.creation(self.dialect):
+                cursor.execute(statement)
+            cursor.execute(version.get)
+            return max(int(found) for (found,) in cursor.fetchall())
+
+    def _make_file(self, deadline: Deadline) -> None:
         """Create the file, readable by its owner only, and switch it to the write-ahead log."""
         folder = os.path.dirname(self._path)
         if not os.path.isdir(folder):

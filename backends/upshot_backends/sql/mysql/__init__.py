@@ -1,0 +1,1 @@
+"""Results and messages in MySQL and MariaDB."""

@@ -1,0 +1,2 @@
+-- Which of the records just stored, in this transaction, applied.
+SELECT `key` FROM {results} WHERE `key` IN %(keys)s AND stamp = %(stamp)s

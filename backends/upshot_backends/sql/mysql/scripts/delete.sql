@@ -1,0 +1,1 @@
+DELETE FROM {results} WHERE `key` IN %(keys)s

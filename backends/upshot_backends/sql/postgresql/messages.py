@@ -1,0 +1,96 @@
+"""The rows of `messages` in PostgreSQL's words."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, Final, final
+
+from upshot.broker import Delivery, QueuedMessage
+from upshot_backends.sql.connection import Cursor
+from upshot_backends.sql.messages import Messages, due_at
+from upshot_backends.sql.postgresql.connection import PostgresqlDatabase
+from upshot_backends.sql.scripts import scripts
+
+__all__ = ["PostgresqlMessages"]
+
+_RING: Final = "SELECT pg_notify(%(channel)s, bell) FROM unnest(%(bells)s::text[]) AS bell"
+
+
+@final
+class PostgresqlMessages(Messages):
+    """Publishing and claiming are one statement each; publishing also rings the queues' bells.
+
+    A bell is a payload on the channel for messages: the same 32 characters for a queue each time.
+    """
+
+    claims_alone: ClassVar[bool] = True
+
+    def __init__(self, database: PostgresqlDatabase, namespace: str) -> None:
+        super().__init__(database, namespace)
+        self._database = database
+        read = scripts(__package__ or "", database.schema, database.dialect)
+        self._publish, self._sign = read("publish"), read("sign")
+        self._claim, self._next_due = read("claim"), read("next_due")
+
+    def insert(self, cursor: Cursor, messages: Sequence[QueuedMessage], now: float) -> None:
+        cursor.execute(
+            self._publish,
+            {
+                "namespace": self.namespace,
+                "queues": [message.queue for message in messages],
+                "message_ids": [message.message_id for message in messages],
+                "priorities": [message.priority for message in messages],
+                "moments": [due_at(message, now) for message in messages],
+                "bodies": [message.body for message in messages],
+                "channel": self.channel,
+                "bells": self.bells({message.queue for message in messages}),
+            },
+        )
+
+    def ring(self, cursor: Cursor, queues: Sequence[str]) -> None:
+        cursor.execute(_RING, {"channel": self.channel, "bells": self.bells(queues)})
+
+    @property
+    def channel(self) -> str:
+        """Where bells ring, in an open database."""
+        return self._database.channel("messages")
+
+    def bells(self, queues: Iterable[str]) -> list[str]:
+        """Return the bells of some queues."""
+        return sorted(_bell(self.namespace, queue) for queue in queues)
+
+    def claim(
+        self,
+        cursor: Cursor,
+        queues: Sequence[str],
+        limit: int,
+        *,
+        now: float,
+        until: float,
+        worker: str,
+    ) -> list[Delivery]:
+        values = {"now": now, "until": until, "limit": limit, "worker": worker}
+        names = {"namespace": self.namespace, "queues": list(queues), "fetch_id": uuid.uuid4().hex}
+        cursor.execute(self._claim, values | names)
+        return [
+            Delivery(
+                message_id=message_id, queue=queue, body=body, deliveries=deliveries, token=token
+            )
+            for _, _, _, message_id, queue, body, deliveries, token in sorted(cursor.fetchall())
+        ]
+
+    def next_due(self, cursor: Cursor, queues: Sequence[str]) -> float:
+        cursor.execute(self._next_due, {"namespace": self.namespace, "queues": list(queues)})
+        ((soonest,),) = cursor.fetchall()
+        return float("inf") if soonest is None else float(soonest)
+
+    def sign(self, cursor: Cursor, worker: str, queue: str, until: float) -> None:
+        cursor.execute(self._sign, self.at(queue) | {"worker": worker, "until": until})
+
+
+def _bell(namespace: str, queue: str) -> str:
+    """Return a payload of bounded length for a name of any length."""
+    name = f"{len(namespace)}:{namespace}{queue}".encode(errors="surrogatepass")
+    return hashlib.sha256(name).hexdigest()[:32]

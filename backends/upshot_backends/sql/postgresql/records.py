@@ -1,0 +1,75 @@
+"""The rows of `results` in PostgreSQL's words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, final
+
+from upshot.backend import StoredRecord
+from upshot.states import NEVER
+from upshot_backends.sql.connection import Cursor
+from upshot_backends.sql.postgresql.connection import PostgresqlDatabase
+from upshot_backends.sql.records import Records, batches, readable
+from upshot_backends.sql.scripts import scripts
+
+__all__ = ["PostgresqlRecords"]
+
+_PART: Final = 16 * 2**20  # bytes of bodies in one statement; the server takes up to 1 GB
+
+
+@final
+class PostgresqlRecords(Records):
+    """Every step is one statement, whose parameters are arrays.
+
+    A terminal record that applied is notified as "=" and its key on the channel for results, a
+    deleted one as "-" and its key, whether it was there or not: somebody may wait for it.
+    """
+
+    def __init__(self, database: PostgresqlDatabase) -> None:
+        super().__init__(database)
+        self._database = database
+        read = scripts(__package__ or "", database.schema, database.dialect)
+        self._store, self._load_many = read("store"), read("load")
+        self._delete, self._sweep = read("delete"), read("sweep")
+
+    def is_one_statement(self, records: Sequence[StoredRecord]) -> bool:
+        return len(records) == 1 or len(batches(records, _PART)) == 1
+
+    def store(self, cursor: Cursor, records: Sequence[StoredRecord], now: float) -> list[bool]:
+        answers = [False] * len(records)
+        for places in batches(records, _PART):
+            batch = [records[place] for place in places]
+            values = {
+                "keys": [record.key for record in batch],
+                "task_ids": [record.task_id for record in batch],
+                "names": [readable(record.name) for record in batch],
+                "states": [readable(record.state) for record in batch],
+                "barriers": [record.barrier for record in batch],
+                "expiries": [_expiry(record, now) for record in batch],
+                "bodies": [record.body for record in batch],
+                "rank": batch[0].rank,
+                "never": NEVER,
+                "channel": self._database.channel("results"),
+                "now": now,
+            }
+            cursor.execute(self._store, values)
+            applied = {key for key, _ in cursor.fetchall()}
+            for place, record in zip(places, batch, strict=True):
+                answers[place] = record.key in applied
+        return answers
+
+    def delete(self, cursor: Cursor, keys: Sequence[str]) -> None:
+        channel = self._database.channel("results")
+        cursor.execute(self._delete, {"keys": sorted(set(keys)), "channel": channel})
+
+    def sweep(self, cursor: Cursor, now: float, limit: int) -> int:
+        cursor.execute(self._sweep, {"now": now, "limit": limit})
+        return cursor.rowcount
+
+    def _load(self, cursor: Cursor, keys: Sequence[str], now: float) -> dict[str, bytes]:
+        cursor.execute(self._load_many, {"keys": list(keys), "now": now})
+        return dict(cursor.fetchall())
+
+
+def _expiry(record: StoredRecord, now: float) -> float:
+    return float("inf") if record.expires is None else now + record.expires

@@ -1,0 +1,183 @@
+"""What is the same for every database that is a server: its connections, its tables, its forks.
+
+A connection belongs to one call at a time and keeps to that call's deadline on the client's side,
+so that a frozen server holds nobody up. A statement outside a transaction is one by itself.
+
+After a fork the child gives up its copies of the parent's sockets without a word to the server:
+were they left open, the parent's locks would outlive the parent for as long as the child lives.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import os
+import threading
+from collections.abc import Hashable
+from typing import final
+
+from sqlalchemy.engine import Dialect
+
+from upshot import clock, forking
+from upshot.clock import Deadline
+from upshot.errors import ServiceRejectedError
+from upshot.url import Url
+from upshot_backends.sql.connection import Connection, Cursor, Database, SqlOptions
+from upshot_backends.sql.schema import Schema
+from upshot_backends.sql.statements import VersionStatements
+
+__all__ = ["ServerConnection", "ServerDatabase"]
+
+
+class ServerConnection(Connection, abc.ABC):
+    """A connection to a server, whose every wait ends at one moment."""
+
+    @abc.abstractmethod
+    def keep_to(self, until: float) -> None:
+        """Let everything from now on end at `until`, on the monotonic clock."""
+
+    @property
+    @abc.abstractmethod
+    def is_lost(self) -> bool:
+        """True once either side has ended the connection."""
+
+    @property
+    @abc.abstractmethod
+    def descriptor(self) -> int:
+        """The socket; -1 if there is none."""
+
+
+class ServerDatabase(Database):
+    """The tables of one URL on a server.
+
+    Args:
+        url: the service; its host list is tried in order.
+        options: the URL's own parameters, read.
+        dialect: of SQLAlchemy; its parameters are named.
+        schema: the tables, if they are not those that `options` alone describe.
+    """
+
+    def __init__(
+        self, url: Url, options: SqlOptions, dialect: Dialect, schema: Schema | None = None
+    ) -> None:
+        super().__init__(url, options, dialect, schema)
+        self._version_sql = VersionStatements(self.schema, dialect)
+        self._open: set[ServerConnection] = set()
+        forking.register(self)
+
+    # -- what a service decides -----------------------------------------------------------------
+
+    @abc.abstractmethod
+    def _open_one(self, place: int, deadline: Deadline) -> ServerConnection:
+        """Open a connection to the host at a place of the URL's list, in autocommit mode."""
+
+    @property
+    @abc.abstractmethod
+    def _places(self) -> int:
+        """How many hosts there are."""
+
+    @abc.abstractmethod
+    def _create(self, deadline: Deadline) -> None:
+        """Create what is missing; others may do so at the same moment."""
+
+    @abc.abstractmethod
+    def _says_missing(self, exc: Exception) -> bool:
+        """Tell whether a table is not there."""
+
+    @abc.abstractmethod
+    def _says_forbidden(self, exc: Exception) -> bool:
+        """Tell whether the user lacks a right."""
+
+    # -- what is the same for all ---------------------------------------------------------------
+
+    @property
+    def identity(self) -> Hashable:
+        return self.dialect.name, self.url.identity, self.schema.schema.schema, self.schema.prefix
+
+    def alone(self, timeout: float) -> contextlib.AbstractContextManager[Cursor]:
+        return self.read(timeout)
+
+    @final
+    def give_back(self, connection: ServerConnection) -> None:
+        """Close a connection that `dedicate` opened; idempotent, raises nothing."""
+        self._discard(connection)
+
+    def dedicate(self, timeout: float) -> ServerConnection:
+        deadline = Deadline(timeout)
+        self._prepare(deadline)
+        return self._connect(deadline)
+
+    def _connect(self, deadline: Deadline) -> ServerConnection:
+        for place in range(self._places):
+            left = (deadline.left() or 0.0) / (self._places - place)
+            try:
+                connection = self._open_one(place, Deadline(left))
+            except Exception as exc:
+                if place + 1 == self._places or not self._is_transient(exc):
+                    raise
+            else:
+                self._open.add(connection)
+                return connection
+        raise AssertionError("no host to connect to")
+
+    def _set_patience(self, connection: Connection, deadline: Deadline) -> None:
+        if isinstance(connection, ServerConnection):
+            connection.keep_to(clock.monotonic() + (deadline.left() or 0.0))
+
+    def _discard(self, connection: Connection) -> None:
+        if isinstance(connection, ServerConnection):
+            self._open.discard(connection)
+            was_lost = connection.is_lost
+            connection.close()
+            if was_lost:
+                self._close_idle()  # what ended this one has ended the others: a restart
+
+    def _install(self, deadline: Deadline) -> int:
+        found = self._version(deadline)
+        if found is None:
+            try:
+                self._create(deadline)
+            except Exception as exc:
+                if not self._says_forbidden(exc):
+                    raise
+                raise ServiceRejectedError(
+                    f"{self.url} lacks upshot's tables, and its user may not create them "
+                    f"({self.url.scrub(str(exc))}); let somebody who may run what "
+                    "`upshot backends ddl URL` prints"
+                ) from exc
+            found = self._version(deadline)
+        if found is None:
+            raise ServiceRejectedError(f"{self.url}: what was created is not there afterwards")
+        return found
+
+    def _version(self, deadline: Deadline) -> int | None:
+        """Return the version of the tables; None if they, or the version, are not there."""
+        connection = self._take(deadline)
+        with self._returned(connection):
+            try:
+                connection.cursor.execute(self._version_sql.get)
+            except Exception as exc:
+                if self._says_missing(exc):
+                    return None
+                raise
+            return max((int(found) for (found,) in connection.cursor.fetchall()), default=None)
+
+    def after_fork(self) -> None:
+        """Forget the parent's connections; runs in the child."""
+        for connection in self._open:
+            _let_go(connection.descriptor)
+        forking.abandon(self._open)
+        forking.abandon(self._idle)
+        self._open, self._idle = set(), []
+        self._changed, self._in_use = threading.Condition(), 0
+        self._preparing = threading.Lock()
+
+
+def _let_go(descriptor: int) -> None:
+    """Put nothing in the place of a socket: its number must not come to mean something else."""
+    if descriptor < 0:
+        return
+    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    with contextlib.suppress(OSError):
+        os.dup2(nothing, descriptor, inheritable=False)
+    os.close(nothing)

@@ -1,0 +1,1 @@
+"""Results and messages in an SQLite file."""

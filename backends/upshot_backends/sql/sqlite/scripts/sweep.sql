@@ -1,0 +1,1 @@
+DELETE FROM {results} WHERE key IN (SELECT key FROM {results} WHERE expires_at <= :now LIMIT :limit)

@@ -1,0 +1,148 @@
+"""Looks into a MariaDB or MySQL database with PyMySQL, whatever tables the backend made."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Generator, Iterator
+from typing import Any, ClassVar, Final, cast
+from urllib.parse import unquote
+
+from upshot import clock
+from upshot.url import Url
+from upshot_conformance.harness import CannotStartError, Harness, UnavailableError
+
+__all__ = ["MariadbHarness"]
+
+_TABLES: Final = "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()"
+_KEY: Final = """
+    SELECT column_name FROM information_schema.columns
+    WHERE table_schema = DATABASE() AND table_name = %s AND column_key = 'PRI'
+    ORDER BY ordinal_position
+"""
+_OTHERS: Final = """
+    SELECT COUNT(*) FROM information_schema.processlist
+    WHERE db = DATABASE() AND id <> CONNECTION_ID()
+"""
+
+
+class MariadbHarness(Harness):
+    """A server object is a row, named `table/its primary key`; it belongs to a namespace if any of
+    its columns but the record's body holds the namespace.
+    """
+
+    scheme: ClassVar[str] = "mariadb"
+
+    def __init__(self, url: Url) -> None:
+        super().__init__(url)
+        import pymysql  # here, so that a missing driver is reported by the backend, once
+
+        host, port = url.hosts[0]
+        self._connection: Any = pymysql.connect(
+            host=host,
+            port=port or 3306,
+            user=url.username,
+            password=url.password or "",
+            database=unquote(url.path[1:]),
+            charset="utf8mb4",
+            autocommit=True,
+            connect_timeout=10,
+            read_timeout=10,
+        )
+
+    @classmethod
+    @contextlib.contextmanager
+    def start(cls) -> Generator[str]:
+        """Start a private MariaDB with an empty database."""
+        from upshot_conformance.servers import MariaDBServer, ServerError  # only who starts one
+
+        server = MariaDBServer()
+        try:
+            server.start()
+        except ServerError as exc:
+            raise CannotStartError(str(exc)) from exc
+        try:
+            yield server.url
+        finally:
+            server.stop()
+
+    def raw_objects(self, namespace: str) -> set[str]:
+        return {
+            _name(table, key)
+            for table in self._tables()
+            for key, row in self._rows(table)
+            if any(namespace in str(cell) for column, cell in row.items() if column != "body")
+        }
+
+    def purge(self, namespace: str) -> None:
+        for name in self.raw_objects(namespace):
+            table, key = _place(name)
+            self._run(f"DELETE FROM `{table}` WHERE {_condition(key)}", list(key.values()))
+
+    def server_version(self) -> str:
+        version = str(self._run("SELECT VERSION()")[0][0])
+        return version if "MariaDB" in version else f"MySQL {version}"
+
+    def read_raw(self, name: str) -> bytes:
+        return repr(sorted(self._row(name).items())).encode()
+
+    def ttl(self, name: str) -> float | None:
+        row = self._row(name)
+        columns = [column for column in row if column.startswith("expires")]
+        if len(columns) != 1:
+            raise UnavailableError(f"no column of {name!r} says when it expires")
+        moment = row[columns[0]]
+        return None if moment is None else float(moment) - clock.now()
+
+    def subscriptions(self, namespace: str) -> set[str]:
+        return set()  # these services have none
+
+    def connections(self) -> int:
+        return int(self._run(_OTHERS)[0][0])
+
+    def close(self) -> None:
+        if self._connection.open:
+            self._connection.close()
+
+    def _run(self, statement: str, values: list[Any] | None = None) -> list[tuple[Any, ...]]:
+        with self._connection.cursor() as cursor:
+            cursor.execute(statement, values)
+            return cast("list[tuple[Any, ...]]", list(cursor.fetchall()))
+
+    def _tables(self) -> list[str]:
+        return [table for (table,) in self._run(_TABLES)]
+
+    def _rows(self, table: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """Yield of each row its primary key and all that is in it, exact text as text."""
+        names = [name for (name,) in self._run(_KEY, [table])]
+        with self._connection.cursor() as cursor:
+            cursor.execute(f"SELECT * FROM `{table}`")
+            columns = [column[0] for column in cursor.description]
+            found = list(cursor.fetchall())
+        for cells in found:
+            row = dict(zip(columns, map(_readable, cells), strict=True))
+            yield {name: row[name] for name in names}, row
+
+    def _row(self, name: str) -> dict[str, Any]:
+        table, key = _place(name)
+        nothing: dict[str, Any] = {}
+        return next((row for found, row in self._rows(table) if found == key), nothing)
+
+
+def _name(table: str, key: dict[str, Any]) -> str:
+    return f"{table}/{json.dumps(key)}"
+
+
+def _place(name: str) -> tuple[str, dict[str, Any]]:
+    """Return the table and the primary key of the row that an object is."""
+    table, _, key = name.partition("/")
+    return table, json.loads(key)
+
+
+def _condition(key: dict[str, Any]) -> str:
+    return " AND ".join(f"`{column}` = %s" for column in key)
+
+
+def _readable(cell: Any) -> Any:
+    """Return the text in a binary column that compares it byte by byte."""
+    return cell.decode(errors="surrogateescape") if isinstance(cell, bytes) else cell

@@ -1,0 +1,133 @@
+"""Looks into a PostgreSQL database with psycopg, whatever tables the backend made."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Generator, Iterator
+from typing import Any, ClassVar, Final, cast
+
+from upshot import clock
+from upshot.url import Url
+from upshot_conformance.harness import CannotStartError, Harness, UnavailableError
+
+__all__ = ["PostgresqlHarness"]
+
+_TABLES: Final = """
+    SELECT quote_ident(schemaname) || '.' || quote_ident(tablename) FROM pg_tables
+    WHERE schemaname NOT IN ('pg_catalog', 'information_schema')
+"""
+_KEY: Final = """
+    SELECT attname FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey)
+    WHERE indisprimary AND indrelid = %s::regclass
+    ORDER BY attnum
+"""
+_OTHERS: Final = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE backend_type = 'client backend' AND datname = current_database()
+        AND pid <> pg_backend_pid()
+"""
+
+
+class PostgresqlHarness(Harness):
+    """A server object is a row, named `schema.table/its primary key`; it belongs to a namespace if
+    any of its columns holds the namespace as text.
+    """
+
+    scheme: ClassVar[str] = "postgresql"
+
+    def __init__(self, url: Url) -> None:
+        super().__init__(url)
+        import psycopg  # here, so that a missing driver is reported by the backend, once
+
+        self._connection: Any = psycopg.connect(
+            url.driver_url("postgresql"), autocommit=True, connect_timeout=10
+        )
+
+    @classmethod
+    @contextlib.contextmanager
+    def start(cls) -> Generator[str]:
+        """Start a private PostgreSQL with an empty database."""
+        from upshot_conformance.servers import PostgreSQLServer, ServerError  # only who starts one
+
+        server = PostgreSQLServer()
+        try:
+            server.start()
+        except ServerError as exc:
+            raise CannotStartError(str(exc)) from exc
+        try:
+            yield server.url
+        finally:
+            server.stop()
+
+    def raw_objects(self, namespace: str) -> set[str]:
+        return {
+            _name(table, key)
+            for table in self._tables()
+            for key, row in self._rows(table)
+            if any(isinstance(cell, str) and namespace in cell for cell in row.values())
+            or not namespace
+        }
+
+    def purge(self, namespace: str) -> None:
+        for name in self.raw_objects(namespace):
+            table, key = _place(name)
+            self._run(f"DELETE FROM {table} WHERE {_condition(key)}", list(key.values()))
+
+    def server_version(self) -> str:
+        return f"PostgreSQL {self._run('SHOW server_version')[0][0]}"
+
+    def read_raw(self, name: str) -> bytes:
+        return repr(sorted(self._row(name).items())).encode()
+
+    def ttl(self, name: str) -> float | None:
+        row = self._row(name)
+        columns = [column for column in row if column.startswith("expires")]
+        if len(columns) != 1:
+            raise UnavailableError(f"no column of {name!r} says when it expires")
+        moment = row[columns[0]]
+        return None if moment is None else float(moment) - clock.now()
+
+    def subscriptions(self, namespace: str) -> set[str]:
+        return set()  # a channel is for the whole database: the server knows of no keys
+
+    def connections(self) -> int:
+        return int(self._run(_OTHERS)[0][0])
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _run(self, statement: str, values: list[Any] | None = None) -> list[tuple[Any, ...]]:
+        cursor = self._connection.execute(statement, values)
+        return cast("list[tuple[Any, ...]]", cursor.fetchall()) if cursor.description else []
+
+    def _tables(self) -> list[str]:
+        return [table for (table,) in self._run(_TABLES)]
+
+    def _rows(self, table: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """Yield of each row its primary key and all that is in it."""
+        names = [name for (name,) in self._run(_KEY, [table])]
+        cursor = self._connection.execute(f"SELECT * FROM {table}")
+        columns = [column.name for column in cursor.description]
+        for cells in cursor.fetchall():
+            row = dict(zip(columns, cells, strict=True))
+            yield {name: row[name] for name in names}, row
+
+    def _row(self, name: str) -> dict[str, Any]:
+        table, key = _place(name)
+        nothing: dict[str, Any] = {}
+        return next((row for found, row in self._rows(table) if found == key), nothing)
+
+
+def _name(table: str, key: dict[str, Any]) -> str:
+    return f"{table}/{json.dumps(key)}"
+
+
+def _place(name: str) -> tuple[str, dict[str, Any]]:
+    """Return the table and the primary key of the row that an object is."""
+    table, _, key = name.partition("/")
+    return table, json.loads(key)
+
+
+def _condition(key: dict[str, Any]) -> str:
+    return " AND ".join(f'"{column}" = %s' for column in key)
