@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -367,3 +369,28 @@ def test_a_task_may_be_called_like_a_command(upshot: Command) -> None:
 
     assert "QUEUED" in upshot("-A", "jobs", "result", "show", "prune").stdout
     assert upshot("-A", "jobs", "result", "prune").stdout.split() == ["removed", "0"]
+
+
+def test_the_tables_that_are_printed_are_the_tables_that_are_needed(
+    upshot: Command, tmp_path: Path
+) -> None:
+    printed = upshot("backends", "ddl", f"sqlite:///{tmp_path}/made.db")
+    assert not (tmp_path / "made.db").exists()
+    upshot("-A", "jobs", "call", "--id", "it", "add", "1", "2")
+
+    def layout(path: Path) -> list[tuple[str, ...]]:
+        with closing(sqlite3.connect(path)) as database:
+            return database.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall()
+
+    with closing(sqlite3.connect(tmp_path / "made.db")) as database:
+        database.executescript(printed.stdout)
+    assert layout(tmp_path / "made.db") == layout(tmp_path / "queue.db")
+
+
+def test_what_has_expired_is_removed_when_asked(upshot: Command, tmp_path: Path) -> None:
+    call(upshot, "add", "1", "2")
+    with closing(sqlite3.connect(tmp_path / "queue.db")) as database, database:
+        database.execute("UPDATE upshot_results SET expires_at = 1")
+
+    assert json.loads(upshot("-A", "jobs", "result", "prune", "--json").stdout) == {"removed": 1}
+    assert json.loads(upshot("-A", "jobs", "result", "prune", "--json").stdout) == {"removed": 0}

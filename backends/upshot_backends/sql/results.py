@@ -53,7 +53,7 @@ class SqlBackend(Backend):
             self._unswept = 0
             self._next_sweep = clock.monotonic() + _SWEEP_SECONDS
             with contextlib.suppress(ServiceError):  # the records are stored; the next one sweeps
-                self.sweep(deadline.left(_SWEEP_PATIENCE) or 0.0)
+                self.sweep(_SWEEP_LIMIT, deadline.left(_SWEEP_PATIENCE) or 0.0)
         return answers
 
     def load(self, keys: Sequence[str], timeout: float) -> Sequence[bytes | None]:
@@ -85,11 +85,16 @@ class SqlBackend(Backend):
             if len(page) < _PAGE:
                 return
 
-    def sweep(self, timeout: float) -> int:
-        """Remove up to 1 000 records that have expired, in one short transaction.
+    def sweep(self, limit: int, timeout: float) -> int:
+        """Remove up to `limit` records that have expired, in one short transaction.
 
-        Returns how many were removed: whoever wants them all gone calls this until it returns 0.
-        Several may sweep at once.
+        Returns how many were removed: fewer than `limit` when none is left. Several may sweep at
+        once; what another one is removing is left to it.
         """
         with self.database.write(timeout) as cursor:
-            return self.records.sweep(cursor, clock.now(), _SWEEP_LIMIT)
+            return self.records.sweep(cursor, clock.now(), limit)
+
+    def ddl(self) -> str:
+        """Return the statements that create all tables, those of the broker too."""
+        statements = self.database.schema.creation(self.database.dialect)
+        return "\n\n".join(f"{statement};" for statement in statements)
