@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import contextlib
 from collections.abc import Generator, Mapping, Sequence
-from typing import Final
+from typing import ClassVar, Final
 
 from upshot import clock
 from upshot.backend import Backend, StoredRecord
@@ -36,7 +36,9 @@ class SqlBroker(Broker):
         records: how it stores the records that come with messages.
     """
 
-    driver_errors = DriverErrors()  # `Database` reads them: they differ by code, not by class
+    driver_errors: ClassVar = (
+        DriverErrors()
+    )  # `Database` reads them: they differ by code, not by class
 
     def __init__(self, database: Database, messages: Messages, records: Records) -> None:
         self.database = database

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import ClassVar, Final
 
 from upshot import clock
 from upshot.backend import Backend, StoredRecord
@@ -35,7 +35,9 @@ class SqlBackend(Backend):
         records: how the service reads and writes them.
     """
 
-    driver_errors = DriverErrors()  # `Database` reads them: they differ by code, not by class
+    driver_errors: ClassVar = (
+        DriverErrors()
+    )  # `Database` reads them: they differ by code, not by class
 
     def __init__(self, database: Database, records: Records) -> None:
         self.database = database

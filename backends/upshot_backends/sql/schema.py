@@ -40,7 +40,7 @@ from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-__all__ = ["READY", "VERSION", "Schema"]
+__all__ = ["READY", "VERSION", "Schema", "as_run"]
 
 VERSION: Final = 1
 """The version of this layout. Raise it with every change, and migrate from the one before."""
@@ -174,18 +174,24 @@ class Schema:
         that where the version is, all is. Where the dialect can say so, they are harmless if what
         they create is there: MySQL cannot for indexes, which begin with "CREATE INDEX" there.
         """
-        can_ask = dialect.name != "mysql" and dialect.name != "mariadb"
+        can_ask = dialect.name not in _MYSQL
         parts: list[ClauseElement] = [
             *(CreateTable(table, if_not_exists=True) for table in self.tables),
             *(CreateIndex(index, if_not_exists=can_ask) for index in self._indexes),
+            self._put_version(),
         ]
-        return [
-            *(str(part.compile(dialect=dialect)).strip() for part in parts),
-            str(self._put_version().compile(dialect=dialect)),
-        ]
+        return [as_run(str(part.compile(dialect=dialect)), dialect).strip() for part in parts]
 
     def _put_version(self) -> ClauseElement:
         table = self.schema
         version: ColumnElement[int] = literal_column(str(VERSION))
         row = select(_ONE, version).where(~exists(select(table.c.id)))
         return insert(table).from_select(["id", "version"], row)
+
+
+def as_run(text: str, dialect: Dialect) -> str:
+    """Return what SQLAlchemy wrote, for running it without parameters.
+
+    For a driver whose parameters begin with a percent sign, it doubles those in names.
+    """
+    return text.replace("%%", "%") if dialect.paramstyle == "pyformat" else text

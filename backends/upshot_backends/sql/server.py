@@ -155,7 +155,7 @@ class ServerDatabase(Database):
         connection = self._take(deadline)
         with self._returned(connection):
             try:
-                connection.cursor.execute(self._version_sql.get)
+                connection.cursor.execute(self._version_sql.get, {})
             except Exception as exc:
                 if self._says_missing(exc):
                     return None

@@ -62,7 +62,7 @@ class MariaDBServer(Server):
             "init.sql",
             f"CREATE DATABASE IF NOT EXISTS {_USER} CHARACTER SET utf8mb4;\n"
             f"CREATE OR REPLACE USER {account} IDENTIFIED BY '{self._password}';\n"
-            f"GRANT ALL ON *.* TO {account};\n"
+            f"GRANT ALL ON *.* TO {account} WITH GRANT OPTION;\n"
             # The installer's root has no password, and any local user can reach the port.
             "DROP USER IF EXISTS 'root'@'localhost', 'root'@'127.0.0.1', 'root'@'::1';\n",
         )

@@ -29,7 +29,7 @@ from upshot_backends.sql.postgresql.driver import (
     is_transient,
     parameters,
 )
-from upshot_backends.sql.schema import Schema
+from upshot_backends.sql.schema import Schema, as_run
 from upshot_backends.sql.server import ServerConnection, ServerDatabase
 
 __all__ = [
@@ -189,7 +189,8 @@ class PostgresqlDatabase(ServerDatabase):
 
     def _install(self, deadline: Deadline) -> int:
         found = super()._install(deadline)
-        results = self.dialect.identifier_preparer.format_table(self.schema.results)
+        write = self.dialect.identifier_preparer.format_table
+        results = as_run(write(self.schema.results), self.dialect)
         connection = self._take(deadline)
         with self._returned(connection):
             connection.cursor.execute(_WHERE, {"table": results})

@@ -124,7 +124,8 @@ class Ear:
             return
         try:
             connection.keep_to(clock.monotonic() + (deadline.left() or 0.0))
-            connection.cursor.execute(f'{command} "{self._channel}"')
+            name = self._channel.replace('"', '""')
+            connection.cursor.execute(f'{command} "{name}"')
         except BaseException:
             self._hang_up()
             raise
