@@ -11,7 +11,8 @@ from urllib.parse import urlencode
 
 import pymongo
 from bson.errors import BSONError
-from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
+from dns.exception import DNSException
+from pymongo.errors import ConfigurationError, ConnectionFailure, OperationFailure, PyMongoError
 from pymongo.uri_parser import parse_uri, split_options
 
 from upshot.errors import UrlError
@@ -64,19 +65,15 @@ _FOR_NOW: Final = frozenset(
         6,  # HostUnreachable
         7,  # HostNotFound
         24,  # LockTimeout
-        39,  # FileStreamFailed
         43,  # CursorNotFound
         46,  # LockBusy
         50,  # MaxTimeMSExpired
         63,  # StaleShardVersion
         64,  # WriteConcernTimeout
-        70,  # ShardNotFound
         89,  # NetworkTimeout
-        90,  # CallbackCanceled
         91,  # ShutdownInProgress
         112,  # WriteConflict
         117,  # ConflictingOperationInProgress
-        125,  # CommandFailed
         133,  # FailedToSatisfyReadPreference
         134,  # ReadConcernMajorityNotAvailableYet
         136,  # CappedPositionLost
@@ -86,18 +83,12 @@ _FOR_NOW: Final = frozenset(
         189,  # PrimarySteppedDown
         202,  # NetworkInterfaceExceededTimeLimit
         216,  # ElectionInProgress
-        225,  # TransactionTooOld
         234,  # RetryChangeStream
         237,  # CursorKilled
-        251,  # NoSuchTransaction
         262,  # ExceededTimeLimit
         280,  # ChangeStreamFatalError
         286,  # ChangeStreamHistoryLost
-        290,  # TransactionExceededLifetimeLimitSeconds
         317,  # ConnectionPoolExpired
-        358,  # InternalTransactionNotSupported
-        365,  # TemporarilyUnavailable
-        384,  # ConnectionError
         391,  # ReauthenticationRequired
         402,  # ResourceExhausted
         462,  # IngressRequestRateLimitExceeded
@@ -229,6 +220,10 @@ def bounded(timeout: float) -> Generator[None]:
             yield
     except OperationFailure as exc:
         raise refusal(exc.details or {"errmsg": str(exc), "code": exc.code}) from exc
+    except ConfigurationError as exc:
+        if isinstance(exc.__context__, DNSException):  # of mongodb+srv://; it may answer later
+            raise ConnectionFailure(str(exc)) from exc
+        raise
 
 
 def refusal(error: Mapping[str, Any]) -> RefusedError:
