@@ -188,6 +188,13 @@ def mongodb_server() -> Iterator[MongoDBServer]:
 
 
 @pytest.fixture(scope="session")
+def mongodb_standalone_server() -> Iterator[MongoDBServer]:
+    """A single server, which cannot tell of changes."""
+    with MongoDBServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def memcached_server() -> Iterator[MemcachedServer]:
     with MemcachedServer() as server:
         yield server
@@ -195,7 +202,9 @@ def memcached_server() -> Iterator[MemcachedServer]:
 
 @pytest.fixture(scope="session")
 def rabbitmq_server() -> Iterator[RabbitMQServer]:
-    with RabbitMQServer() as server:
+    """With its HTTP API, which the harness asks."""
+    with RabbitMQServer(management=True) as server, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("UPSHOT_CONFORMANCE_RABBITMQ_API", server.api_url)
         yield server
 
 

@@ -23,14 +23,14 @@ from upshot_conformance.resources import open_descriptors
 
 from .patience import PATIENCE, comes_to
 from .services import Service
-from .storing import store
+from .storing import Store, storing
 
 FEW = 100
 MANY = 10_000
 BATCH = 1000
 WAITERS = 20
 EACH = 50  # ids that each waiter waits for; together they fill one batch
-MOST = 16  # connections of both apps: to a cluster's every node, and of drivers that keep watch
+MOST = 12  # connections of both processes: to every node of a cluster, or to watch over a server
 NOISE = 2  # connections that a pool may or may not have at hand when two threads want one
 
 
@@ -73,7 +73,7 @@ class Meter:
         return Held(connections, len(open_descriptors()), threading.active_count())
 
 
-def wait_for(count: int, app: App, worker: App, pool: ThreadPoolExecutor, meter: Meter) -> Held:
+def wait_for(count: int, app: App, store: Store, pool: ThreadPoolExecutor, meter: Meter) -> Held:
     """Send tasks, wait for all in one thread, store their results meanwhile, and forget them."""
     handles = ResultSet[int](app.send([Request(name="jobs.n", args=(n,)) for n in range(count)]))
     values = {handle.id: n for n, handle in enumerate(handles)}
@@ -83,8 +83,7 @@ def wait_for(count: int, app: App, worker: App, pool: ThreadPoolExecutor, meter:
     ids = list(values)
     for start in range(0, count, BATCH):
         meter.look()
-        batch = {task_id: values[task_id] for task_id in ids[start : start + BATCH]}
-        assert all(store(batch, by=worker, to=app))
+        assert all(store({task_id: values[task_id] for task_id in ids[start : start + BATCH]}))
     assert awaited.result(timeout=3 * PATIENCE) == list(range(count))
     meter.look()
     handles.forget()
@@ -97,13 +96,13 @@ def test_ten_thousand_results_come_over_a_few_connections(
 ) -> None:
     found = harness.raw_objects("")
     descriptors = len(open_descriptors())
-    app, worker = open_app(backend_url), open_app(backend_url)
-    with ThreadPoolExecutor(1) as pool:
+    app = open_app(backend_url)
+    with ThreadPoolExecutor(1) as pool, storing(app) as store:
         pool.submit(int).result()  # its thread is there before anything is counted
         meter = Meter(harness)
 
-        few = wait_for(FEW, app, worker, pool, meter)
-        many = wait_for(MANY, app, worker, pool, meter)
+        few = wait_for(FEW, app, store, pool, meter)
+        many = wait_for(MANY, app, store, pool, meter)
 
         print(f"{service.name}: {FEW} ids: {few}; {MANY} ids: {many}")
         assert many.connections <= min(MOST, few.connections + NOISE)
@@ -113,7 +112,6 @@ def test_ten_thousand_results_come_over_a_few_connections(
         assert (held["keys"], held["waiters"]) == (0, 0)
         assert held["listeners"] <= 1
         app.close()
-        worker.close()
     comes_to(lambda: harness.raw_objects("") - found, set[str]())
     comes_to(lambda: len(open_descriptors()) <= descriptors, True)
 

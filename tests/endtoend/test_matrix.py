@@ -36,14 +36,18 @@ def backend(request: pytest.FixtureRequest) -> Service:
 
 
 @pytest.fixture
+def backend_url(backend: Service, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where that is."""
+    return backend.find(request, tmp_path)
+
+
+@pytest.fixture
 def app(
-    project: Path,
-    backend: Service,
-    request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
+    project: Path, service_url: str, backend_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[App]:
     """The caller's side, which knows the worker's tasks by name."""
-    monkeypatch.setenv("UPSHOT_RESULT_BACKEND", backend.find(request, project))
+    over_broker = backend_url == service_url and backend_url.startswith("amqp:")
+    monkeypatch.setenv("UPSHOT_RESULT_BACKEND", "rpc://" if over_broker else backend_url)
     monkeypatch.setenv("UPSHOT_WORKER_LEASE", "60")  # no attempt may be lost to a busy machine
     with App() as app:
         yield app
@@ -62,9 +66,13 @@ def is_idle(app: App) -> bool:
 
 @pytest.mark.timeout(300)
 def test_everything_comes_home_and_nothing_stays(
-    app: App, backend: Service, start_worker: Callable[..., Any], project: Path
+    app: App,
+    backend: Service,
+    backend_url: str,
+    start_worker: Callable[..., Any],
+    project: Path,
 ) -> None:
-    with closing(backend.harness(app.settings.result_backend or "")) as harness:
+    with closing(backend.harness(backend_url)) as harness:
         namespace = app.settings.namespace
         found = harness.raw_objects("")
         worker = start_worker("-c", "1")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,31 +24,49 @@ from .patience import PATIENCE, comes_to
 MANY = 1000
 CALLERS = 4  # threads that submit and wait at the same time
 
-AppOpener = Callable[..., App]
 
-
-def pair(backend: str, open_app: AppOpener) -> tuple[App, App]:
-    """Open an app to submit tasks and one to run them; the service carries them if it can."""
+@pytest.fixture
+def service_url(backend_url: str, tmp_path: Path) -> str:
+    """The broker: the service itself if it can carry tasks, and a file otherwise."""
     try:
-        registry.broker_class(Url.parse(backend))
+        registry.broker_class(Url.parse(backend_url))
     except UnknownSchemeError:
-        app, worker = open_app(backend), open_app(backend)
-    else:
-        app, worker = open_app(backend, broker=backend), open_app(backend, broker=backend)
+        return f"sqlite:///{tmp_path}/queue.db"
+    return backend_url
 
-    @worker.task(name="jobs.double")
-    def double(n: int) -> int:
-        return 2 * n
 
-    assert double.name == "jobs.double"
-    return app, worker
+@pytest.fixture
+def serve(
+    project: Path, start_worker: Callable[..., Any], backend_url: str, monkeypatch: Any
+) -> Callable[[App], AbstractContextManager[None]]:
+    """Run a worker for an app's tasks: a process, if another process can reach the service."""
+    monkeypatch.setenv("UPSHOT_RESULT_BACKEND", backend_url)
+    monkeypatch.setenv("UPSHOT_WORKER_LEASE", "60")  # no attempt may be lost to a busy machine
+    monkeypatch.setenv("UPSHOT_OPERATION_TIMEOUT", str(PATIENCE / 2))
+
+    @contextlib.contextmanager
+    def serving(app: App) -> Generator[None]:
+        if app.broker.current.capabilities.shared:
+            worker = start_worker("-c", "1", "--threads", "4")
+            yield
+            assert worker.stop(PATIENCE) == 0, worker.output()
+        else:
+
+            @app.task(name="jobs.add")
+            def add(x: int, y: int) -> int:
+                return x + y
+
+            with app.running():
+                yield
+
+    return serving
 
 
 def submit_get_forget(app: App, count: int) -> None:
     """Send tasks from several threads; each waits for its own, and forgets it."""
 
     def one(n: int) -> int:
-        handle = app.send_task("jobs.double", [n])
+        handle = app.send_task("jobs.add", [n, n])
         value: int = handle.get(timeout=PATIENCE)
         handle.forget()
         return value
@@ -53,36 +75,22 @@ def submit_get_forget(app: App, count: int) -> None:
         assert list(callers.map(one, range(count))) == [2 * n for n in range(count)]
 
 
-def submit_and_give_up(app: App, count: int) -> ResultSet[int]:
-    """Send tasks to a queue that nobody serves, wait a moment for each, and return them all."""
+def submit_and_give_up(app: App, count: int) -> None:
+    """Send tasks to a queue that nobody serves, wait a moment for each, then forget them all."""
 
     def one(n: int) -> str:
-        handle = app.send_task("jobs.double", [n], queue="nobody")
+        handle = app.send_task("jobs.add", [n, n], queue="nobody")
         with pytest.raises(ResultTimeoutError):
             handle.get(timeout=0.005)
         return handle.id
 
     with ThreadPoolExecutor(CALLERS) as callers:
-        return app.ResultSet(list(callers.map(one, range(count))))
-
-
-def run(backend: str, open_app: AppOpener, harness: Harness, count: int) -> None:
-    """Do both, `count` times each; look that no wait is left over, and close everything."""
-    app, worker = pair(backend, open_app)
-    with worker.running(threads=2):
-        submit_get_forget(app, count)
-    unfinished = submit_and_give_up(app, count)
+        handles: ResultSet[int] = app.ResultSet(list(callers.map(one, range(count))))
     held = app.results.stats()
     assert (held["keys"], held["waiters"]) == (0, 0)
-    assert held["threads"] <= 1
-    assert held["listeners"] <= 1
-    comes_to(lambda: subscriptions(harness, app.settings.namespace), set[str]())
-    unfinished.forget()
-    assert app.outstanding() == []
-    removed = app.broker.call(lambda broker, seconds: broker.purge(["default", "nobody"], seconds))
-    assert removed == count
-    app.close()
-    worker.close()
+    handles.forget()
+    purged = app.broker.call(lambda broker, seconds: broker.purge(["nobody"], seconds))
+    assert purged == count
 
 
 def subscriptions(harness: Harness, namespace: str) -> set[str]:
@@ -103,16 +111,24 @@ def connections(harness: Harness) -> int:
 
 @pytest.mark.timeout(400)
 def test_a_thousand_results_read_and_a_thousand_given_up_leave_nothing(
-    backend_url: str, harness: Harness, open_app: AppOpener
+    harness: Harness, serve: Callable[[App], AbstractContextManager[None]]
 ) -> None:
-    opened = connections(harness)
-    run(backend_url, open_app, harness, 1)  # makes what a service needs once: tables, queues
-    objects = harness.raw_objects("")
-    descriptors, threads = len(open_descriptors()), set(threading.enumerate())
+    opened, descriptors = connections(harness), len(open_descriptors())
+    threads = set(threading.enumerate())
+    with App(no_worker_warning=None) as app, serve(app):
+        submit_get_forget(app, 1)  # makes what a service needs once: tables, queues, connections
+        submit_and_give_up(app, 1)
+        objects = harness.raw_objects("")
 
-    run(backend_url, open_app, harness, MANY)
+        submit_get_forget(app, MANY)
+        submit_and_give_up(app, MANY)
 
-    comes_to(lambda: harness.raw_objects("") - objects, set[str]())
+        comes_to(lambda: harness.raw_objects("") - objects, set[str]())
+        comes_to(lambda: subscriptions(harness, app.settings.namespace), set[str]())
+        assert app.outstanding() == []
+        held = app.results.stats()
+        assert held["threads"] <= 1
+        assert held["listeners"] <= 1
     comes_to(lambda: connections(harness) <= opened, True)
     comes_to(lambda: len(open_descriptors()) <= descriptors, True)
     comes_to(lambda: set(threading.enumerate()) - threads, set[threading.Thread]())

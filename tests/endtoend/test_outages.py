@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 
@@ -16,7 +17,7 @@ from upshot.request import Request
 
 from .patience import PATIENCE, comes_to
 from .services import SERVICES, PrivateServer
-from .storing import store
+from .storing import storing
 
 SERVERS = [pytest.param(each.server, id=each.name) for each in SERVICES if each.server]
 WAITS = 100
@@ -89,9 +90,11 @@ def test_a_hundred_waits_outlive_their_server(
     A service that keeps records across a restart shows the first half still there. From one that
     does not, a worker would have to store them again, as it does here.
     """
-    with make() as server, ThreadPoolExecutor(WAITS) as pool:
-        app, worker = open_app(server.url), open_app(server.url)
+    with ExitStack() as stack:
+        server, pool = stack.enter_context(make()), stack.enter_context(ThreadPoolExecutor(WAITS))
+        app = open_app(server.url)
         hasty = open_app(server.url, operation_timeout=LONG, no_worker_warning=0.05)
+        store = stack.enter_context(storing(app))
         handles = app.send([Request(name="jobs.n", args=(n,)) for n in range(WAITS)])
         values = {handle.id: n for n, handle in enumerate(handles)}
         waits: list[Future[int]] = [pool.submit(each.get, timeout=DEADLINE) for each in handles]
@@ -99,7 +102,7 @@ def test_a_hundred_waits_outlive_their_server(
         unfinished = hasty.send_task("jobs.n")
         assert hasty.results.load(unfinished.id)  # it is connected
         first = dict(list(values.items())[: WAITS // 2])
-        assert all(store(first, by=worker, to=app))
+        assert all(store(first))
 
         server.kill()
         began = clock.monotonic()
@@ -107,7 +110,7 @@ def test_a_hundred_waits_outlive_their_server(
             unfinished.get(timeout=0.2)
         assert clock.monotonic() - began < SOON
         server.restart()
-        applied = store(values, by=worker, to=app)
+        applied = store(values)
 
         assert [wait.result(timeout=DEADLINE) for wait in waits] == list(range(WAITS))
         can = app.results.capabilities
@@ -115,7 +118,7 @@ def test_a_hundred_waits_outlive_their_server(
             assert applied == [task_id not in first for task_id in values]
         assert [handle.get(timeout=PATIENCE) for handle in handles] == list(range(WAITS))
         another = app.send_task("jobs.n")
-        assert store({another.id: "as before"}, by=worker, to=app) == [True]
+        assert store({another.id: "as before"}) == [True]
         assert another.get(timeout=PATIENCE) == "as before"
         held = app.results.stats()
         assert (held["keys"], held["waiters"]) == (0, 0)
