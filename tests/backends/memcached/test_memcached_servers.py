@@ -343,6 +343,8 @@ def test_an_answer_that_is_cut_anywhere_is_no_answer(open_backend: BackendOpener
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", ServiceRejectedError),
         (b"-ERR unknown command\r\n", ServiceRejectedError),
         (b"VALUE ns:a\r\nEND\r\n", ServiceRejectedError),
+        (b"VALUE ns:a 0 many\r\nEND\r\n", ServiceRejectedError),
+        (b"VALUE ns:a 0 -5\r\nEND\r\n", ServiceRejectedError),
         (b"ERROR\r\n", ServiceRejectedError),
         (b"CLIENT_ERROR line too long\r\n", ServiceRejectedError),
         (b"SERVER_ERROR out of memory writing get response\r\n", ServiceUnavailableError),
