@@ -189,7 +189,7 @@ def count_reads(target: Target, count: int) -> tuple[float, float | None]:
     looks: list[int] = []
     base = registry.backend_class(target.url)
 
-    def load(self: Any, keys: Sequence[str], timeout: float) -> Sequence[bytes | None]:
+    def load(self: Any, keys: Sequence[str], timeout: float) -> Sequence[bytes | Exception | None]:
         looks.append(len(keys))
         return base.load(self, keys, timeout)
 

@@ -37,7 +37,7 @@ class Spy(Backend):
         self.calls.append("store")
         return self.below.store(records, timeout)
 
-    def load(self, keys: Sequence[str], timeout: float) -> Sequence[bytes | None]:
+    def load(self, keys: Sequence[str], timeout: float) -> Sequence[bytes | Exception | None]:
         self.calls.append("load")
         return self.below.load(keys, timeout)
 

@@ -140,11 +140,12 @@ class Backend(abc.ABC):
         """
 
     @abc.abstractmethod
-    def load(self, keys: Sequence[str], timeout: float) -> Sequence[bytes | None]:
+    def load(self, keys: Sequence[str], timeout: float) -> Sequence[bytes | Exception | None]:
         """Return for each key, in order, the body stored under it, or None.
 
         An expired record is None, even if the service has not removed it yet. Loading changes
-        nothing and creates nothing.
+        nothing and creates nothing. Where several servers have their own keys each, the driver's
+        exception may stand for the keys of one that is down, so that waits for the others' go on.
         """
 
     @abc.abstractmethod

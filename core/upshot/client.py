@@ -12,7 +12,7 @@ import contextlib
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Final, TypeVar, final
+from typing import final
 
 from upshot import forking, retrying
 from upshot.backend import Backend, Capabilities, StoredRecord, Sweeping
@@ -20,19 +20,14 @@ from upshot.clock import Deadline
 from upshot.envelope import AS_SET, Envelopes
 from upshot.errors import ServiceClosedError, ServiceUnavailableError, UnsupportedError, UpshotError
 from upshot.keys import Keyspace
+from upshot.reading import BATCH, Reader, batches
 from upshot.record import Record
 from upshot.service import OpenService
 from upshot.url import Url
 from upshot.waiters import CallbackSink, LoopSink, ThreadSink, timed_out
 from upshot.waiting import Hub, Listener
 
-__all__ = ["BATCH", "ResultClient"]
-
-BATCH: Final = 1000
-"""Records per round trip in batch calls: large enough to hide the round trip, small enough that
-one call neither blocks a server nor fills a buffer (drivers were measured at this size)."""
-
-T = TypeVar("T")
+__all__ = ["ResultClient"]
 
 
 @final
@@ -68,6 +63,7 @@ class ResultClient:
         declared = backend.capabilities
         self._keys = Keyspace(namespace, max_bytes=declared.max_key_bytes, text=declared.text_keys)
         self._envelopes = Envelopes(self._keys, url=url, expires=expires, max_bytes=max_bytes)
+        self._reader = Reader(self._service, self._envelopes, backend.driver_errors)
         self._lock = threading.Lock()
         self._hub: Hub[Record] | None = None
         self._callbacks: CallbackSink[Record] | None = None
@@ -133,7 +129,7 @@ class ResultClient:
     def store_encoded(self, records: Sequence[StoredRecord]) -> list[bool]:
         """Store what `encode` returned; otherwise like `store_many`."""
         applied: list[bool] = []
-        for batch in _batches(records):
+        for batch in batches(records):
             tries = 0
 
             def attempt(
@@ -151,7 +147,7 @@ class ResultClient:
 
     def _recheck(self, batch: Sequence[StoredRecord], answers: Sequence[bool]) -> list[bool]:
         """Correct the answers after a lost one: the record that refused ours may be ours."""
-        bodies = self._load_bodies([record.key for record in batch], Deadline(None))
+        bodies = self._reader.bodies([record.key for record in batch], Deadline(None))
         return [
             answer or body == record.body
             for record, answer, body in zip(batch, answers, bodies, strict=True)
@@ -166,7 +162,7 @@ class ResultClient:
             PayloadTooLargeError: it is longer than `max_bytes`.
             ServiceError: the service could not answer in time.
         """
-        found = self._look([self._keys.key(task_id)], deadline or Deadline(None))[0]
+        found = self._reader.records([self._keys.key(task_id)], deadline or Deadline(None))[0]
         if isinstance(found, UpshotError):
             raise found
         return found
@@ -177,7 +173,8 @@ class ResultClient:
         An id whose stored bytes cannot be read gets its error in its place: the others are not
         affected.
         """
-        return self._look([self._keys.key(task_id) for task_id in task_ids], Deadline(None))
+        keys = [self._keys.key(task_id) for task_id in task_ids]
+        return self._reader.records(keys, Deadline(None))
 
     def forget(self, task_ids: Iterable[str]) -> None:
         """Remove the records and all that belongs to them; unknown ids are fine.
@@ -185,7 +182,7 @@ class ResultClient:
         This process's own waits for them end at once, with ResultForgottenError.
         """
         keys = [self._keys.key(task_id) for task_id in task_ids]
-        for batch in _batches(keys):
+        for batch in batches(keys):
             self._service.call(partial(_delete, batch))
         if self._hub is not None:
             self._hub.forget(keys)
@@ -206,8 +203,8 @@ class ResultClient:
             keys = self._service.call(partial(_scan, prefix))
             fresh = [key for key in dict.fromkeys(keys) if key not in seen]
             seen.update(fresh)
-            for batch in _batches(fresh):
-                for found in self._look(batch, Deadline(None)):
+            for batch in batches(fresh):
+                for found in self._reader.records(batch, Deadline(None)):
                     if isinstance(found, Record):
                         yield found
 
@@ -255,12 +252,7 @@ class ResultClient:
         """
         deadline = Deadline(timeout)
         keys = {self._keys.key(task_id): task_id for task_id in task_ids}
-        ended: dict[str, Record | UpshotError] = {}
-        trouble: UpshotError | None = None
-        try:
-            ended = self._ended(list(keys), deadline)
-        except ServiceUnavailableError as exc:
-            trouble = exc  # a service that is away for a moment ends no wait: the hub tries on
+        ended, trouble = self._ended(list(keys), deadline)
         yield from ((keys[key], found) for key, found in ended.items())
         waiting = {key: task_id for key, task_id in keys.items() if key not in ended}
         if waiting and not deadline.expired:
@@ -284,8 +276,9 @@ class ResultClient:
         """
         deadline = Deadline(timeout)
         waiting = {self._keys.key(task_id): task_id for task_id in task_ids}
+        trouble: UpshotError | None = None
         if deadline.expired:  # look once, and let the loop run meanwhile
-            ended = await asyncio.to_thread(self._ended, list(waiting), deadline)
+            ended, trouble = await asyncio.to_thread(self._ended, list(waiting), deadline)
             for key, found in ended.items():
                 yield waiting.pop(key), found
         elif waiting:
@@ -295,9 +288,9 @@ class ResultClient:
                 async for key, found in sink.collect(len(waiting), deadline):
                     yield waiting.pop(key), found
             finally:
+                trouble = hub.trouble
                 hub.unwatch(waiting, sink)
         if waiting:
-            trouble = self._waiting_hub().trouble
             raise timed_out(list(waiting.values()), timeout, trouble) from trouble
 
     def when_ended(self, task_id: str, callback: Callable[[Record | UpshotError], object]) -> None:
@@ -341,7 +334,7 @@ class ResultClient:
                 raise ServiceClosedError(f"{self.url} was closed by this process")
             if self._hub is None:
                 self._hub = Hub(
-                    load=lambda keys: self._look(keys, Deadline(None)),
+                    load=lambda keys: self._reader.reachable(keys, Deadline(None)),
                     decode=self._envelopes.open,
                     is_ended=lambda record: record.is_terminal,
                     listen=self._listen,
@@ -354,27 +347,22 @@ class ResultClient:
     def _listen(self) -> Listener | None:
         return self._service.call(lambda backend, seconds: backend.listen(seconds))
 
-    def _ended(self, keys: Sequence[str], deadline: Deadline) -> dict[str, Record | UpshotError]:
-        """Look once; return what needs no waiting: terminal records and unreadable ones."""
-        return {
-            key: found
-            for key, found in zip(keys, self._look(keys, deadline), strict=True)
-            if found is not None and (isinstance(found, UpshotError) or found.is_terminal)
-        }
-
-    def _look(self, keys: Sequence[str], deadline: Deadline) -> list[Record | UpshotError | None]:
-        """Read records, `BATCH` per round trip."""
-        bodies = self._load_bodies(keys, deadline)
-        return [
-            None if body is None else self._envelopes.open(key, body)
-            for key, body in zip(keys, bodies, strict=True)
-        ]
-
-    def _load_bodies(self, keys: Sequence[str], deadline: Deadline) -> list[bytes | None]:
-        bodies: list[bytes | None] = []
-        for batch in _batches(keys):
-            bodies += self._service.call(partial(_load, batch), deadline=deadline)
-        return bodies
+    def _ended(
+        self, keys: Sequence[str], deadline: Deadline
+    ) -> tuple[dict[str, Record | UpshotError], UpshotError | None]:
+        """Look once; return what needs no waiting, and why something could not be read."""
+        ended: dict[str, Record | UpshotError] = {}
+        trouble: UpshotError | None = None
+        try:
+            seen = self._reader.reachable(keys, deadline)
+        except ServiceUnavailableError as exc:
+            return ended, exc  # a service that is away for a moment ends no wait: the hub tries on
+        for key, found in zip(keys, seen, strict=True):
+            if isinstance(found, ServiceUnavailableError):
+                trouble = found
+            elif found is not None and (isinstance(found, UpshotError) or found.is_terminal):
+                ended[key] = found
+        return ended, trouble
 
     def after_fork(self) -> None:
         """Abandon the parent's hub: its thread does not exist in this process."""
@@ -382,14 +370,6 @@ class ResultClient:
         forking.abandon(self._hub)
         forking.abandon(self._callbacks)
         self._hub = self._callbacks = None
-
-
-def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
-
-
-def _load(keys: Sequence[str], backend: Backend, seconds: float) -> Sequence[bytes | None]:
-    return backend.load(keys, seconds)
 
 
 def _delete(keys: Sequence[str], backend: Backend, seconds: float) -> None:

@@ -18,7 +18,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from upshot import clock
-from upshot.errors import ResultForgottenError, ServiceClosedError, UpshotError
+from upshot.errors import (
+    ResultForgottenError,
+    ServiceClosedError,
+    ServiceUnavailableError,
+    UpshotError,
+)
 from upshot.retrying import jitter
 
 __all__ = ["Hint", "Hub", "Listener", "Sink"]
@@ -88,7 +93,7 @@ class Hub(Generic[T]):
 
     Args:
         load: reads a batch of keys; answers per key a record, None, or an error that ends the
-            wait for this key alone.
+            wait for this key alone. ServiceUnavailableError ends none: it is asked again.
         decode: turns a pushed body into what `load` would have answered.
         is_ended: tells whether a record ends the wait.
         listen: opens a push connection, or returns None where the service cannot push.
@@ -238,8 +243,8 @@ class Hub(Generic[T]):
             if began >= next_look:
                 with self._lock:
                     new = list(self._sinks)
-            if new:
-                self._look(new)
+            if new and self._look(new) is None and began >= next_look:
+                self.trouble = None
             cost = clock.monotonic() - began
             if began >= next_look or listener is None:
                 next_look = began + cost + self._pause(cost, listener)
@@ -286,16 +291,20 @@ class Hub(Generic[T]):
             self._look(list(dict.fromkeys(unread)))
         return any(hint.key is None for hint in hints)
 
-    def _look(self, keys: Sequence[str]) -> None:
-        """Read `keys` once and deliver those that ended."""
+    def _look(self, keys: Sequence[str]) -> UpshotError | None:
+        """Read `keys` once and deliver those that ended; return why some could not be read."""
         keys = list(dict.fromkeys(keys))
-        self._finish(
-            {
-                key: found
-                for key, found in zip(keys, self._load(keys), strict=True)
-                if found is not None and (isinstance(found, UpshotError) or self._is_ended(found))
-            }
-        )
+        ended: dict[str, T | UpshotError] = {}
+        trouble: UpshotError | None = None
+        for key, found in zip(keys, self._load(keys), strict=True):
+            if isinstance(found, ServiceUnavailableError):
+                trouble = found
+            elif found is not None and (isinstance(found, UpshotError) or self._is_ended(found)):
+                ended[key] = found
+        self._finish(ended)
+        if trouble is not None:
+            self._note(trouble)
+        return trouble
 
     def _finish(self, ended: Mapping[str, T | UpshotError]) -> None:
         """Take ended keys off the books and deliver them, one batch per sink."""

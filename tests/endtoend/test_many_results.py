@@ -122,7 +122,7 @@ def test_one_look_reads_all_that_is_awaited_whoever_waits_for_it(backend_url: st
     url = Url.parse(backend_url)
     base = registry.backend_class(url)
 
-    def load(self: Any, keys: Sequence[str], timeout: float) -> Sequence[bytes | None]:
+    def load(self: Any, keys: Sequence[str], timeout: float) -> Sequence[bytes | Exception | None]:
         if threading.current_thread().name.startswith("upshot-hub"):
             looks.append(len(keys))
         return base.load(self, keys, timeout)

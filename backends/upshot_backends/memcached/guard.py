@@ -36,6 +36,8 @@ class Write:
         now: when the batch began, in seconds since the epoch: their expiry counts from here.
     """
 
+    __slots__ = ("_now", "_parts", "_parts_of", "_records", "_winner", "applied", "key", "size")
+
     def __init__(self, key: bytes, now: float) -> None:
         self.key = key
         self.applied: list[int] = []
@@ -143,6 +145,8 @@ def _round(wire: Wire, writes: Sequence[Write]) -> Sequence[Write]:
         write.decide(None)
     found = wire.gets(keys, also=b"".join(write.command() for write in writes))
     answers = wire.answers(len(writes))
+    if answers.count(STORED) == len(answers):
+        return ()
     lost, refused = _sorted_out(writes, answers)
     if refused is not None:
         raise refused

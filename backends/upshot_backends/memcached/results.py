@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from upshot import clock
 from upshot.backend import Backend, Capabilities, StoredRecord
@@ -31,6 +31,9 @@ from upshot_backends.memcached.driver import DRIVER_ERRORS, MemcacheError
 from upshot_backends.memcached.guard import Write
 
 __all__ = ["MemcachedBackend"]
+
+
+_IN_DOUBT: Final = 0.5  # seconds for a server that failed last time, if others are asked too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,41 +82,60 @@ class MemcachedBackend(Backend):
             key = record.key.encode()
             write = writes.get(key) or writes.setdefault(key, Write(key, now))
             write.append(place, record)
-        self._talk(
-            writes, lambda wire, keys: guard.store(wire, [writes[key] for key in keys]), until
+        failed = self._talk(
+            writes, lambda wire, share: guard.store(wire, [writes[key] for key in share]), until
         )
+        _raise(failed)
         applied = [False] * len(records)
         for write in writes.values():
             for place in write.applied:
                 applied[place] = True
         return applied
 
-    def load(self, keys: Sequence[str], timeout: float) -> Sequence[bytes | None]:
-        until = clock.monotonic() + timeout
+    def load(self, keys: Sequence[str], timeout: float) -> Sequence[bytes | Exception | None]:
         wanted = [key.encode() for key in keys]
-        bodies: dict[bytes, bytes] = {}
-        self._talk(
-            dict.fromkeys(wanted), lambda wire, keys: bodies.update(reading.load(wire, keys)), until
+        distinct = dict.fromkeys(wanted)
+        found: dict[bytes, bytes | Exception] = {}
+        failed = self._talk(
+            distinct,
+            lambda wire, share: found.update(reading.load(wire, share)),
+            clock.monotonic() + timeout,
         )
-        return [bodies.get(key) for key in wanted]
+        if sum(len(share) for share, _ in failed) == len(distinct):
+            _raise(failed)
+        for share, error in failed:
+            found |= dict.fromkeys(share, error)
+        return [found.get(key) for key in wanted]
 
     def delete(self, keys: Sequence[str], timeout: float) -> None:
-        until = clock.monotonic() + timeout
-        self._talk(dict.fromkeys(key.encode() for key in keys), reading.remove, until)
+        wanted = dict.fromkeys(key.encode() for key in keys)
+        _raise(self._talk(wanted, reading.remove, clock.monotonic() + timeout))
 
     def close(self) -> None:
         self._servers.close()
 
-    def _talk(self, keys: Iterable[bytes], talk: Talk, until: float) -> None:
+    def _talk(self, keys: Iterable[bytes], talk: Talk, until: float) -> _Failures:
         """Call `talk` for each server with its share of the keys.
 
-        One that is down keeps no other from its work: its error is raised when all were asked.
+        One that is down keeps no other from its work: its share is returned with its error.
         """
-        failure: Exception | None = None
-        for server, share in self._servers.shares(keys):
+        failures: _Failures = []
+        shares = self._servers.shares(keys)
+        for server, share in shares:
+            last = until
+            if server.failed and len(shares) > 1:  # do not let all others wait for it again
+                last = min(until, clock.monotonic() + _IN_DOUBT)
             try:
-                server.run(talk, share, until)
+                server.run(talk, share, last)
             except (OSError, MemcacheError) as exc:
-                failure = failure or exc
-        if failure is not None:
-            raise failure
+                failures.append((share, exc))
+        return failures
+
+
+_Failures = list[tuple[list[bytes], Exception]]
+
+
+def _raise(failures: _Failures) -> None:
+    """Raise the first of the errors, if there is any."""
+    if failures:
+        raise failures[0][1]

@@ -122,7 +122,7 @@ class Wire:
         """
         while (line := self._line()) != b"END":
             words = line.split(b" ")
-            if words[0] != b"VALUE" or not 4 <= len(words) <= 5:
+            if words[0] != b"VALUE" or not 4 <= len(words) <= 5 or not words[3].isdigit():
                 raise refusal(line)
             size = int(words[3])
             end = self._position + size

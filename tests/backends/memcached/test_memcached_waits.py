@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from upshot.errors import (
 )
 from upshot.record import Payload, Record
 from upshot.url import Url
+from upshot_backends.memcached.connection import Servers
 from upshot_backends.memcached.results import MemcachedBackend
 from upshot_conformance.harnesses.memcached import MemcachedHarness
 from upshot_conformance.servers import MemcachedServer
@@ -202,3 +204,44 @@ def test_what_was_evicted_is_absent_or_corrupt_and_never_wrong(
             client.wait(lost[0], timeout=0.3)
         with pytest.raises((ResultTimeoutError, CorruptRecordError)):
             client.wait("large", timeout=0.3)
+
+
+@pytest.mark.parametrize("fault", ["kill", "pause"])
+def test_a_server_that_is_down_delays_no_wait_for_what_is_on_the_others(
+    open_client: ClientOpener,
+    fragile: MemcachedServer,
+    other: MemcachedServer,
+    together: Callable[..., str],
+    fault: str,
+) -> None:
+    url = together(fragile, other)
+    client, writer = open_client(url, 1.0), open_client(url)
+    servers = Servers(Url.parse(url))
+    on: dict[str, list[str]] = {}
+    for number in range(100):
+        key = f"{client.namespace}:{number}"
+        on.setdefault(servers.server_of(key.encode()).name, []).append(str(number))
+    lost, safe = (on[f"127.0.0.1:{server.port}"][:3] for server in (fragile, other))
+    waits = {each: _Wait(client, each, 2 * _PATIENCE) for each in (*lost, *safe[:2])}
+    _until(lambda: client.stats()["waiters"] == 5)
+    if fault == "kill":
+        fragile.kill()
+    else:
+        fragile.pause()
+    writer.store_many([_finished(each) for each in safe])
+
+    assert [waits[each].result() for each in safe[:2]] == [_finished(each) for each in safe[:2]]
+    assert client.wait(safe[2], timeout=_PATIENCE) == _finished(safe[2])
+    with contextlib.closing(client.wait_many([*lost, *safe], timeout=_PATIENCE)) as ended:
+        assert {next(ended)[0] for _ in safe} == set(safe)
+    assert [waits[each].outcome for each in lost] == [None] * 3
+    with pytest.raises(ResultTimeoutError, match=f"127.0.0.1:{fragile.port}"):
+        list(client.wait_many(lost, timeout=0.5))
+    with pytest.raises(ServiceUnavailableError):
+        client.load_many([*lost, *safe])
+    if fault == "kill":
+        fragile.restart()
+    else:
+        fragile.resume()
+    writer.store_many([_finished(each) for each in lost])
+    assert [waits[each].result() for each in lost] == [_finished(each) for each in lost]

@@ -1,0 +1,112 @@
+"""Reading records in batches: all of them, or those of a service whose parts are not all there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Final, TypeVar, final
+
+from upshot import retrying
+from upshot.backend import Backend
+from upshot.clock import Deadline
+from upshot.envelope import Envelopes
+from upshot.errors import ServiceUnavailableError, UpshotError
+from upshot.record import Record
+from upshot.retrying import DriverErrors
+from upshot.service import OpenService
+
+__all__ = ["BATCH", "Reader", "batches"]
+
+BATCH: Final = 1000
+"""Records per round trip in batch calls: large enough to hide the round trip, small enough that
+one call neither blocks a server nor fills a buffer (drivers were measured at this size)."""
+
+T = TypeVar("T")
+
+
+def batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Cut items into parts of at most `BATCH`."""
+    return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
+
+
+@final
+class Reader:
+    """Reads the records of one client.
+
+    Args:
+        service: the open backend.
+        envelopes: what makes records of its bytes.
+        errors: how to read the driver's exceptions.
+    """
+
+    def __init__(
+        self, service: OpenService[Backend], envelopes: Envelopes, errors: DriverErrors
+    ) -> None:
+        self._service = service
+        self._envelopes = envelopes
+        self._errors = errors
+
+    def bodies(self, keys: Sequence[str], deadline: Deadline) -> list[bytes | None]:
+        """Return what is stored under each key.
+
+        Raises:
+            ServiceError: not all of it could be read in time.
+        """
+        found: list[bytes | None] = []
+        for batch in batches(keys):
+            found += self._service.call(partial(_load_all, batch), deadline=deadline)
+        return found
+
+    def records(self, keys: Sequence[str], deadline: Deadline) -> list[Record | UpshotError | None]:
+        """Return for each key its record, or the error that takes its place.
+
+        Raises:
+            ServiceError: as for `bodies`.
+        """
+        return [
+            None if body is None else self._envelopes.open(key, body)
+            for key, body in zip(keys, self.bodies(keys, deadline), strict=True)
+        ]
+
+    def reachable(
+        self, keys: Sequence[str], deadline: Deadline
+    ) -> list[Record | UpshotError | None]:
+        """Return what `records` does, with ServiceUnavailableError for what cannot be read now.
+
+        Raises:
+            ServiceError: nothing of a batch could be read in time.
+        """
+        found: list[Record | UpshotError | None] = []
+        for batch in batches(keys):
+            bodies = self._service.call(partial(_load_some, batch), deadline=deadline)
+            found += map(self._read, batch, bodies)
+        return found
+
+    def _read(self, key: str, body: bytes | Exception | None) -> Record | UpshotError | None:
+        if isinstance(body, Exception):
+            error = retrying.translate(body, self._errors, self._service.url)
+            if not isinstance(error, ServiceUnavailableError):
+                raise error or body
+            return error
+        return None if body is None else self._envelopes.open(key, body)
+
+
+def _load_some(
+    keys: Sequence[str], backend: Backend, seconds: float
+) -> Sequence[bytes | Exception | None]:
+    """Load a batch; raise if nothing of it can be read, so that it is tried again."""
+    bodies = backend.load(keys, seconds)
+    failed = [body for body in bodies if isinstance(body, Exception)]
+    if failed and len(failed) == len(bodies):
+        raise failed[0]
+    return bodies
+
+
+def _load_all(keys: Sequence[str], backend: Backend, seconds: float) -> list[bytes | None]:
+    """Load a batch; raise if anything of it cannot be read, so that it is tried again."""
+    bodies: list[bytes | None] = []
+    for body in backend.load(keys, seconds):
+        if isinstance(body, Exception):
+            raise body
+        bodies.append(body)
+    return bodies
