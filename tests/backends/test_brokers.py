@@ -34,6 +34,7 @@ SERVICES = [
 PROGRAMS = Path(__file__).parent / "programs"
 LONG = 60.0  # seconds of a lease that outlives the test
 SHORT = 0.2  # seconds of a lease that the test lets run out
+BRIEF = 2.0  # seconds of a lease that the test ends, or renews, before it runs out
 
 BrokerOpener = Callable[..., Broker]
 
@@ -230,9 +231,9 @@ def test_a_delayed_message_comes_at_its_eta_and_not_before(broker: Broker) -> No
     eta = clock.now() + 0.4
     publish(broker, message("late", eta=eta))
 
-    assert fetch(broker) == []
-    assert ids(fetch(broker, wait=5.0)) == ["late"]
-    assert eta - 0.01 <= clock.now() < eta + 1.0
+    found = fetch(broker) or fetch(broker, wait=20.0)
+    assert ids(found) == ["late"]
+    assert eta - 0.01 <= clock.now() < eta + 10.0
 
 
 def test_an_eta_in_the_past_is_at_once(broker: Broker) -> None:
@@ -245,23 +246,23 @@ def test_a_wait_ends_empty_when_its_time_is_over(broker: Broker) -> None:
     began = clock.monotonic()
 
     assert fetch(broker, wait=0.3) == []
-    assert 0.29 <= clock.monotonic() - began < 1.0
+    assert 0.29 <= clock.monotonic() - began < 5.0
 
 
 def test_a_waiting_fetch_wakes_when_another_thread_publishes(open_broker: BrokerOpener) -> None:
     waiting, publishing = open_broker(), open_broker()
     arrived: list[float] = []
     thread = threading.Thread(
-        target=lambda: arrived.extend(clock.monotonic() for _ in fetch(waiting, wait=10.0))
+        target=lambda: arrived.extend(clock.monotonic() for _ in fetch(waiting, wait=20.0))
     )
     thread.start()
     eventually(lambda: publishing.survey(["q"], 5.0)["q"].workers != ())  # it has begun
     published = clock.monotonic()
     publish(publishing, message("a"))
-    thread.join(timeout=10.0)
+    thread.join()
 
     assert len(arrived) == 1
-    assert arrived[0] - published < 0.5
+    assert arrived[0] - published < 10.0  # long before its wait is over
 
 
 # -- leases ----------------------------------------------------------------------------------------
@@ -291,10 +292,10 @@ def test_what_was_delivered_again_comes_before_what_was_published_later(broker: 
 
 def test_a_lease_that_is_renewed_does_not_run_out(broker: Broker) -> None:
     publish(broker, message("a"))
-    held = fetch(broker, lease=SHORT)
+    held = fetch(broker, lease=BRIEF)
 
     assert list(broker.beat("w", ["q"], held, lease=LONG, timeout=5.0)) == [True]
-    assert fetch(broker, wait=3 * SHORT) == []
+    assert fetch(broker, wait=BRIEF + SHORT) == []
     assert settle(broker, held[0])
 
 
@@ -316,12 +317,12 @@ def test_an_outdated_token_settles_nothing(broker: Broker, action: Action) -> No
 def test_an_outdated_token_renews_nothing(broker: Broker) -> None:
     publish(broker, message("a"), message("b"))
     lost = fetch(broker, limit=1, lease=SHORT)
-    found = fetch(broker, limit=1) + fetch(broker, limit=1, wait=5.0, lease=SHORT)
+    found = fetch(broker, limit=1) + fetch(broker, limit=1, wait=5.0, lease=BRIEF)
 
     answers = broker.beat("w", ["q"], [*lost, *found], lease=LONG, timeout=5.0)
     assert dict(zip(ids(lost), answers, strict=False)) == {"a": False}
     assert list(answers[1:]) == [True, True]
-    assert fetch(broker, wait=2 * SHORT) == []
+    assert fetch(broker, wait=BRIEF + SHORT) == []
 
 
 # -- ends ------------------------------------------------------------------------------------------
@@ -329,11 +330,11 @@ def test_an_outdated_token_renews_nothing(broker: Broker) -> None:
 
 def test_an_acknowledged_message_is_gone_and_can_be_settled_once(broker: Broker) -> None:
     publish(broker, message("a"))
-    (delivery,) = fetch(broker, lease=SHORT)
+    (delivery,) = fetch(broker, lease=BRIEF)
 
     assert settle(broker, delivery)
     assert not settle(broker, delivery)
-    assert fetch(broker, wait=2 * SHORT) == []
+    assert fetch(broker, wait=BRIEF + SHORT) == []
 
 
 def test_a_batch_of_settlements_is_answered_one_by_one(broker: Broker) -> None:
@@ -377,22 +378,24 @@ def test_replacing_puts_the_new_message_in_place_of_the_old_one(broker: Broker) 
 def test_a_message_may_be_replaced_by_one_with_its_own_id(broker: Broker) -> None:
     publish(broker, message("a"))
     (delivery,) = fetch(broker)
-    new = message("a", eta=clock.now() + SHORT)
+    eta = clock.now() + SHORT
+    new = message("a", eta=eta)
 
     ended = Settlement(delivery=delivery, action=Action.REPLACE, message=new)
     assert list(broker.settle([ended], 5.0)) == [True]
-    assert fetch(broker) == []
-    assert [found.deliveries for found in fetch(broker, wait=5.0)] == [1]
+    found = fetch(broker) or fetch(broker, wait=20.0)
+    assert clock.now() >= eta - 0.01
+    assert [each.deliveries for each in found] == [1]
 
 
 def test_a_buried_message_is_counted_and_never_delivered(broker: Broker) -> None:
     publish(broker, message("a"))
-    (delivery,) = fetch(broker, lease=SHORT)
+    (delivery,) = fetch(broker, lease=BRIEF)
     ended = Settlement(delivery=delivery, action=Action.BURY, reason="it cannot be decoded")
 
     assert list(broker.settle([ended], 5.0)) == [True]
     assert broker.survey(["q"], 5.0)["q"].dead == 1
-    assert fetch(broker, wait=2 * SHORT) == []
+    assert fetch(broker, wait=BRIEF + SHORT) == []
 
 
 # -- survey and purge ------------------------------------------------------------------------------
@@ -419,7 +422,7 @@ def test_a_survey_counts_what_is_in_each_queue(broker: Broker) -> None:
 
 def test_a_message_whose_lease_ran_out_is_ready_again(broker: Broker) -> None:
     publish(broker, message("a"))
-    fetch(broker, lease=SHORT)
+    fetch(broker, lease=BRIEF)
     held = broker.survey(["q"], 5.0)["q"]
     eventually(lambda: broker.survey(["q"], 5.0)["q"].ready == 1)
 
@@ -429,7 +432,7 @@ def test_a_message_whose_lease_ran_out_is_ready_again(broker: Broker) -> None:
 
 def test_workers_are_shown_while_they_give_signs_of_life(broker: Broker) -> None:
     broker.beat("w1", ["q", "r"], [], lease=LONG, timeout=5.0)
-    broker.beat("w2", ["q"], [], lease=SHORT, timeout=5.0)
+    broker.beat("w2", ["q"], [], lease=BRIEF, timeout=5.0)
     before = broker.survey(["q", "r"], 5.0)
     if before["q"].workers is None:
         pytest.skip("the service cannot tell")

@@ -1,25 +1,27 @@
 """Messages on a RabbitMQ server.
 
-Service: RabbitMQ 3.10 or newer, without plug-ins. What it cannot do: know a message again that was
+Service: RabbitMQ 3 or newer, without plug-ins. What it cannot do: know a message again that was
 published before, so a repeated `publish` may leave two (the record of their task lets one of them
 run); tell who serves a queue, or how many messages are at workers; look at what a queue holds, so
-the queues of one `fetch` are served fairly and not by priority; keep a lease for longer than its
-`consumer_timeout`, 30 minutes unless configured.
+the queues of one `fetch` are served fairly and not by priority; keep a lease for longer than the
+server's `consumer_timeout`, 30 minutes unless configured.
 
-Layout, for each queue, names percent-encoded, all of them durable and made when first needed:
+Layout, for each queue, names percent-encoded, all of them classic, durable and made when needed:
 
-    <namespace>/<queue>              classic, with 20 priorities: two for each of ours; what comes
-                                     again (given back, lease ran out) has the upper one
-    <namespace>/<queue>/dead         classic: what was buried, with the header `reason`
-    <namespace>/<queue>/later        classic: messages with an `eta`, see `delays`
-    <namespace>/<queue>/later/<ms>   quorum: where those rest for so many milliseconds
+    <namespace>/<queue>              with 20 priorities: two for each of ours; what comes again
+                                     (given back, lease ran out) has the upper one
+    <namespace>/<queue>/dead         what was buried, with the header `reason`
+    <namespace>/<queue>/later        messages with an `eta` that is near, see `delays`
+    <namespace>/<queue>/later/<s>    where those with a farther one rest for so many seconds
 
 A lease is an unacknowledged delivery; see `leases`. How often a message was delivered cannot be
 told from a classic queue, and quorum queues, which count, have no priorities. So before a message
 that the server marks as redelivered is handed out, it is published once more with its count in a
-header, and the old one acknowledged. The same order, confirm and then acknowledge, replaces, gives
-back and buries: never lost, and twice in the queue if the process dies in between. The second one
-is the same attempt of the same task then, which its record lets start once.
+header, and the old one acknowledged. (A server that was killed marks all it had, so that one
+delivery too many is counted; it may also bring back what had just been acknowledged.) The same
+order, confirm and then acknowledge, replaces, gives back, buries and delays: never lost, and twice
+in the queue if the process dies in between. The second one is the same attempt of the same task
+then, which its record lets start once.
 """
 
 from __future__ import annotations
@@ -141,19 +143,25 @@ class AmqpBroker(Broker):
     async def _fetch(
         self, session: Session, queues: list[str], limit: int, wait: float, lease: float
     ) -> list[Delivery]:
-        for queue in queues:
-            served = self._names.main(queue), self._names.later(queue)
-            await self._post.declare(session, served)
-            await self._delays.attend(session, queue)
+        try:
+            for queue in queues:
+                await self._post.declare(session, self._names.served(queue))
+                await self._delays.attend(session, queue)
+            return await self._take(session, queues, limit, wait, lease)
+        except RefusedForNowError:  # somebody deletes queues: the next fetch makes them again
+            self._post.forget(name for queue in queues for name in self._names.all(queue))
+            raise
+
+    async def _take(
+        self, session: Session, queues: list[str], limit: int, wait: float, lease: float
+    ) -> list[Delivery]:
         self._turn += 1
         first = self._turn % len(queues)
         channel = await self._leases.take_channel(session)
         fetch = Fetch(channel, self._names, self._post, queues[first:] + queues[:first], limit)
         try:
             taken = await fetch.run(clock.Deadline(wait))
-        except BaseException as exc:
-            if isinstance(exc, RefusedForNowError):
-                self._post.forget(name for queue in queues for name in self._names.all(queue))
+        except BaseException:
             self._leases.spoil_channel(channel)
             raise
         held = [self._leases.add(channel, each.tag, each.letter, lease) for each in taken]
@@ -187,51 +195,44 @@ class AmqpBroker(Broker):
         return self._post.address(letter._replace(again=True))
 
     async def _status(self, session: Session, queue: str) -> QueueStatus:
-        ready, dead, later = [
-            await _count(session, name)
-            for name in (
-                self._names.main(queue),
-                self._names.dead(queue),
-                self._names.later(queue),
-            )
-        ]
-        delayed = self._delays.count(queue)
-        if later is not None:
-            rests = [_count(session, name) for name in self._names.rests(queue)]
-            delayed += later + sum(count or 0 for count in await asyncio.gather(*rests))
+        names = self._names.all(queue)
+        ready, *delayed, dead = await asyncio.gather(*(_count(session, name) for name in names))
         return QueueStatus(
-            ready=ready or 0, delayed=delayed, leased=None, dead=dead or 0, workers=None
+            ready=ready,
+            delayed=sum(delayed) + self._delays.count(queue),
+            leased=None,
+            dead=dead,
+            workers=None,
         )
 
     async def _purge(self, session: Session, queue: str) -> int:
+        main, later, *rests = self._names.served(queue)
         purged = self._delays.drop(queue)
-        # From rest to rest: what moves on meanwhile is caught at its next stop.
-        rests = reversed(self._names.rests(queue))
-        names = [*rests, self._names.later(queue), self._names.main(queue), self._names.dead(queue)]
-        for name in names:
+        # In the order of their way: what moves on meanwhile is caught at its next stop.
+        for name in (*reversed(rests), later, main, self._names.dead(queue)):
             purged += await _purge(session, name)
         return purged
 
 
-async def _count(session: Session, name: str) -> int | None:
-    """Return how many messages are ready in a queue of the server, None if it is not there."""
+async def _count(session: Session, name: str) -> int:
+    """Return how many messages are ready in a queue of the server; 0 if it is not there."""
     return await _unless_missing(session, lambda channel: channel.declare(name, passive=True))
 
 
 async def _purge(session: Session, name: str) -> int:
     """Remove what is ready in a queue of the server, and return how much that was."""
-    return await _unless_missing(session, lambda channel: channel.purge(name)) or 0
+    return await _unless_missing(session, lambda channel: channel.purge(name))
 
 
 async def _unless_missing(
     session: Session, ask: Callable[[Channel], Coroutine[Any, Any, int]]
-) -> int | None:
+) -> int:
     channel = await session.channel()
     try:
         return await ask(channel)
     except RefusedForNowError as exc:
         if exc.code != _NOT_FOUND:
             raise
-        return None
+        return 0
     finally:
         channel.close()

@@ -24,6 +24,7 @@ from upshot_backends.amqp.driver import (
     abort,
     connect,
     driver_options,
+    drop,
 )
 from upshot_backends.amqp.publisher import Parcel, Publisher
 
@@ -178,6 +179,8 @@ class Session:
     def __init__(self, connection: Any) -> None:
         self.lost: Exception | None = None
         """Why it can be used no more; None while it can."""
+        if not connection.is_open:  # nobody listened yet when it was lost
+            self.lost = ConnectionLostError("lost as soon as it was open")
         self._raw = connection
         self._publisher: asyncio.Task[Publisher] | None = None
         self._is_unblocked = asyncio.Event()
@@ -233,7 +236,7 @@ class Session:
                     if self._raw.is_open:
                         self._raw.close()
                     await self._is_closed.wait()
-            self.abort(ConnectionLostError("closed by this process"))
+            await drop(self._raw, ConnectionLostError("closed by this process"))
 
     def _check(self) -> None:
         if self.lost is not None:
@@ -344,6 +347,7 @@ class AmqpConnection:
     async def _close(self) -> None:
         if self._opening is not None:
             self._opening.cancel()
+            await asyncio.wait([self._opening])
         if self.current is not None:
             await self.current.close()
 

@@ -32,6 +32,7 @@ __all__ = [
     "abort",
     "connect",
     "driver_options",
+    "drop",
     "refusal",
 ]
 
@@ -149,35 +150,40 @@ async def connect(options: Sequence[Any], heartbeat: int | None) -> Any:
     Raises:
         AMQPError, OSError: what the last host failed with.
     """
-    loop = asyncio.get_running_loop()
-    opened: asyncio.Future[Any] = loop.create_future()
     options = [copy.copy(one) for one in options]
     for one in options:
         one.heartbeat = min(one.heartbeat, heartbeat or one.heartbeat)
-
-    def done(result: Any) -> None:
-        failed = isinstance(result, Exception)
-        if opened.done():
-            if not failed:
-                abort(result, ConnectionLostError("nobody waits for this connection any more"))
-        elif failed:
-            opened.set_exception(_cause(result))
-        else:
-            opened.set_result(result)
-
-    workflow = cast("Any", _Connection).create_connection(options, on_done=done, custom_ioloop=loop)
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[Any] = loop.create_future()
+    workflow = cast("Any", _Connection).create_connection(
+        options, on_done=ended.set_result, custom_ioloop=loop
+    )
     try:
-        return await opened
+        result = await asyncio.shield(ended)
     except asyncio.CancelledError:
-        if not opened.done() or opened.cancelled():
-            workflow.abort()
+        if not ended.done():
+            _give_up(workflow)
+        result = await ended
+        if not isinstance(result, Exception):
+            await drop(result, ConnectionLostError("nobody waits for this connection any more"))
         raise
+    if isinstance(result, Exception):
+        raise _cause(result)
+    return result
 
 
 def abort(connection: Any, why: Exception) -> None:
     """Drop a connection without a farewell that the server would have to answer."""
     if not connection.is_closed:
         connection._terminate_stream(why)  # pika has no public way
+
+
+async def drop(connection: Any, why: Exception) -> None:
+    """Do what `abort` does, and return when nothing of the connection is left."""
+    abort(connection, why)
+    while not connection.is_closed:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)  # the socket is closed after the state has changed
 
 
 def refusal(exc: Exception) -> Exception:
@@ -207,12 +213,29 @@ def _parameters(scheme: str, query: str, url: Url) -> Any:
     return options
 
 
+def _give_up(workflow: Any) -> None:
+    """Make pika end its attempts, and report that."""
+    connector: Any = workflow._connector
+    if connector is None or connector._amqp_conn is None:
+        workflow.abort()
+        return
+    # During the handshake `abort` would fail an assertion of its own, and leave the socket open.
+    workflow._state = workflow._STATE_ABORTING
+    connector._state = connector._STATE_ABORTING
+    why = ConnectionLostError("nobody waits for this connection any more")
+    abort(connector._amqp_conn, why)
+
+
 def _cause(result: Any) -> Exception:
     """Return what a connection attempt failed with, out of pika's two wrappings."""
     inner = getattr(result, "exceptions", None)
     if inner:  # one for each host and address
         result = inner[-1]
     result = getattr(result, "exception", result)
+    if exceptions.StreamLostError.__name__ in str(result):
+        # pika guesses from the moment of the loss that the server did not like us. RabbitMQ says
+        # so before it closes.
+        return ConnectionLostError(str(result))
     if isinstance(result, exceptions.AMQPError | OSError):
         return result
     return ConnectionLostError(str(result) or type(result).__name__)

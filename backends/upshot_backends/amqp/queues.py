@@ -14,11 +14,11 @@ from upshot_backends.amqp.connection import AmqpConnection, Session
 from upshot_backends.amqp.driver import RefusedForNowError
 from upshot_backends.amqp.publisher import Parcel
 
-__all__ = ["DELAYS", "Letter", "Names", "Post"]
+__all__ = ["DELAYS", "Letter", "Names", "Post", "moment"]
 
-DELAYS: Final = tuple(128 * 8**level for level in range(9))
-"""Milliseconds that a message rests in each delay queue: an eighth of a second to 25 days. A longer
-delay takes several rests. RabbitMQ takes at most 2**32 - 1."""
+DELAYS: Final = (1, 16, 256, 4096, 65536)
+"""Seconds that a message rests in each delay queue; a longer way to its `eta` takes several rests,
+at most fifteen of each kind but the longest."""
 
 _PRIORITIES: Final = 10
 _LONGEST: Final = 100
@@ -49,16 +49,20 @@ class Names:
         return f"{self.main(queue)}/dead"
 
     def later(self, queue: str) -> str:
-        """Where messages with an `eta` come to when they have rested, and are moved on from."""
+        """Where messages are whose `eta` is near."""
         return f"{self.main(queue)}/later"
 
     def rests(self, queue: str) -> list[str]:
         """Where messages rest until they have come closer to their `eta`, shortest first."""
         return [f"{self.later(queue)}/{delay}" for delay in DELAYS]
 
+    def served(self, queue: str) -> list[str]:
+        """What must be there for a worker to serve `queue`."""
+        return [self.main(queue), self.later(queue), *self.rests(queue)]
+
     def all(self, queue: str) -> list[str]:
         """Every queue that can hold messages of `queue`."""
-        return [self.main(queue), self.later(queue), *self.rests(queue), self.dead(queue)]
+        return [*self.served(queue), self.dead(queue)]
 
 
 class Letter(NamedTuple):
@@ -88,13 +92,13 @@ class Letter(NamedTuple):
         A delivery that ended without a settlement is known by the server's mark only.
         """
         headers = received.headers
-        priority, eta = _integer(headers.get("priority")), headers.get("eta")
+        priority = _integer(headers.get("priority"))
         message = QueuedMessage(
             message_id=str(headers.get("id", "")),
             queue=queue,
             body=received.body,
             priority=min(max(priority, 0), _PRIORITIES - 1),
-            eta=_moment(eta) if isinstance(eta, str) else None,
+            eta=moment(headers.get("eta")),
         )
         return cls(message, queue, _integer(headers.get("counted")))
 
@@ -150,14 +154,15 @@ class Post:
 
     def address(self, letter: Letter) -> Parcel:
         """Return the parcel for the queue that the letter belongs to now: at once, or later."""
-        milliseconds = letter.due_in() * 1000
-        if milliseconds <= 0:
+        seconds = letter.due_in()
+        if seconds <= 0:
             return letter.parcel(self._names.main(letter.queue))
-        name = self._names.later(letter.queue)
-        for delay, rest in zip(DELAYS, self._names.rests(letter.queue), strict=True):
-            if delay <= milliseconds:
-                name = rest
-        return letter.parcel(name)
+        rests = zip(DELAYS, self._names.rests(letter.queue), strict=True)
+        long_enough = [(delay, name) for delay, name in rests if delay <= seconds]
+        if not long_enough:
+            return letter.parcel(self._names.later(letter.queue))
+        delay, name = long_enough[-1]
+        return letter.parcel(name, until=repr(clock.now() + delay))
 
     async def send(self, parcels: Sequence[Parcel]) -> None:
         """Publish, and return when the server has every parcel safe.
@@ -169,8 +174,8 @@ class Post:
         left = list(parcels)
         session = await self._publishing.session()
         for _ in range(2):
-            names = {name for parcel in left for name in _needed(parcel.queue)}
-            await self.declare(session, sorted(names))
+            names = [parcel.queue for parcel in left]
+            await self.declare(session, names)
             routed = await session.publish(left)
             left = [parcel for parcel, was in zip(left, routed, strict=True) if not was]
             if not left:
@@ -179,33 +184,10 @@ class Post:
         raise RefusedForNowError("somebody deletes queues while messages are put into them")
 
 
-def _needed(name: str) -> tuple[str, ...]:
-    """Return the queues that must be there for one to be used: where messages rest, what follows.
-
-    No queue's own name has a "/" in it, so the shape of the name tells which kind it is.
-    """
-    parts = name.split("/")
-    return ("/".join(parts[:3]), name) if len(parts) > 3 else (name,)
-
-
 def _arguments(name: str) -> dict[str, Any]:
-    """Return what a queue is declared with."""
-    _, _, *kind = name.split("/")
-    if not kind:
-        # An odd priority is for what comes again: it comes before what was published later.
-        return {"x-max-priority": 2 * _PRIORITIES - 1}
-    if len(kind) == 1:
-        return {}
-    return {
-        # Of the queues that end a rest by themselves, only quorum queues wait for the next one to
-        # confirm before they remove a message: no crash can come between.
-        "x-queue-type": "quorum",
-        "x-message-ttl": int(kind[1]),
-        "x-dead-letter-exchange": "",
-        "x-dead-letter-routing-key": name.rpartition("/")[0],
-        "x-dead-letter-strategy": "at-least-once",
-        "x-overflow": "reject-publish",
-    }
+    """Return what a queue is declared with. Only the main queues have one "/" in their names."""
+    # An odd priority is for what comes again: it comes before what was published later.
+    return {"x-max-priority": 2 * _PRIORITIES - 1} if name.count("/") == 1 else {}
 
 
 def _part(name: str) -> str:
@@ -221,8 +203,9 @@ def _integer(value: object) -> int:
     return int(value) if isinstance(value, int) else 0
 
 
-def _moment(text: str) -> float | None:
+def moment(value: object) -> float | None:
+    """Return a moment that a header holds, in seconds since the epoch; None if it holds none."""
     try:
-        return float(text)
+        return float(value) if isinstance(value, str) else None
     except ValueError:
         return None

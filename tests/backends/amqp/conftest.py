@@ -15,6 +15,7 @@ import pytest
 
 from upshot import clock
 from upshot.url import Url
+from upshot_backends.amqp.broker import AmqpBroker
 from upshot_backends.amqp.connection import AmqpConnection, IoThread
 from upshot_conformance.servers import RabbitMQServer
 
@@ -67,6 +68,20 @@ def open_connection(server: RabbitMQServer, thread: IoThread) -> ConnectionOpene
 @pytest.fixture
 def connection(open_connection: ConnectionOpener) -> AmqpConnection:
     return open_connection()
+
+
+@pytest.fixture
+def open_broker(server: RabbitMQServer, namespace: str) -> Iterator[Callable[..., AmqpBroker]]:
+    """Opens brokers at a URL, by default the common server's, in the test's namespace."""
+    opened: list[AmqpBroker] = []
+
+    def open_one(url: str | None = None, *, within: str | None = None) -> AmqpBroker:
+        opened.append(AmqpBroker(Url.parse(url or server.url), within or namespace))
+        return opened[-1]
+
+    yield open_one
+    for broker in opened:
+        broker.close()
 
 
 @pytest.fixture

@@ -72,11 +72,12 @@ def drain(connection: AmqpConnection, name: str) -> list[Received]:
     return connection.call(take, 30.0)
 
 
-def session_of(connection: AmqpConnection) -> Session:
-    async def same(session: Session) -> Session:
-        return session
+async def _same(session: Session) -> Session:
+    return session
 
-    return connection.call(same, 10.0)
+
+def session_of(connection: AmqpConnection) -> Session:
+    return connection.call(_same, 10.0)
 
 
 def refuses(connection: AmqpConnection, name: str) -> bool:
@@ -370,6 +371,27 @@ def test_close_frees_thread_and_descriptors_and_ends_what_waits(
     eventually(lambda: len(os.listdir("/proc/self/fd")) == descriptors)
     with pytest.raises(ConnectionLostError):
         publish(connection, parcel("q"))
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["handshake", "tls"])
+def test_closing_while_a_connection_is_being_opened_leaves_nothing(
+    open_network: Callable[..., Any], eventually: Eventually, tls: bool
+) -> None:
+    network = open_network()
+    network.die()
+    descriptors = len(os.listdir("/proc/self/fd"))
+    before = set(threading.enumerate())
+    thread = IoThread()
+    connection = AmqpConnection(
+        Url.parse(f"{'amqps' if tls else 'amqp'}://127.0.0.1:{network.port}"), thread
+    )
+    with pytest.raises(NoAnswerError):
+        connection.call(_same, 0.3)  # the opening goes on, for others that may wait for it
+    thread.close()
+    network.close()
+
+    eventually(lambda: set(threading.enumerate()) <= before)
+    eventually(lambda: len(os.listdir("/proc/self/fd")) < descriptors)
 
 
 def test_a_dead_network_does_not_hold_up_a_close(
