@@ -188,6 +188,13 @@ def mongodb_server() -> Iterator[MongoDBServer]:
 
 
 @pytest.fixture(scope="session")
+def mongo_standalone_server() -> Iterator[MongoDBServer]:
+    """In no replica set, so without change streams."""
+    with MongoDBServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def memcached_server() -> Iterator[MemcachedServer]:
     with MemcachedServer() as server:
         yield server

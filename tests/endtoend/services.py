@@ -8,6 +8,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol, Self
 
@@ -18,7 +19,10 @@ from upshot.url import Url
 from upshot_conformance.harness import Harness
 from upshot_conformance.selection import HARNESSES
 from upshot_conformance.servers import (
+    MariaDBServer,
     MemcachedServer,
+    MongoDBServer,
+    PostgreSQLServer,
     RabbitMQServer,
     RedisClusterServer,
     RedisSentinelServer,
@@ -77,6 +81,10 @@ SERVICES: Final = (
     Service("redis", "redis_server", RedisServer, broker="redis"),
     Service("redis-cluster", "redis_cluster_server", RedisClusterServer),
     Service("redis-sentinel", "redis_sentinel_server", RedisSentinelServer),
+    Service("postgresql", "postgresql_server", PostgreSQLServer, broker="postgresql"),
+    Service("mariadb", "mariadb_server", MariaDBServer, broker="mariadb"),
+    Service("mongo", "mongodb_server", partial(MongoDBServer, replica_set=True)),
+    Service("mongo-standalone", "mongo_standalone_server", MongoDBServer),
     Service("memcached", "memcached_server", MemcachedServer),
     Service("rpc", "rabbitmq_server", RabbitMQServer, broker="amqp"),
 )
