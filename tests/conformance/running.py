@@ -26,6 +26,7 @@ def run_suite(
     path: Sequence[Path] = (),
     environment: Mapping[str, str] | None = None,
     plugins: Sequence[str] = (),
+    timeout: float = 300,
 ) -> Outcome:
     """Run the shipped suite from `folder`, which is not this repository.
 
@@ -35,6 +36,7 @@ def run_suite(
         path: what to put on the import path.
         environment: more environment variables.
         plugins: pytest plugins to load besides the suite's.
+        timeout: seconds after which the run counts as hung.
     """
     inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     search = [*map(str, path), str(HERE), *(os.path.abspath(each) for each in inherited if each)]
@@ -55,7 +57,7 @@ def run_suite(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        timeout=timeout,
         check=False,
     )
     return Outcome(done.returncode, done.stdout)

@@ -19,6 +19,7 @@ from upshot_conformance.servers import (
     SERVERS,
     MariaDBServer,
     MongoDBServer,
+    PgBouncerServer,
     PostgreSQLServer,
     RedisServer,
     Server,
@@ -37,6 +38,7 @@ _FIRST_WORDS = {
     "redis": b"PING\r\n",
     "memcached": b"version\r\n",
     "postgresql": struct.pack("!ii", 8, 80_877_103),  # SSLRequest
+    "pgbouncer": struct.pack("!ii", 8, 80_877_103),
     "mariadb": b"",  # the server speaks first
     "rabbitmq": b"AMQP\x00\x00\x09\x01",
     "mongodb": _OP_MSG,
@@ -354,6 +356,18 @@ def test_postgresql_lets_its_url_in_and_nobody_without_the_password() -> None:
 
     assert allowed.stdout == "2\n"
     assert "no password supplied" in refused.stderr
+
+
+def test_pgbouncer_leads_to_its_upstream_and_refuses_a_wrong_password() -> None:
+    with PostgreSQLServer() as upstream, PgBouncerServer(upstream.url) as server:
+        ask_for_two = ["--no-psqlrc", "--no-password", "-Atc", "select 1 + 1"]
+        wrong = server.url.replace(f":{urlsplit(server.url).password}@", ":wrong@")
+
+        allowed = subprocess.run(["psql", server.url, *ask_for_two], capture_output=True, text=True)
+        refused = subprocess.run(["psql", wrong, *ask_for_two], capture_output=True, text=True)
+
+    assert allowed.stdout == "2\n"
+    assert "authentication failed" in refused.stderr
 
 
 def test_mariadb_lets_its_url_in_and_not_root_without_a_password() -> None:

@@ -13,8 +13,12 @@ from upshot_conformance.selection import HARNESSES
 from .running import SUITE, run_suite  # noqa: TID251 - this folder, no source root
 
 SERVICES = [
+    "mariadb",
     "memcached",
     "memory",
+    "mongo",
+    "mongo-standalone",
+    "postgresql",
     "redis",
     "redis-cluster",
     "redis-sentinel",
@@ -25,14 +29,14 @@ SERVICES = [
 
 
 @pytest.mark.parametrize("service", SERVICES)
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(960)
 def test_a_service_is_conformant(
     service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "UPSHOT_SERVICES_DIR" not in os.environ:  # the suite runs elsewhere, and looks for it there
         monkeypatch.setenv("UPSHOT_SERVICES_DIR", str(Path.cwd() / ".services"))
 
-    outcome = run_suite(tmp_path, *SUITE, f"--backend={service}")
+    outcome = run_suite(tmp_path, *SUITE, f"--backend={service}", timeout=900)
 
     print(outcome.text)
     assert outcome.code == pytest.ExitCode.OK, outcome.text

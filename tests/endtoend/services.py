@@ -78,13 +78,13 @@ def _harness_class(name: str) -> type[Harness]:
 SERVICES: Final = (
     Service("memory"),
     Service("sqlite", broker="sqlite"),
+    Service("postgresql", "postgresql_server", PostgreSQLServer, broker="postgresql"),
+    Service("mariadb", "mariadb_server", MariaDBServer),
     Service("redis", "redis_server", RedisServer, broker="redis"),
     Service("redis-cluster", "redis_cluster_server", RedisClusterServer),
     Service("redis-sentinel", "redis_sentinel_server", RedisSentinelServer),
-    Service("postgresql", "postgresql_server", PostgreSQLServer, broker="postgresql"),
-    Service("mariadb", "mariadb_server", MariaDBServer, broker="mariadb"),
     Service("mongo", "mongodb_server", partial(MongoDBServer, replica_set=True)),
-    Service("mongo-standalone", "mongo_standalone_server", MongoDBServer),
+    Service("mongo-standalone", "mongodb_standalone_server", MongoDBServer),
     Service("memcached", "memcached_server", MemcachedServer),
     Service("rpc", "rabbitmq_server", RabbitMQServer, broker="amqp"),
 )

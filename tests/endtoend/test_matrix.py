@@ -74,7 +74,7 @@ def test_everything_comes_home_and_nothing_stays(
 ) -> None:
     with closing(backend.harness(backend_url)) as harness:
         namespace = app.settings.namespace
-        app.results.load("nothing")  # makes the tables that a database needs
+        app.results.load("warm-up")  # what a database needs once, for everybody: its tables
         found = harness.raw_objects("")
         worker = start_worker("-c", "1")
         app.send_task("jobs.mark", [str(project / "mark")], ignore_result=True)

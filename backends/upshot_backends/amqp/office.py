@@ -77,7 +77,7 @@ class Office:
             on_message=self._take,
         )
         self._asked: dict[str, tuple[_Receipts, int]] = {}
-        self._receipt = secrets.token_hex(8)
+        self._token = secrets.token_hex(8)
         self._sent = 0
         self._complaint = Seldom()
 
@@ -125,27 +125,13 @@ class Office:
     async def _send(self, session: Session, records: Sequence[StoredRecord]) -> list[bool]:
         here = [self._is_here(record) for record in records]
         receipts = _Receipts(sum(here))
-        asked: list[str] = []
-        parcels: list[Parcel] = []
-        for record, is_here in zip(records, here, strict=True):
-            receipt = ""
-            if is_here:
-                self._sent += 1
-                receipt = f"{self._receipt}-{self._sent}"
-                self._asked[receipt] = receipts, len(asked)
-                asked.append(receipt)
-            parcels.append(
-                pack(
-                    record,
-                    queue=self.address if is_here else record.reply_to,
-                    receipt=receipt,
-                    # A server on the disk of which a result is, is slower to say so. For what
-                    # the sender itself waits for, and for what is soon out of date, it need not.
-                    persistent=record.barrier == NEVER and not is_here,
-                )
-            )
+        asked = [self._receipt() if is_here else "" for is_here in here]
         try:
-            routed = await session.publish(parcels)
+            self._asked.update(
+                (receipt, (receipts, position))
+                for position, receipt in enumerate(filter(None, asked))
+            )
+            routed = await session.publish([*map(self._parcel, records, asked)])
             self._judge(records, routed)
             await receipts.complete
         finally:
@@ -153,6 +139,21 @@ class Office:
                 self._asked.pop(receipt, None)
         answers = iter(receipts.answers)
         return [next(answers) if is_here else True for is_here in here]
+
+    def _receipt(self) -> str:
+        self._sent += 1
+        return f"{self._token}-{self._sent}"
+
+    def _parcel(self, record: StoredRecord, receipt: str) -> Parcel:
+        is_here = bool(receipt)
+        return pack(
+            record,
+            queue=self.address if is_here else record.reply_to,
+            receipt=receipt,
+            # The server takes longer to confirm what it has to write to its disk. What the sender
+            # itself waits for, and what is soon out of date, need not be there.
+            persistent=record.barrier == NEVER and not is_here,
+        )
 
     def _judge(self, records: Sequence[StoredRecord], routed: Sequence[bool]) -> None:
         """Decide what it means that a queue was not there."""

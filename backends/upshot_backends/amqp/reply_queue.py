@@ -129,6 +129,8 @@ class ReplyQueue:
                 pause = _FIRST_PAUSE
                 self.is_open = True
                 self._tell(None)
+                if self._readers > 1:
+                    logger.info("%s: results come again", self._url)
                 why = await _end_of(channel)
                 self.is_open = False
                 logger.warning(

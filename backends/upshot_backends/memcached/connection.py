@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import socket
 import threading
 import zlib
 from collections import deque
@@ -19,6 +18,7 @@ from upshot_backends.memcached.driver import (
     MemcacheError,
     MemcacheUnexpectedCloseError,
     Options,
+    TimedSocket,
     addresses,
     connect,
     read_options,
@@ -55,6 +55,7 @@ class Server:
         self._waiting = 0
         self._idle: deque[Wire] = deque()
         self._busy: set[Wire] = set()
+        self._opening: set[TimedSocket] = set()
         self._closed = False
         self.failed = False
         """Whether the last call failed for lack of an answer."""
@@ -81,11 +82,10 @@ class Server:
                     self._drop_idle()  # what closed this one has closed the others: a restart
                 raise
             self._give_back(wire)
-        except TimeoutError as exc:
-            self.failed = True
-            raise TimeoutError(f"{self.name}: {exc}") from exc
         except (OSError, MemcacheUnexpectedCloseError) as exc:
             self.failed = True
+            if isinstance(exc, TimeoutError) and not self._closed:
+                raise TimeoutError(f"{self.name}: {exc}") from exc
             raise ConnectionError(f"{self.name}: {exc}") from exc
         except MemcacheError as exc:
             raise type(exc)(f"{self.name}: {exc}") from exc
@@ -95,12 +95,8 @@ class Server:
         """Close every connection. Whoever waits for an answer gets a connection error."""
         self._closed = True
         self._drop_idle()
-        for wire in list(self._busy):
-            try:
-                # Not `close`: the connection belongs to a thread that is reading from it.
-                wire.socket.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue  # the server had closed it already
+        for each in [*list(self._opening), *(wire.socket for wire in list(self._busy))]:
+            each.interrupt()  # not `close`: a thread is reading from it
         with self._changed:
             self._changed.notify_all()
 
@@ -109,8 +105,8 @@ class Server:
             wire = self._idle.pop()
         except IndexError:
             wire = self._wait_or_open(until)
-        self._busy.add(wire)
         wire.socket.until = until
+        self._busy.add(wire)
         if self._closed:
             self._discard(wire)
             raise ConnectionError("this client is closed")
@@ -148,25 +144,38 @@ class Server:
             self._waiting += 1
             try:
                 while self._open >= self._options.max_pool_size:
-                    if self._idle:
+                    try:
                         return self._idle.pop()
-                    if self._closed:
-                        raise ConnectionError("this client is closed")
+                    except IndexError:
+                        if self._closed:
+                            raise ConnectionError("this client is closed") from None
                     if not self._changed.wait(until - clock.monotonic()):
                         raise TimeoutError(f"all {self._open} connections are in use")
                 self._open += 1
             finally:
                 self._waiting -= 1
-        limit = self._options.connect_timeout
         try:
-            return Wire(
-                connect(
-                    self._address, until if limit is None else min(until, clock.monotonic() + limit)
-                )
-            )
+            return self._connect(until)
         except BaseException:
             self._count(-1)
             raise
+
+    def _connect(self, until: float) -> Wire:
+        limit = self._options.connect_timeout
+        if limit is not None:
+            until = min(until, clock.monotonic() + limit)
+        mine: set[TimedSocket] = set()
+
+        def watch(opening: TimedSocket) -> None:
+            mine.add(opening)
+            self._opening.add(opening)
+            if self._closed:
+                opening.interrupt()
+
+        try:
+            return Wire(connect(self._address, until, watch))
+        finally:
+            self._opening.difference_update(mine)
 
     def _count(self, more: int) -> None:
         with self._changed:

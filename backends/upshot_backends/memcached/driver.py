@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import select
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final, get_type_hints
@@ -81,6 +82,7 @@ class TimedSocket(socket.socket):
     """A socket whose every operation ends at one moment, `until`, on the monotonic clock.
 
     It never blocks by itself: that would cost two more system calls for each command.
+    `interrupt` ends what another thread does with it.
 
     Attributes:
         until: set before each use.
@@ -118,6 +120,14 @@ class TimedSocket(socket.socket):
 
     def settimeout(self, value: float | None, /) -> None:
         """Do nothing: pymemcache would set its own idea of a timeout. `until` decides."""
+
+    def interrupt(self) -> None:
+        """End the running operation, and every later one, with an error."""
+        self.until = 0.0
+        try:
+            self.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return  # it is not connected yet, or no longer
 
     def _wait(self, poll: select.poll) -> None:
         if not poll.poll(self._left() * 1000):
@@ -175,8 +185,10 @@ def read_options(url: Url) -> Options:
         raise UrlError(f"{url}: {exc}") from exc
 
 
-def connect(address: Address, until: float) -> TimedSocket:
+def connect(address: Address, until: float, watch: Callable[[TimedSocket], object]) -> TimedSocket:
     """Open a connection by `until`, on the monotonic clock, and see that memcached answers.
+
+    `watch` is called with every socket before it is used, so that another thread can interrupt it.
 
     A host name is resolved here and its addresses are tried in turn, each for its share of the
     time: pymemcache tries only the first, which for `localhost` is often one where nobody listens.
@@ -191,7 +203,7 @@ def connect(address: Address, until: float) -> TimedSocket:
         now = clock.monotonic()
         share = now + (until - now) / (len(targets) - position)
         try:
-            return _open(target, share)
+            return _open(target, share, watch)
         except (OSError, MemcacheError) as exc:
             failure = exc
     raise failure
@@ -204,13 +216,14 @@ def _resolved(address: Address) -> list[Address]:
     return list(dict.fromkeys((str(each[4][0]), int(each[4][1])) for each in found))
 
 
-def _open(target: Address, until: float) -> TimedSocket:
+def _open(target: Address, until: float, watch: Callable[[TimedSocket], object]) -> TimedSocket:
     opened: list[TimedSocket] = []
 
     def make(family: int, kind: int, protocol: int = 0) -> TimedSocket:
         made = TimedSocket(family, kind, protocol)
         made.until = until
         opened.append(made)
+        watch(made)
         return made
 
     module = ModuleType("socket")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final, NamedTuple, cast, final
 
 import redis
@@ -15,7 +15,13 @@ from upshot import clock
 from upshot.errors import UrlError
 from upshot.url import Url
 from upshot_backends.redis.client import NoOptions, RedisClient
-from upshot_backends.redis.driver import Argument, Connection, Reply, server_options
+from upshot_backends.redis.driver import (
+    Argument,
+    Connection,
+    Options,
+    Reply,
+    server_options,
+)
 from upshot_backends.redis.server import Server
 
 __all__ = ["ClusterClient"]
@@ -23,6 +29,7 @@ __all__ = ["ClusterClient"]
 _PORT: Final = 6379
 _HOPS: Final = 5  # times that a command follows MOVED or ASK; one or two are usual
 _REST: Final = 0.1  # seconds between two questions for the map
+_SILENCE: Final = 1.0  # seconds after which another node is asked for the map
 _KEY_AT: Final = {"EVALSHA": 3, "EVAL": 3}  # where a command has its first key; otherwise at 1
 
 _Address = tuple[str, int]
@@ -35,6 +42,19 @@ class _Trip(NamedTuple):
     server: Server
     asking: bool  # the server does not serve their slot yet, and takes them if told that we know
     numbers: list[int]
+
+
+class _Node(Server):
+    """A node of a cluster: whatever goes wrong with it may mean that its slots have moved."""
+
+    def __init__(self, options: Options, on_doubt: Callable[[], None]) -> None:
+        super().__init__(options)
+        self.failed_at = float("-inf")
+        self._on_doubt = on_doubt
+
+    def _doubt(self) -> None:
+        self.failed_at = clock.monotonic()
+        self._on_doubt()
 
 
 @final
@@ -71,7 +91,7 @@ class ClusterClient(RedisClient):
         hosts = url.hosts or (("localhost", None),)
         self._seeds: list[_Address] = [(host, port or _PORT) for host, port in hosts]
         self._lock = threading.Lock()
-        self._servers: dict[_Address, Server] = {}
+        self._servers: dict[_Address, _Node] = {}
         self._slots: list[Server | None] = []
         self._outdated = True
         self._asked_at = float("-inf")
@@ -155,7 +175,6 @@ class ClusterClient(RedisClient):
             for trip, connection in flights:
                 trip.server.discard(connection)
         if failures:
-            self.doubt()
             raise failures[0]
         return list(further.values())
 
@@ -189,11 +208,11 @@ class ClusterClient(RedisClient):
             raise ClusterDownError(f"no node of the cluster serves the slot {slot}")
         return server
 
-    def _server_at(self, address: _Address) -> Server:
+    def _server_at(self, address: _Address) -> _Node:
         server = self._servers.get(address)
         if server is None:
             options = {**self._options, "host": address[0], "port": address[1]}
-            server = self._servers.setdefault(address, Server(options))
+            server = self._servers.setdefault(address, _Node(options, self.doubt))
             if self.closed:
                 server.close()
         return server
@@ -222,26 +241,24 @@ class ClusterClient(RedisClient):
     def _learn(self, until: float) -> None:
         """Ask one node after the other for the map until one tells.
 
-        Each has a fair share of the time that is left. Those that failed are asked last the next
-        time. If none tells, the old map stays.
+        Those that failed last are asked last, and none gets all the time that is left. If none
+        tells, the old map stays.
 
         Raises:
             redis.RedisError: none tells, and there is no old map.
         """
-        addresses = list(dict.fromkeys([*self._servers, *self._seeds]))
+        nodes = [self._server_at(at) for at in dict.fromkeys([*self._servers, *self._seeds])]
+        nodes.sort(key=lambda node: node.failed_at)
         failure: Exception | None = None
-        for asked, address in enumerate(addresses):
-            now = clock.monotonic()
-            share = max(0.0, until - now) / (len(addresses) - asked)
-            server = self._server_at(address)
+        for left, node in zip(range(len(nodes), 0, -1), nodes, strict=True):
+            share = min(_SILENCE, max(0.0, until - clock.monotonic()) / left)
             try:
-                told = server.call("CLUSTER", "SLOTS", timeout=share)
+                told = node.call("CLUSTER", "SLOTS", timeout=share)
                 if not told:
-                    raise ClusterDownError(f"{address[0]}:{address[1]} knows of no slot")
-                self._redraw(cast("list[list[object]]", told), server)
+                    raise ClusterDownError(f"{node.host} knows of no slot")
+                self._redraw(cast("list[list[object]]", told), node)
             except (redis.RedisError, ssl.SSLCertVerificationError) as exc:
                 failure = exc
-                self._servers[address] = self._servers.pop(address)
             else:
                 return
         self._outdated = True

@@ -32,6 +32,7 @@ __all__ = ["Master", "SentinelClient", "SentinelOptions"]
 
 _PORT: Final = 26379  # where sentinels listen unless told otherwise
 _TRUST: Final = 1.0  # seconds for which a server that said it is master is believed
+_SILENCE: Final = 1.0  # seconds after which the next sentinel is asked
 _NAME: Final = "master_name"  # what kombu calls the service
 
 
@@ -79,11 +80,7 @@ class Master(Server):
         Raises:
             DemotedError: it is no master.
         """
-        try:
-            connection = super().open(until, protocol=protocol)
-        except (redis.ConnectionError, redis.TimeoutError):
-            self.doubt()
-            raise
+        connection = super().open(until, protocol=protocol)
         try:
             connection.send_packed_command(connection.pack_commands([("ROLE",)]))
             self._check(read(connection))
@@ -91,11 +88,6 @@ class Master(Server):
             self._fail(connection, exc)
             raise
         return connection
-
-    def doubt(self) -> None:
-        """Retire: whether this is the master is the sentinels' to say."""
-        self.retired = True
-        super().doubt()
 
     def _check(self, role: Reply | redis.ResponseError) -> None:
         # Whoever may not ask is told by the first write to a replica.
@@ -105,10 +97,8 @@ class Master(Server):
         self.retire()
         raise DemotedError("the server that the sentinels call master says that it is none")
 
-    def _fail(self, connection: Connection, exc: BaseException) -> None:
-        super()._fail(connection, exc)
-        if isinstance(exc, redis.TimeoutError):
-            self.doubt()  # frozen, or cut off: the sentinels know
+    def _doubt(self) -> None:
+        self.retire()
 
 
 @final
@@ -190,40 +180,40 @@ class SentinelClient(RedisClient):
     def _find(self, until: float) -> Master:
         """Ask one sentinel after the other until one names a server that says it is master.
 
-        Each has a fair share of the time that is left, as does the master. Those that failed are
-        asked last the next time.
+        None gets all the time that is left. Those that failed are asked last the next time.
         """
         failures: list[Exception] = []
-        for asked, (host, port) in enumerate(list(self._sentinels)):
-            now = clock.monotonic()
-            share = now + max(0.0, until - now) / (len(self._sentinels) - asked + 1)
+        for left, address in zip(
+            range(len(self._sentinels), 0, -1), list(self._sentinels), strict=True
+        ):
             try:
-                address = self._ask(host, port, share)
-                master = Master({**self._options, "host": address[0], "port": address[1]})
-                now = clock.monotonic()
-                master.warm_up(now + max(0.0, until - now) / (len(self._sentinels) - asked))
+                host, port = self._ask(*address, _share(until, 2 * left))
+                master = Master({**self._options, "host": host, "port": port})
+                master.warm_up(clock.monotonic() + _share(until, 2 * left - 1))
             except (redis.RedisError, ssl.SSLCertVerificationError) as exc:
                 failures.append(exc)
-                self._sentinels.remove((host, port))
-                self._sentinels.append((host, port))
+                self._sentinels.remove(address)
+                self._sentinels.append(address)
             else:
                 return master
         raise failures[-1]
 
-    def _ask(self, host: str, port: int, until: float) -> tuple[str, int]:
+    def _ask(self, host: str, port: int, timeout: float) -> tuple[str, int]:
         """Return the address of the master as one sentinel knows it."""
         sentinel = Server({**self._sentinel_options, "host": host, "port": port})
         with contextlib.closing(sentinel):
             answer = sentinel.call(
-                "SENTINEL",
-                "GET-MASTER-ADDR-BY-NAME",
-                self._service,
-                timeout=max(0.0, until - clock.monotonic()),
+                "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service, timeout=timeout
             )
         if not answer:
             raise redis.ResponseError(f"the sentinel {host}:{port} watches no {self._service!r}")
         name, number = cast("tuple[bytes, bytes]", answer)
         return name.decode(), int(number)
+
+
+def _share(until: float, steps: int) -> float:
+    """Return the seconds that one of the steps to be done by `until` may take."""
+    return min(_SILENCE, max(0.0, until - clock.monotonic()) / steps)
 
 
 def _service_and_database(url: Url) -> tuple[str, str]:

@@ -90,7 +90,8 @@ class Server:
         for answer in answers:
             if isinstance(answer, _NOT_MASTER):
                 self.discard(connection)
-                self.doubt()
+                self._drop_idle()
+                self._doubt()
                 return answers
         self._give_back(connection)
         return answers
@@ -103,7 +104,11 @@ class Server:
             protocol: 2 or 3; None for what the URL says.
         """
         options = self._options if protocol is None else {**self._options, "protocol": protocol}
-        connection = connect(options, until)
+        try:
+            connection = connect(options, until)
+        except (redis.ConnectionError, redis.TimeoutError):
+            self._doubt()
+            raise
         self._busy.add(connection)
         if self.retired:
             self.discard(connection)
@@ -119,18 +124,10 @@ class Server:
         self._busy.discard(connection)
         connection.disconnect()
 
-    def doubt(self) -> None:
-        """Keep no connection that nobody uses: what ended one will have ended the others."""
-        while True:
-            try:
-                self._idle.pop().disconnect()
-            except IndexError:
-                return
-
     def retire(self) -> None:
         """Use this server no more; exchanges that are on their way come to their end."""
         self.retired = True
-        self.doubt()
+        self._drop_idle()
 
     def close(self) -> None:
         """Close every connection. Whoever waits for an answer gets a connection error."""
@@ -155,9 +152,21 @@ class Server:
         self._busy.discard(connection)
         self._idle.append(connection)
         if self.retired:
-            self.doubt()
+            self._drop_idle()
 
     def _fail(self, connection: Connection, exc: BaseException) -> None:
         self.discard(connection)
         if isinstance(exc, redis.ConnectionError):
-            self.doubt()  # a restart
+            self._drop_idle()  # what closed this one has closed the others: a restart
+        if isinstance(exc, (redis.ConnectionError, redis.TimeoutError)):
+            self._doubt()
+
+    def _drop_idle(self) -> None:
+        while True:
+            try:
+                self._idle.pop().disconnect()
+            except IndexError:
+                return
+
+    def _doubt(self) -> None:
+        """Take note that keys may live on another server now; for subclasses."""

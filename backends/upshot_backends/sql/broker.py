@@ -13,7 +13,7 @@ from typing import Final
 
 from upshot import clock
 from upshot.backend import Backend, StoredRecord
-from upshot.broker import Broker, Delivery, QueuedMessage, QueueStatus, Settlement
+from upshot.broker import Action, Broker, Delivery, QueuedMessage, QueueStatus, Settlement
 from upshot.retrying import DriverErrors
 from upshot_backends.sql.connection import Database, Watch
 from upshot_backends.sql.messages import Messages
@@ -87,7 +87,8 @@ class SqlBroker(Broker):
     def settle(self, settlements: Sequence[Settlement], timeout: float) -> Sequence[bool]:
         if not settlements:
             return []
-        with self.database.write(timeout) as cursor:
+        is_alone = len(settlements) == 1 and settlements[0].action is Action.ACK
+        with self.database.alone(timeout) if is_alone else self.database.write(timeout) as cursor:
             return self._messages.settle(cursor, settlements, clock.now())
 
     def beat(

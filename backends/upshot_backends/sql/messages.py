@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Final
 
 from upshot.broker import Action, Delivery, QueuedMessage, QueueStatus, Settlement
@@ -17,8 +17,9 @@ from upshot_backends.sql.records import readable, text
 from upshot_backends.sql.schema import READY
 from upshot_backends.sql.statements import MessageStatements
 
-__all__ = ["Messages", "MessagesInSteps", "due_at"]
+__all__ = ["Messages", "MessagesInSteps", "due_at", "parts"]
 
+_ROWS: Final = 1000  # messages in one statement
 _PROMOTED: Final = 1000  # messages that one claim makes ready, so that it holds locks briefly
 
 
@@ -229,3 +230,17 @@ class MessagesInSteps(Messages):
 def due_at(message: QueuedMessage, now: float) -> float:
     """Return the moment that `messages.due_at` has for a new message."""
     return READY if message.eta is None or message.eta <= now else message.eta
+
+
+def parts(messages: Sequence[QueuedMessage], most: int) -> Iterator[list[QueuedMessage]]:
+    """Cut messages, in order, into parts that together have `most` bytes, or one that has more."""
+    part: list[QueuedMessage] = []
+    size = 0
+    for message in messages:
+        if part and (size + len(message.body) > most or len(part) == _ROWS):
+            yield part
+            part, size = [], 0
+        part.append(message)
+        size += len(message.body)
+    if part:
+        yield part

@@ -58,14 +58,12 @@ class MongoHarness(Harness):
             server.stop()
 
     def raw_objects(self, namespace: str) -> set[str]:
-        return {name for name, document in self._documents() if namespace.encode() in document.raw}
+        return {name for name, document in self._documents() if _mentions(document, namespace)}
 
     def purge(self, namespace: str) -> None:
         for collection in self._collections():
             ids = [
-                document["_id"]
-                for document in collection.find()
-                if namespace.encode() in document.raw
+                document["_id"] for document in collection.find() if _mentions(document, namespace)
             ]
             if ids:
                 collection.delete_many({"_id": {"$in": ids}})
@@ -74,7 +72,7 @@ class MongoHarness(Harness):
         return f"MongoDB {self._server.server_info()['version']}"
 
     def read_raw(self, name: str) -> bytes:
-        return b"".join(document.raw for each, document in self._documents() if each == name)
+        return b"".join(bytes(found.raw) for each, found in self._documents() if each == name)
 
     def ttl(self, name: str) -> float | None:
         stages = [
@@ -122,6 +120,11 @@ class MongoStandaloneHarness(MongoHarness):
 
     scheme: ClassVar[str] = "mongo-standalone"
     _replica_set: ClassVar[bool] = False
+
+
+def _mentions(document: Any, namespace: str) -> bool:
+    # Of a long answer, `raw` is a memoryview, in which one cannot look for text.
+    return namespace.encode() in bytes(document.raw)
 
 
 def _name(collection: Any, document: Any) -> str:

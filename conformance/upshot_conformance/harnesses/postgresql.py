@@ -40,8 +40,12 @@ class PostgresqlHarness(Harness):
         super().__init__(url)
         import psycopg  # here, so that a missing driver is reported by the backend, once
 
+        # Nothing is prepared, so that a proxy may stand between.
         self._connection: Any = psycopg.connect(
-            url.driver_url("postgresql"), autocommit=True, connect_timeout=10
+            url.driver_url("postgresql"),
+            autocommit=True,
+            prepare_threshold=None,
+            connect_timeout=10,
         )
 
     @classmethod

@@ -16,6 +16,7 @@ from .installation import ServerError
 from .mariadb import MariaDBServer
 from .memcached import MemcachedServer
 from .mongodb import MongoDBServer
+from .pgbouncer import PgBouncerServer
 from .postgresql import PostgreSQLServer
 from .rabbitmq import RabbitMQServer
 from .redis import RedisServer
@@ -28,6 +29,7 @@ __all__ = [
     "MariaDBServer",
     "MemcachedServer",
     "MongoDBServer",
+    "PgBouncerServer",
     "PostgreSQLServer",
     "RabbitMQServer",
     "RedisClusterServer",
@@ -43,6 +45,7 @@ SERVERS: dict[str, type[Server]] = {
     "redis": RedisServer,
     "memcached": MemcachedServer,
     "postgresql": PostgreSQLServer,
+    "pgbouncer": PgBouncerServer,
     "mariadb": MariaDBServer,
     "rabbitmq": RabbitMQServer,
     "mongodb": MongoDBServer,

@@ -129,10 +129,19 @@ class RedisClusterServer(Ensemble):
         source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target.node_id)
 
     def close_slot(self, slot: int, target: RedisNode) -> None:
-        """End a move: tell every node that the slot is the target's, the target first."""
-        for node in sorted(self.nodes, key=lambda node: node is not target):
+        """End a move: tell every node that the slot is the target's, the target first.
+
+        Returns once all running nodes agree. A second move before that could take a number that
+        another node has given to its view of the slots, and one of the two would be undone.
+        """
+        running = [node for node in self.nodes if node.running]
+        for node in sorted(running, key=lambda node: node is not target):
             if "role:master" in node.ask("INFO", "replication"):
                 node.ask("CLUSTER", "SETSLOT", slot, "NODE", target.node_id)
+        self._wait_until(
+            lambda: len({_view(node, target.node_id) for node in running}) == 1,
+            f"agree on the slot {slot}",
+        )
 
     def _introduce(self) -> None:
         masters, replicas = self.nodes[: self._masters], self.nodes[self._masters :]
@@ -140,6 +149,8 @@ class RedisClusterServer(Ensemble):
             first = _SLOTS * number // self._masters
             last = _SLOTS * (number + 1) // self._masters - 1
             node.ask("CLUSTER", "ADDSLOTSRANGE", first, last)
+        for number, node in enumerate(self.nodes, start=1):
+            node.ask("CLUSTER", "SET-CONFIG-EPOCH", number)  # so that no two begin with the same
         for node in self.nodes[1:]:
             node.ask("CLUSTER", "MEET", LOOPBACK, self.nodes[0].port, self.nodes[0].bus_port)
         self._wait_until(self._is_acquainted, "introduce its nodes to each other")
@@ -157,6 +168,13 @@ class RedisClusterServer(Ensemble):
         return sum("master_link_status:up" in text for text in following) == replicas and all(
             "cluster_state:ok" in node.ask("CLUSTER", "INFO") for node in self.nodes
         )
+
+
+def _view(node: RedisNode, other: str) -> tuple[str, ...]:
+    """Return the epoch and the slots that `node` believes another to have."""
+    lines = [line.split(" ") for line in node.ask("CLUSTER", "NODES").splitlines()]
+    fields = next(fields for fields in lines if fields[0] == other)
+    return fields[6], *(part for part in fields[8:] if not part.startswith("["))
 
 
 def _known(node: RedisNode) -> set[str]:

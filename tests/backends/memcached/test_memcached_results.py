@@ -403,6 +403,20 @@ def test_any_id_is_stored_under_a_key_that_memcached_takes(
     assert harness.raw_objects(namespace) == set()
 
 
+@pytest.mark.parametrize("namespace", ["é" * 64, "🦀" * 64, "a b\n#:/"])
+def test_any_namespace_is_taken(
+    server: MemcachedServer, namespace: str, harness: MemcachedHarness
+) -> None:
+    url = Url.parse(server.url)
+    before = harness.raw_objects("")
+    with ResultClient(lambda: MemcachedBackend(url), url=url, namespace=namespace) as client:
+        for task_id in ("a", "x" * 255):
+            assert client.store(_finished(task_id, bytes(2 * 2**20)))
+            assert client.load(task_id) == _finished(task_id, bytes(2 * 2**20))
+        client.forget(["a", "x" * 255])
+    assert harness.raw_objects("") == before
+
+
 def test_the_longest_key_leaves_room_for_its_parts(
     backend: MemcachedBackend, record: RecordMaker, namespace: str
 ) -> None:

@@ -56,16 +56,16 @@ def test_nothing_is_left_of_queues_that_are_empty_and_unused(
     )
     assert raw.keys(f"{namespace}*")
 
-    assert broker.purge(["q", "r/é"], 1.0) == 3
-    broker.beat("w", [], [], lease=30.0, timeout=1.0)
+    assert broker.purge(["q", "r/é"], 30.0) == 3
+    broker.beat("w", [], [], lease=30.0, timeout=30.0)
     assert raw.keys("*" + namespace + "*") == []
 
 
 def test_looking_at_unknown_queues_leaves_nothing(
     broker: RedisBroker, raw: Any, namespace: str
 ) -> None:
-    broker.survey(["unknown"], 1.0)
-    broker.purge(["unknown"], 1.0)
+    broker.survey(["unknown"], 30.0)
+    broker.purge(["unknown"], 30.0)
 
     assert raw.keys(f"{namespace}*") == []
 
@@ -73,8 +73,8 @@ def test_looking_at_unknown_queues_leaves_nothing(
 def test_what_a_vanished_worker_and_an_unheard_bell_leave_expires(
     broker: RedisBroker, raw: Any, namespace: str
 ) -> None:
-    broker.publish([_message("m")], [], 1.0)
-    broker.beat("w", ["q"], [], lease=20.0, timeout=1.0)
+    broker.publish([_message("m")], [], 30.0)
+    broker.beat("w", ["q"], [], lease=20.0, timeout=30.0)
 
     for ending, seconds in (("q/bell", 60), ("workers", 20), ("serving", 20)):
         assert 0 < raw.ttl(f"{namespace}/{ending}") <= seconds
@@ -103,19 +103,19 @@ def test_a_broker_joins_the_backend_of_its_own_url_only(
 def test_messages_and_records_arrive_together_and_under_the_guard(
     backend: RedisBackend, broker: RedisBroker, record: RecordMaker
 ) -> None:
-    backend.store([record("a", b"ended", terminal=True, rank=31)], 1.0)
-    broker.publish([_message("a"), _message("b")], [record("a", b"q"), record("b", b"q")], 1.0)
+    backend.store([record("a", b"ended", terminal=True, rank=31)], 30.0)
+    broker.publish([_message("a"), _message("b")], [record("a", b"q"), record("b", b"q")], 30.0)
 
     assert [delivery.message_id for delivery in _fetch(broker, limit=9)] == ["a", "b"]
-    assert backend.load([record("a").key, record("b").key], 1.0) == [b"ended", b"q"]
+    assert backend.load([record("a").key, record("b").key], 30.0) == [b"ended", b"q"]
 
 
 def test_publishing_a_terminal_record_wakes_its_waiter(
     backend: RedisBackend, broker: RedisBroker, record: RecordMaker
 ) -> None:
-    listener = backend.listen(1.0)
+    listener = backend.listen(30.0)
     listener.subscribe([record("a").key])
-    broker.publish([], [record("a", b"end", terminal=True)], 1.0)
+    broker.publish([], [record("a", b"end", terminal=True)], 30.0)
 
     assert [hint.body for hint in listener.wait(2.0)] == [b"end"]
     listener.close()
@@ -129,7 +129,7 @@ def test_a_server_out_of_memory_takes_neither_messages_nor_records(
         admin.config_set("maxmemory", "1")
 
         with pytest.raises(redis.OutOfMemoryError):
-            broker.publish([_message(str(i)) for i in range(100)], [record("a")], 1.0)
+            broker.publish([_message(str(i)) for i in range(100)], [record("a")], 30.0)
         admin.config_set("maxmemory", "0")
         assert admin.keys("*") == []
     broker.close()
@@ -148,18 +148,18 @@ def test_a_batch_too_large_for_one_step_is_refused_whole(
 def test_a_forgotten_script_delays_nothing(broker: RedisBroker, raw: Any) -> None:
     for _ in range(2):
         raw.script_flush()
-        broker.publish([_message("m")], [], 1.0)
+        broker.publish([_message("m")], [], 30.0)
         raw.script_flush()
         (delivery,) = _fetch(broker)
         raw.script_flush()
-        assert broker.settle([Settlement(delivery=delivery)], 1.0) == [True]
+        assert broker.settle([Settlement(delivery=delivery)], 30.0) == [True]
 
 
 # -- fetching ---------------------------------------------------------------------------------
 
 
 def test_the_same_queue_named_twice_is_served_once(broker: RedisBroker) -> None:
-    broker.publish([_message("m")], [], 1.0)
+    broker.publish([_message("m")], [], 30.0)
 
     deliveries = broker.fetch(["q", "q"], limit=5, wait=0.0, lease=5.0, worker="w")
     assert [delivery.message_id for delivery in deliveries] == ["m"]
@@ -182,11 +182,11 @@ def test_priority_goes_before_the_order_of_the_queues(broker: RedisBroker) -> No
 
 
 def test_order_holds_across_delays_priorities_and_lost_leases(broker: RedisBroker) -> None:
-    broker.publish([_message("first"), _message("second"), _message("third", priority=9)], [], 1.0)
+    broker.publish([_message("first"), _message("second"), _message("third", priority=9)], [], 30.0)
     lost = broker.fetch(["q"], limit=2, wait=0.0, lease=0.01, worker="w")
-    broker.publish([_message("soon", priority=5, eta=clock.now() + 0.01)], [], 1.0)
-    deadline = Deadline(2.0)
-    while broker.survey(["q"], 1.0)["q"].ready < 4 and not deadline.expired:
+    broker.publish([_message("soon", priority=5, eta=clock.now() + 0.01)], [], 30.0)
+    deadline = Deadline(30.0)
+    while broker.survey(["q"], 30.0)["q"].ready < 4 and not deadline.expired:
         clock.sleep(0.005)
     again = _fetch(broker, limit=9)
 
@@ -202,7 +202,7 @@ def test_order_holds_across_delays_priorities_and_lost_leases(broker: RedisBroke
 def test_a_message_whose_body_was_removed_is_skipped(
     broker: RedisBroker, raw: Any, namespace: str
 ) -> None:
-    broker.publish([_message("gone"), _message("here")], [], 1.0)
+    broker.publish([_message("gone"), _message("here")], [], 30.0)
     raw.hdel(f"{namespace}/q/messages", "gone")
 
     assert [delivery.message_id for delivery in _fetch(broker, limit=5)] == ["here"]
@@ -238,16 +238,16 @@ def test_eight_fetchers_share_a_thousand_messages_without_repeating_one(
 def test_the_dead_letters_keep_body_and_reason(
     broker: RedisBroker, raw: Any, namespace: str
 ) -> None:
-    broker.publish([_message("m", b"\xff")], [], 1.0)
+    broker.publish([_message("m", b"\xff")], [], 30.0)
     (delivery,) = _fetch(broker)
-    broker.settle([Settlement(delivery=delivery, action=Action.BURY, reason="why\nnot")], 1.0)
+    broker.settle([Settlement(delivery=delivery, action=Action.BURY, reason="why\nnot")], 30.0)
 
     assert raw.hgetall(f"{namespace}/q/dead") == {b"m": b"\xff"}
     assert raw.hgetall(f"{namespace}/q/reasons") == {b"m": b"why\nnot"}
 
 
 def test_many_large_replacements_are_settled_in_parts(broker: RedisBroker) -> None:
-    broker.publish([_message(str(i)) for i in range(12)], [], 1.0)
+    broker.publish([_message(str(i)) for i in range(12)], [], 30.0)
     settlements = [
         Settlement(
             delivery=delivery,
@@ -259,7 +259,7 @@ def test_many_large_replacements_are_settled_in_parts(broker: RedisBroker) -> No
 
     assert broker.settle(settlements, 5.0) == [True] * 12
     assert broker.settle(settlements, 5.0) == [False] * 12
-    counted = broker.survey(["q", "q0", "q1", "q2"], 1.0)
+    counted = broker.survey(["q", "q0", "q1", "q2"], 30.0)
     assert [counted[queue].ready for queue in ("q", "q0", "q1", "q2")] == [0, 4, 4, 4]
 
 
@@ -270,4 +270,4 @@ def test_purging_many_messages_spares_the_leased(broker: RedisBroker) -> None:
     leased = _fetch(broker, limit=5)
 
     assert broker.purge(["q"], 5.0) == 4000
-    assert broker.settle([Settlement(delivery=delivery) for delivery in leased], 1.0) == [True] * 5
+    assert broker.settle([Settlement(delivery=delivery) for delivery in leased], 30.0) == [True] * 5

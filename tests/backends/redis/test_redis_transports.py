@@ -28,28 +28,29 @@ from upshot_conformance.servers import RedisServer
 
 RecordMaker = Callable[..., StoredRecord]
 
-_LATENESS = 0.5  # seconds that a call may exceed its timeout by
+_LATENESS = 4.0
+"""Seconds that a call may exceed its timeout by on a busy machine; redis-py's own timeout is 5."""
 
 
 def _exercise(url: Url, records: Sequence[StoredRecord]) -> None:
     """Use every kind of command once, over whatever transport the URL names."""
     backend, broker = RedisBackend(url), RedisBroker(url, "exercise")
-    listener = backend.listen(2.0)
+    listener = backend.listen(30.0)
     listener.subscribe([record.key for record in records])
-    assert list(backend.store(records, 2.0)) == [True] * len(records)
+    assert list(backend.store(records, 30.0)) == [True] * len(records)
     heard: list[tuple[str | None, bytes | None]] = []
-    deadline = Deadline(2.0)
+    deadline = Deadline(30.0)
     while len(heard) < len(records) and not deadline.expired:
         heard += listener.wait(0.2)
     assert heard == [(record.key, record.body) for record in records]
-    assert list(backend.load([record.key for record in records], 2.0)) == [
+    assert list(backend.load([record.key for record in records], 30.0)) == [
         record.body for record in records
     ]
     listener.close()
-    broker.publish([QueuedMessage(message_id="m", queue="q", body=b"\xff")], [], 2.0)
-    (delivery,) = broker.fetch(["q"], limit=2, wait=2.0, lease=5.0, worker="w")
+    broker.publish([QueuedMessage(message_id="m", queue="q", body=b"\xff")], [], 30.0)
+    (delivery,) = broker.fetch(["q"], limit=2, wait=30.0, lease=5.0, worker="w")
     assert delivery.body == b"\xff"
-    assert list(broker.settle([Settlement(delivery=delivery)], 2.0)) == [True]
+    assert list(broker.settle([Settlement(delivery=delivery)], 30.0)) == [True]
     assert broker.fetch(["q"], limit=2, wait=0.05, lease=5.0, worker="w") == []
     broker.close()
     backend.close()
@@ -124,7 +125,7 @@ def test_a_certificate_of_another_host_is_refused() -> None:
             backend = RedisBackend(url)
 
             with pytest.raises(ssl.SSLCertVerificationError, match=r"127\.0\.0\.2"):
-                backend.load(["a"], 2.0)
+                backend.load(["a"], 30.0)
             thread.join()
 
 

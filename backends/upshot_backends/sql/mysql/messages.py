@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final, final
 
 from upshot.broker import QueuedMessage
 from upshot_backends.sql.connection import Cursor, Database
-from upshot_backends.sql.messages import MessagesInSteps, due_at
+from upshot_backends.sql.messages import MessagesInSteps, due_at, parts
 from upshot_backends.sql.mysql.records import base64_of
 from upshot_backends.sql.scripts import scripts
 
 __all__ = ["MysqlMessages"]
 
 _PART: Final = 256 * 2**10  # bytes of bodies in one statement, a quarter of the smallest packet
-_ROWS: Final = 1000  # messages in one statement
 _ROW: Final = (
     "(%(namespace)s, %(queue{n})s, %(message_id{n})s, %(priority{n})s, %(due_at{n})s, 0, "
     "FROM_BASE64(%(body{n})s))"
@@ -32,7 +31,7 @@ class MysqlMessages(MessagesInSteps):
         self._promote, self._ready, self._lease = read("promote"), read("ready"), read("lease")
 
     def insert(self, cursor: Cursor, messages: Sequence[QueuedMessage], now: float) -> None:
-        for part in _parts(messages):
+        for part in parts(messages, _PART):
             rows = ", ".join(_ROW.replace("{n}", str(number)) for number in range(len(part)))
             values: dict[str, object] = {"namespace": self.namespace}
             for number, message in enumerate(part):
@@ -67,17 +66,3 @@ class MysqlMessages(MessagesInSteps):
             self._lease,
             {"seqs": list(seqs), "until": until, "worker": worker, "fetch_id": fetch_id},
         )
-
-
-def _parts(messages: Sequence[QueuedMessage]) -> Iterator[list[QueuedMessage]]:
-    """Cut a batch, in order, into parts of at most `_PART` bytes or one message."""
-    part: list[QueuedMessage] = []
-    size = 0
-    for message in messages:
-        if part and (size + len(message.body) > _PART or len(part) == _ROWS):
-            yield part
-            part, size = [], 0
-        part.append(message)
-        size += len(message.body)
-    if part:
-        yield part

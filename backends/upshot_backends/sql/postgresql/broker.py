@@ -11,7 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from upshot.broker import BrokerCapabilities
+from upshot import clock
+from upshot.backend import StoredRecord
+from upshot.broker import BrokerCapabilities, QueuedMessage
+from upshot.states import NEVER
 from upshot.url import Url
 from upshot_backends.sql.broker import SqlBroker
 from upshot_backends.sql.connection import Watch
@@ -42,7 +45,31 @@ class PostgresqlBroker(SqlBroker):
         database = PostgresqlDatabase(url)
         messages = PostgresqlMessages(database, namespace)
         super().__init__(database, messages, PostgresqlRecords(database))
-        self._server, self._bells = database, messages
+        self._server, self._own_messages = database, messages
+
+    def publish(
+        self, messages: Sequence[QueuedMessage], records: Sequence[StoredRecord], timeout: float
+    ) -> None:
+        now = clock.now()
+        if not self._is_one_statement(messages, records):
+            super().publish(messages, records, timeout)
+            return
+        with self.database.alone(timeout) as cursor:
+            if records:
+                self._own_messages.insert_beside(cursor, messages, records, now)
+            else:
+                self._own_messages.insert(cursor, messages, now)
+
+    def _is_one_statement(
+        self, messages: Sequence[QueuedMessage], records: Sequence[StoredRecord]
+    ) -> bool:
+        return self._own_messages.is_one_statement(messages) and (
+            not records
+            or (
+                self._records.is_one_statement(records)
+                and not any(record.barrier == NEVER for record in records)
+            )
+        )
 
     def _watch(self, queues: Sequence[str]) -> Watch:
-        return self._server.attach(BellWatch(self._server, self._bells, queues))
+        return self._server.attach(BellWatch(self._server, self._own_messages, queues))

@@ -7,14 +7,17 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import ClassVar, Final, final
 
+from upshot.backend import StoredRecord
 from upshot.broker import Delivery, QueuedMessage
 from upshot_backends.sql.connection import Cursor
-from upshot_backends.sql.messages import Messages, due_at
+from upshot_backends.sql.messages import Messages, due_at, parts
 from upshot_backends.sql.postgresql.connection import PostgresqlDatabase
+from upshot_backends.sql.postgresql.records import batch_values
 from upshot_backends.sql.scripts import scripts
 
 __all__ = ["PostgresqlMessages"]
 
+_PART: Final = 16 * 2**20  # bytes of bodies in one statement; the server takes up to 1 GB
 _RING: Final = "SELECT pg_notify(%(channel)s, bell) FROM unnest(%(bells)s::text[]) AS bell"
 
 
@@ -31,26 +34,49 @@ class PostgresqlMessages(Messages):
         super().__init__(database, namespace)
         self._database = database
         read = scripts(__package__ or "", database.schema, database.dialect)
-        self._publish, self._sign = read("publish"), read("sign")
+        store, publish = read("store"), read("publish")
+        self._publish = f"WITH {publish} {_RING}"
+        self._publish_beside = f"WITH {store}, {publish} {_RING}"
+        self._sign = read("sign")
         self._claim, self._next_due = read("claim"), read("next_due")
 
     def insert(self, cursor: Cursor, messages: Sequence[QueuedMessage], now: float) -> None:
-        cursor.execute(
-            self._publish,
-            {
-                "namespace": self.namespace,
-                "queues": [message.queue for message in messages],
-                "message_ids": [message.message_id for message in messages],
-                "priorities": [message.priority for message in messages],
-                "moments": [due_at(message, now) for message in messages],
-                "bodies": [message.body for message in messages],
-                "channel": self.channel,
-                "bells": self.bells({message.queue for message in messages}),
-            },
-        )
+        for part in parts(messages, _PART):
+            cursor.execute(self._publish, self._values(part, now))
+
+    def is_one_statement(self, messages: Sequence[QueuedMessage]) -> bool:
+        """Tell whether `insert` runs a single statement, which needs no transaction around it."""
+        return len(list(parts(messages, _PART))) <= 1
+
+    def insert_beside(
+        self,
+        cursor: Cursor,
+        messages: Sequence[QueuedMessage],
+        records: Sequence[StoredRecord],
+        now: float,
+    ) -> None:
+        """Queue messages and store records in one statement.
+
+        The records are of one rank and of different keys, and none is terminal: nobody is told.
+        """
+        in_order = sorted(records, key=lambda record: record.key)  # as `store` locks rows
+        values = self._values(messages, now) | batch_values(in_order, now)
+        cursor.execute(self._publish_beside, values)
 
     def ring(self, cursor: Cursor, queues: Sequence[str]) -> None:
         cursor.execute(_RING, {"channel": self.channel, "bells": self.bells(queues)})
+
+    def _values(self, messages: Sequence[QueuedMessage], now: float) -> dict[str, object]:
+        return {
+            "namespace": self.namespace,
+            "queues": [message.queue for message in messages],
+            "message_ids": [message.message_id for message in messages],
+            "priorities": [message.priority for message in messages],
+            "moments": [due_at(message, now) for message in messages],
+            "messages": [message.body for message in messages],
+            "channel": self.channel,
+            "bells": self.bells({message.queue for message in messages}),
+        }
 
     @property
     def channel(self) -> str:

@@ -12,9 +12,14 @@ from upshot_backends.sql.postgresql.connection import PostgresqlDatabase
 from upshot_backends.sql.records import Records, batches, readable
 from upshot_backends.sql.scripts import scripts
 
-__all__ = ["PostgresqlRecords"]
+__all__ = ["PostgresqlRecords", "batch_values"]
 
 _PART: Final = 16 * 2**20  # bytes of bodies in one statement; the server takes up to 1 GB
+
+_APPLIED: Final = """
+    SELECT key, CASE WHEN barrier = %(never)s THEN pg_notify(%(channel)s, '=' || key)::text END
+    FROM applied
+"""
 
 
 @final
@@ -29,7 +34,8 @@ class PostgresqlRecords(Records):
         super().__init__(database)
         self._database = database
         read = scripts(__package__ or "", database.schema, database.dialect)
-        self._store, self._load_many = read("store"), read("load")
+        self._store = f"WITH {read('store')} {_APPLIED}"
+        self._load_many = read("load")
         self._delete, self._sweep = read("delete"), read("sweep")
 
     def is_one_statement(self, records: Sequence[StoredRecord]) -> bool:
@@ -37,21 +43,10 @@ class PostgresqlRecords(Records):
 
     def store(self, cursor: Cursor, records: Sequence[StoredRecord], now: float) -> list[bool]:
         answers = [False] * len(records)
+        channel = self._database.channel("results")
         for places in batches(records, _PART):
             batch = [records[place] for place in places]
-            values = {
-                "keys": [record.key for record in batch],
-                "task_ids": [record.task_id for record in batch],
-                "names": [readable(record.name) for record in batch],
-                "states": [readable(record.state) for record in batch],
-                "barriers": [record.barrier for record in batch],
-                "expiries": [_expiry(record, now) for record in batch],
-                "bodies": [record.body for record in batch],
-                "rank": batch[0].rank,
-                "never": NEVER,
-                "channel": self._database.channel("results"),
-                "now": now,
-            }
+            values = batch_values(batch, now) | {"never": NEVER, "channel": channel}
             cursor.execute(self._store, values)
             applied = {key for key, _ in cursor.fetchall()}
             for place, record in zip(places, batch, strict=True):
@@ -69,6 +64,21 @@ class PostgresqlRecords(Records):
     def _load(self, cursor: Cursor, keys: Sequence[str], now: float) -> dict[str, bytes]:
         cursor.execute(self._load_many, {"keys": list(keys), "now": now})
         return dict(cursor.fetchall())
+
+
+def batch_values(batch: Sequence[StoredRecord], now: float) -> dict[str, object]:
+    """Return what `store.sql` takes for records of one rank and of different keys."""
+    return {
+        "keys": [record.key for record in batch],
+        "task_ids": [record.task_id for record in batch],
+        "names": [readable(record.name) for record in batch],
+        "states": [readable(record.state) for record in batch],
+        "barriers": [record.barrier for record in batch],
+        "expiries": [_expiry(record, now) for record in batch],
+        "bodies": [record.body for record in batch],
+        "rank": batch[0].rank,
+        "now": now,
+    }
 
 
 def _expiry(record: StoredRecord, now: float) -> float:

@@ -1,7 +1,7 @@
--- Records of one rank and of different keys, under the guard; returns the keys that applied,
--- and notifies those whose wait is over.
+-- Parts of a statement: records of one rank and of different keys, stored under the guard. Those
+-- that applied are in `applied`.
 -- The lock's timeout is set for this statement alone, and before it waits for any row.
-WITH patience AS (
+patience AS (
     SELECT set_config('lock_timeout', %(patience)s, true)
 ), record AS (
     SELECT record.*
@@ -26,5 +26,3 @@ WITH patience AS (
     WHERE stored.barrier <= %(rank)s OR stored.expires_at <= %(now)s
     RETURNING stored.key, stored.barrier
 )
-SELECT key, CASE WHEN barrier = %(never)s THEN pg_notify(%(channel)s, '=' || key)::text END
-FROM applied
