@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -12,8 +13,9 @@ import pytest
 
 from upshot import App
 from upshot_conformance.harness import Harness
+from upshot_conformance.resources import open_descriptors
 
-from .patience import PATIENCE
+from .patience import PATIENCE, comes_to
 from .services import SERVICES, Service
 
 AppOpener = Callable[..., App]
@@ -33,7 +35,16 @@ def backend_url(service: Service, request: pytest.FixtureRequest, tmp_path: Path
 
 
 @pytest.fixture
-def harness(service: Service, backend_url: str) -> Iterator[Harness]:
+def all_closed(backend_url: str) -> Iterator[None]:
+    """See to it that the test leaves no descriptor and no thread behind, nor do its fixtures."""
+    descriptors, threads = len(open_descriptors()), set(threading.enumerate())
+    yield
+    comes_to(lambda: set(threading.enumerate()) - threads, set[threading.Thread]())
+    comes_to(lambda: len(open_descriptors()) <= descriptors, True)
+
+
+@pytest.fixture
+def harness(all_closed: None, service: Service, backend_url: str) -> Iterator[Harness]:
     """Looks into that service behind upshot's back."""
     with closing(service.harness(backend_url)) as opened:
         yield opened
