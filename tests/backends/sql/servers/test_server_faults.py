@@ -55,7 +55,7 @@ def store(service: OpenService[Backend], record: StoredRecord) -> bool:
     return service.call(lambda backend, seconds: backend.store([record], seconds))[0]
 
 
-def load(service: OpenService[Backend], key: str) -> bytes | None:
+def load(service: OpenService[Backend], key: str) -> bytes | Exception | None:
     """Load a record with retries, as clients do."""
     return service.call(lambda backend, seconds: backend.load([key], seconds))[0]
 
@@ -89,7 +89,7 @@ _HOOKS: dict[str, Hook] = {
     "load": lambda backend, _, record, seconds: backend.load([record.key], seconds),
     "delete": lambda backend, _, record, seconds: backend.delete([record.key], seconds),
     "scan": lambda backend, _, record, seconds: list(backend.scan("ns:", seconds)),
-    "sweep": lambda backend, _, record, seconds: backend.sweep(seconds),
+    "sweep": lambda backend, _, record, seconds: backend.sweep(1000, seconds),
     "listen": lambda backend, _, record, seconds: listen(backend, seconds),
     "publish": lambda _, broker, record, seconds: broker.publish([_MESSAGE], [record], seconds),
     "settle": lambda _, broker, record, seconds: broker.settle(

@@ -53,7 +53,7 @@ def use_everything(backend: SqlBackend, broker: SqlBroker, record: StoredRecord)
     assert broker.survey(["q"], 10.0)["q"].workers == ("w",)
     assert backend.load([record.key], 10.0) == [record.body]
     assert list(backend.scan("", 10.0)) == [record.key]
-    assert backend.sweep(10.0) == 0
+    assert backend.sweep(1000, 10.0) == 0
     backend.delete([record.key], 10.0)
 
 

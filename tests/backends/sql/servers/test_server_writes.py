@@ -270,7 +270,7 @@ def test_expired_records_are_swept_in_batches_and_only_they(
     swept: list[int] = []
 
     def work(service: OpenService[SqlBackend]) -> None:
-        while count := service.call(SqlBackend.sweep):
+        while count := service.call(lambda each, seconds: each.sweep(1000, seconds)):
             swept.append(count)
 
     in_threads([partial(work, opened(each)) for each in (backend, open_backend())])
