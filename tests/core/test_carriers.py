@@ -43,7 +43,7 @@ def carrier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (info / "entry_points.txt").write_text(
         "[upshot.backends]\ncarry = upshot_carrier:CarryingBackend\n"
     )
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     registry.offers.cache_clear()
     SENT.clear()
     yield

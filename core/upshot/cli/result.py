@@ -25,11 +25,11 @@ _NO_RECORD = (
 class _ById(click.Group):
     """Takes what is not one of its commands for the arguments of `show`."""
 
-    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        known = {*self.commands, *self.get_help_option_names(context)}
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        known = {*self.commands, *self.get_help_option_names(ctx)}
         if args and args[0] not in known:
             args = ["show", *args]
-        return super().parse_args(context, args)
+        return super().parse_args(ctx, args)
 
 
 @click.group(cls=_ById)
