@@ -31,6 +31,10 @@ logger = logging.getLogger(__name__)
 
 _ADDRESS: Final = "upshot.reply."  # and 32 hex digits
 _LONGEST_NAME: Final = 255  # bytes; AMQP's limit for the name of a queue
+_RETURN: Final = 10.0
+"""Seconds in which every submitter that lives has found a restarted server and declared its queue.
+Such a server may have lost a queue that had just been declared: it confirms that before it has
+written it down. They pause for two seconds at most between two attempts."""
 
 
 class _Receipts:
@@ -79,6 +83,8 @@ class Office:
         self._asked: dict[str, tuple[_Receipts, int]] = {}
         self._token = secrets.token_hex(8)
         self._sent = 0
+        self._session: Session | None = None
+        self._session_since = 0.0
         self._complaint = Seldom()
 
     def store(self, records: Sequence[StoredRecord], timeout: float) -> list[bool]:
@@ -131,6 +137,8 @@ class Office:
                 (receipt, (receipts, position))
                 for position, receipt in enumerate(filter(None, asked))
             )
+            if session is not self._session:
+                self._session, self._session_since = session, clock.monotonic()
             routed = await session.publish([*map(self._parcel, records, asked)])
             self._judge(records, routed)
             await receipts.complete
@@ -156,12 +164,19 @@ class Office:
         )
 
     def _judge(self, records: Sequence[StoredRecord], routed: Sequence[bool]) -> None:
-        """Decide what it means that a queue was not there."""
+        """Decide what it means that a queue was not there.
+
+        Raises:
+            RefusedForNowError: that it will be there soon, or may be.
+        """
+        is_new = clock.monotonic() - self._session_since < _RETURN
         for record, was_routed in zip(records, routed, strict=True):
             if was_routed:
                 continue
             if self._is_here(record):
                 raise RefusedForNowError("the queue of this process is gone; it is declared anew")
+            if is_new and record.barrier == NEVER:
+                raise RefusedForNowError("the submitter's queue is not there, or not yet again")
             _note_undeliverable(record)
 
     def _take(self, message: Received) -> None:

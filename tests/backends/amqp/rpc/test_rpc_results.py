@@ -21,6 +21,7 @@ from upshot.errors import (
 )
 from upshot.record import Record
 from upshot.url import Url
+from upshot_backends.amqp import office
 from upshot_backends.amqp.channel import Received
 from upshot_backends.amqp.connection import AmqpConnection, Session
 from upshot_backends.amqp.publisher import Parcel
@@ -159,6 +160,13 @@ def test_closing_ends_waits_and_stores(submitter: ResultClient, eventually: Even
         submit(submitter, task_id)
 
 
+@pytest.fixture
+def old_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every connection count as one to a server that was not just restarted."""
+    monkeypatch.setattr(office, "_RETURN", 0.0)
+
+
+@pytest.mark.usefixtures("old_sessions")
 def test_a_worker_whose_submitter_is_gone_goes_on(
     submitter: ResultClient, worker: ResultClient, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -176,6 +184,38 @@ def test_a_worker_whose_submitter_is_gone_goes_on(
     assert "SUCCESS" in told[0]
 
 
+def test_a_worker_gives_a_submitter_time_to_find_a_restarted_server(
+    worker: ResultClient, connection: AmqpConnection, record: RecordMaker
+) -> None:
+    """The server may have forgotten a queue that was declared just before its end."""
+    address = f"upshot.reply.{new_id()}"
+
+    async def declare(session: Session) -> None:
+        await (await session.channel()).declare(address, arguments={"x-expires": 60_000})
+
+    async def get(session: Session) -> Received | None:
+        return await (await session.channel()).get(address)
+
+    assert worker.store_encoded([record("a", reply_to=address)]) == [True]
+    storing = start(lambda: worker.store_encoded([record("a", terminal=True, reply_to=address)]))
+    connection.call(declare, 30.0)
+
+    assert storing.result(60) == [True]
+    found = connection.call(get, 30.0)
+    assert found is not None
+    assert found.kind == "SUCCESS"
+
+
+def test_a_worker_does_not_wait_for_ever_for_a_submitter_to_return(
+    worker: ResultClient, record: RecordMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(office, "_RETURN", 1.0)
+    gone = [record("a", terminal=True, reply_to="upshot.reply.nobody")]
+
+    assert worker.store_encoded(gone) == [True]
+
+
+@pytest.mark.usefixtures("old_sessions")
 def test_a_batch_for_many_addresses_is_answered_in_order(
     submitter: ResultClient, worker: ResultClient, record: RecordMaker
 ) -> None:

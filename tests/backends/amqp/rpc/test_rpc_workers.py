@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from upshot import App, State
+from upshot import App, State, clock
 from upshot_conformance.servers import RabbitMQServer
 
 StartWorker = Callable[..., Any]
@@ -115,7 +115,7 @@ def test_a_task_whose_worker_is_killed_ends_all_the_same(
 
 
 def test_tasks_of_a_submitter_that_is_gone_are_run_and_settled(
-    app: App, start_worker: StartWorker, eventually: Eventually, is_there: IsThere, project: Path
+    app: App, start_worker: StartWorker, is_there: IsThere, project: Path
 ) -> None:
     with App() as submitter:
         marker = project / "runs"
@@ -123,8 +123,11 @@ def test_tasks_of_a_submitter_that_is_gone_are_run_and_settled(
             submitter.send_task("jobs.mark", [str(marker)])
         address = submitter.results.backend.reply_to
     worker = start_worker("-c", "1")
-    eventually(lambda: marker.exists() and marker.read_text() == "x" * 5)
-    assert worker.stop() == 0
+    deadline = clock.Deadline(PATIENCE)  # a new worker first gives submitters time to return
+    while not marker.exists() or marker.read_text() != "x" * 5:
+        assert not deadline.expired
+        clock.sleep(0.05)
+    assert worker.stop(PATIENCE) == 0
 
     # What was not settled would have come back to the queue.
     found = app.broker.call(lambda broker, seconds: broker.survey(["default"], seconds))["default"]
