@@ -27,11 +27,10 @@ def server(mongodb_server: MongoDBServer) -> MongoDBServer:
     return mongodb_server
 
 
-@pytest.fixture(scope="session")
-def standalone() -> Iterator[MongoDBServer]:
+@pytest.fixture
+def standalone(mongodb_standalone_server: MongoDBServer) -> MongoDBServer:
     """A server in no replica set, that no test may pause or stop."""
-    with MongoDBServer() as started:
-        yield started
+    return mongodb_standalone_server
 
 
 @pytest.fixture

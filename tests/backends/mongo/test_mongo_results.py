@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from bson.datetime_ms import DatetimeMS
+from pymongo.monitoring import (
+    CommandFailedEvent,
+    CommandListener,
+    CommandStartedEvent,
+    CommandSucceededEvent,
+)
 
 from upshot import clock
 from upshot.backend import StoredRecord
@@ -18,7 +25,8 @@ from upshot.clock import Deadline
 from upshot.errors import CorruptRecordError
 from upshot.record import Payload, Record
 from upshot.url import Url
-from upshot_backends.mongo import documents
+from upshot_backends.mongo import connection, documents
+from upshot_backends.mongo.driver import Settings, read_url
 from upshot_backends.mongo.results import MongoBackend
 from upshot_conformance.harnesses.mongo import MongoHarness
 from upshot_conformance.servers import MongoDBServer
@@ -162,6 +170,52 @@ def test_a_record_stored_while_the_key_is_being_forgotten_stays(
     assert backend.store([stored], _PATIENCE) == [True]
     raw.database.command("delete", raw.name, deletes=[remove])
     assert backend.load([stored.key], _PATIENCE) == [b"late"]
+
+
+class _Commands(CommandListener):
+    """Notes what pymongo sends: names of commands, with the write concern of those that write."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, Mapping[str, Any] | None]] = []
+
+    def started(self, event: CommandStartedEvent) -> None:
+        self.sent.append((event.command_name, event.command.get("writeConcern")))
+
+    def succeeded(self, event: CommandSucceededEvent) -> None:
+        pass
+
+    def failed(self, event: CommandFailedEvent) -> None:
+        pass
+
+
+def test_every_call_is_one_command_and_only_what_must_last_waits_for_a_majority(
+    server: MongoDBServer, monkeypatch: pytest.MonkeyPatch, record: RecordMaker
+) -> None:
+    commands = _Commands()
+
+    def read_and_listen(url: Url) -> Settings:
+        settings = read_url(url)
+        return replace(settings, keywords={**settings.keywords, "event_listeners": [commands]})
+
+    monkeypatch.setattr(connection, "read_url", read_and_listen)
+    backend = MongoBackend(Url.parse(server.url))
+
+    def cost(call: Callable[[], object]) -> list[tuple[str, Mapping[str, Any] | None]]:
+        commands.sent.clear()
+        call()
+        return list(commands.sent)
+
+    batch = [record("a"), record("b"), record("c")]
+    ended = [record("a", terminal=True, rank=31), record("d")]
+    keys = [each.key for each in batch]
+    passing, lasting = ("update", {"w": 1}), ("update", {"w": "majority"})
+    assert cost(lambda: backend.store(batch, 9.0)) == [("createIndexes", None), passing]
+    assert cost(lambda: backend.store(ended, 9.0)) == [lasting]
+    assert cost(lambda: backend.store(batch[:1], 9.0)) == [passing]
+    assert cost(lambda: backend.load(keys, 9.0)) == [("find", None)]
+    assert cost(lambda: backend.delete(keys, 9.0)) == [passing, ("delete", {"w": "majority"})]
+    monkeypatch.undo()
+    backend.close()
 
 
 # -- expiry ---------------------------------------------------------------------------------

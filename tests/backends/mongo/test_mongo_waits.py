@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pymongo.errors import AutoReconnect
+from pymongo.errors import AutoReconnect, PyMongoError
 
 from upshot import clock
 from upshot.backend import StoredRecord
@@ -114,7 +114,8 @@ def test_the_same_end_again_after_its_expiry_is_heard(
 def test_only_ends_of_subscribed_keys_are_heard(backend: MongoBackend, record: RecordMaker) -> None:
     listener = backend.listen(_PATIENCE)
     assert listener is not None
-    listener.subscribe([record("a").key, record("gone").key])
+    listener.subscribe([record("a").key])
+    listener.subscribe([record("gone").key])
     listener.unsubscribe([record("gone").key, record("unknown").key])
     backend.store(
         [
@@ -175,6 +176,26 @@ def test_foreign_documents_do_not_disturb_the_stream(
     assert _hear(listener, 2) == [Hint(text.key, None), Hint(end.key, b"body")]
     raw.delete_many({"mark": namespace})
     listener.close()
+
+
+@pytest.mark.parametrize(
+    "fault", [{"errorCode": 286}, {"errorCode": 13}, {"closeConnection": True}]
+)
+def test_a_lost_stream_is_said_to_be_lost(
+    fragile: MongoDBServer, driver: Callable[[str], Any], inject: Inject, fault: dict[str, Any]
+) -> None:
+    backend = MongoBackend(Url.parse(fragile.url))
+    listener = backend.listen(_PATIENCE)
+    assert listener is not None
+    inject(driver(fragile.url)["admin"], ["getMore"], times=1, **fault)
+
+    with pytest.raises(PyMongoError):
+        _hear(listener, 1)
+    listener.subscribe(["any"])  # as the hub may before it waits again
+    with pytest.raises(PyMongoError):
+        listener.wait(0.0)
+    listener.close()
+    backend.close()
 
 
 def test_an_interruption_ends_a_wait(backend: MongoBackend) -> None:
