@@ -56,6 +56,7 @@ class SqlBroker(Broker):
         deduplicates=True,
         ranks_queues=True,
         counts_leased=True,
+        longest_lease=None,
         max_message_bytes=256 * 2**20,
     )
     driver_errors = DriverErrors()  # `Database` reads them: they differ by code, not by class
