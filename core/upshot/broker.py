@@ -42,6 +42,8 @@ class BrokerCapabilities:
         ranks_queues: `fetch` compares the priorities of messages in different queues. False: it
             serves the queues fairly, and priorities count within each.
         counts_leased: `survey` can tell how many messages are at workers.
+        longest_lease: seconds after which the service takes a message back although its lease is
+            renewed, in its usual configuration; None for never. Tasks must be shorter.
         max_message_bytes: longest encoded message that `publish` takes.
     """
 
@@ -50,6 +52,7 @@ class BrokerCapabilities:
     deduplicates: bool
     ranks_queues: bool
     counts_leased: bool
+    longest_lease: float | None
     max_message_bytes: int
 
 

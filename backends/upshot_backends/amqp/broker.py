@@ -74,6 +74,7 @@ class AmqpBroker(Broker):
         deduplicates=False,
         ranks_queues=False,
         counts_leased=False,
+        longest_lease=1800.0,  # the server's `consumer_timeout`, which cannot be asked for
         max_message_bytes=16 * 2**20,  # what RabbitMQ 4 takes by default; 3 takes eight times that
     )
     driver_errors: ClassVar = DRIVER_ERRORS

@@ -99,6 +99,7 @@ class MemoryBroker(Broker):
         deduplicates=True,
         ranks_queues=True,
         counts_leased=True,
+        longest_lease=None,
         max_message_bytes=2**30,
     )
 

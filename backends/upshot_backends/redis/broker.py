@@ -66,6 +66,7 @@ class RedisBroker(Broker):
         deduplicates=True,
         ranks_queues=True,
         counts_leased=True,
+        longest_lease=None,
         max_message_bytes=_LARGEST,
     )
     driver_errors: ClassVar = DRIVER_ERRORS

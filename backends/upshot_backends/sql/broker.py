@@ -36,9 +36,8 @@ class SqlBroker(Broker):
         records: how it stores the records that come with messages.
     """
 
-    driver_errors: ClassVar = (
-        DriverErrors()
-    )  # `Database` reads them: they differ by code, not by class
+    # `Database` reads them: they differ by code, not by class.
+    driver_errors: ClassVar = DriverErrors()
 
     def __init__(self, database: Database, messages: Messages, records: Records) -> None:
         self.database = database

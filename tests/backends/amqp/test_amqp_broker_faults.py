@@ -316,6 +316,30 @@ def test_a_killed_server_keeps_everything(
     assert broker.survey(["q"], 10.0)["q"].delayed == 1
 
 
+def test_a_server_that_takes_one_lease_back_leaves_the_others(
+    fragile: RabbitMQServer, open_broker: BrokerOpener
+) -> None:
+    # Milliseconds: how long what comes through a channel, from its opening on, may be
+    # unacknowledged, and how often that is looked at.
+    change = "application:set_env(rabbit, consumer_timeout, {}), "
+    change += "application:set_env(rabbit, channel_tick_interval, {})."
+    broker = open_broker(fragile.url)
+    broker.publish([message("other"), message("long")], (), 10.0)
+    (other,) = fetch(broker, limit=1)
+    try:
+        fragile.control("eval", change.format(1_000, 100))
+        (long,) = fetch(broker, limit=1)
+        fragile.control("eval", change.format(1_800_000, 100))
+        (again,) = patiently(broker, lambda _: fetch(broker, limit=1, wait=60.0))
+    finally:
+        fragile.control("eval", change.format(1_800_000, 60_000))
+
+    assert (again.message_id, again.deliveries) == (long.message_id, 2)
+    assert not settle(broker, long)
+    assert settle(broker, again)
+    assert settle(broker, other)
+
+
 def test_a_server_without_memory_takes_no_messages_for_now_and_leases_stay(
     fragile: RabbitMQServer, open_broker: BrokerOpener, eventually: Eventually
 ) -> None:

@@ -38,6 +38,7 @@ class MysqlBroker(SqlBroker):
         deduplicates=True,
         ranks_queues=True,
         counts_leased=True,
+        longest_lease=None,
         max_message_bytes=11 * 2**20,
     )
 

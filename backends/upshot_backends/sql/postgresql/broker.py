@@ -38,6 +38,7 @@ class PostgresqlBroker(SqlBroker):
         deduplicates=True,
         ranks_queues=True,
         counts_leased=True,
+        longest_lease=None,
         max_message_bytes=256 * 2**20,
     )
 

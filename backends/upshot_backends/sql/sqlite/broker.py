@@ -40,6 +40,7 @@ class SqliteBroker(SqlBroker):
         deduplicates=True,
         ranks_queues=True,
         counts_leased=True,
+        longest_lease=None,
         max_message_bytes=256 * 2**20,
     )
 
