@@ -54,12 +54,31 @@ if _logger.level == logging.NOTSET:
 
 
 class _Connection(AsyncioConnection):  # type: ignore[misc]  # pika has no types
-    """Takes a message whose properties pika cannot decode for one that has none.
+    """pika's connection, with two of its ways mended.
 
-    Whoever may publish can send one: with a timestamp after the year 9999, or tables nested a
-    thousand deep. pika would give up the connection, and the server deliver the message again to
-    the next one, for ever.
+    It sends together what is written in one turn of the loop. pika makes a system call for each
+    frame, and a message is three frames: most of the cost of publishing many.
+
+    It takes a message whose properties pika cannot decode for one that has none. Whoever may
+    publish can send one: with a timestamp after the year 9999, or tables nested a thousand deep.
+    pika would give up the connection, and the server deliver the message again to the next one,
+    for ever.
     """
+
+    _unsent: list[bytes] | None = None
+
+    def _adapter_emit_data(self, data: bytes) -> None:
+        if self._unsent is None:
+            self._unsent = []
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._unsent.append(data)
+
+    def _flush(self) -> None:
+        unsent, self._unsent = self._unsent, None
+        connection: Any = self
+        if unsent and connection._transport is not None:
+            base: Any = AsyncioConnection
+            base._adapter_emit_data(connection, b"".join(unsent))
 
     def _read_frame(self) -> Any:
         parent: Any = super()
@@ -93,29 +112,6 @@ class RefusedForNowError(Exception):
     def __init__(self, text: str, code: int = 0) -> None:
         super().__init__(text)
         self.code = code
-
-
-class _Connection(AsyncioConnection):  # type: ignore[misc]  # pika has no types
-    """Sends together what is written in one turn of the loop.
-
-    pika makes a system call for each frame, and a message is three frames: most of the cost of
-    publishing many.
-    """
-
-    _unsent: list[bytes] | None = None
-
-    def _adapter_emit_data(self, data: bytes) -> None:
-        if self._unsent is None:
-            self._unsent = []
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._unsent.append(data)
-
-    def _flush(self) -> None:
-        unsent, self._unsent = self._unsent, None
-        connection: Any = self
-        if unsent and connection._transport is not None:
-            base: Any = AsyncioConnection
-            base._adapter_emit_data(connection, b"".join(unsent))
 
 
 DRIVER_ERRORS: Final = DriverErrors(
