@@ -13,7 +13,7 @@ from typing import ClassVar, Final
 
 from upshot import clock
 from upshot.backend import Backend, StoredRecord
-from upshot.broker import Action, Broker, Delivery, QueuedMessage, QueueStatus, Settlement
+from upshot.broker import Broker, Delivery, QueuedMessage, QueueStatus, Settlement
 from upshot.retrying import DriverErrors
 from upshot_backends.sql.connection import Database, Watch
 from upshot_backends.sql.messages import Messages
@@ -63,7 +63,7 @@ class SqlBroker(Broker):
         with self.database.write(timeout) as cursor:
             self._messages.insert(cursor, messages, now)
             if records:
-                self._records.store(cursor, records, now)
+                self._records.store(cursor, records, now, tell=False)
 
     def fetch(
         self, queues: Sequence[str], *, limit: int, wait: float, lease: float, worker: str
@@ -88,7 +88,7 @@ class SqlBroker(Broker):
     def settle(self, settlements: Sequence[Settlement], timeout: float) -> Sequence[bool]:
         if not settlements:
             return []
-        is_alone = len(settlements) == 1 and settlements[0].action is Action.ACK
+        is_alone = self._messages.is_one_settlement(settlements)
         with self.database.alone(timeout) if is_alone else self.database.write(timeout) as cursor:
             return self._messages.settle(cursor, settlements, clock.now())
 

@@ -83,6 +83,10 @@ class Messages(abc.ABC):
                 soonest = min(soonest, due_at)
         return soonest
 
+    def is_one_settlement(self, settlements: Sequence[Settlement]) -> bool:
+        """Tell whether `settle` runs a single statement, which needs no transaction around it."""
+        return len(settlements) == 1 and settlements[0].action is Action.ACK
+
     def settle(self, cursor: Cursor, settlements: Sequence[Settlement], now: float) -> list[bool]:
         """End deliveries; tell for each whether it was still its holder's."""
         answers = [False] * len(settlements)

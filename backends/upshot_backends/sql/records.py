@@ -29,8 +29,10 @@ class Records(abc.ABC):
         """Tell whether `store` runs a single statement, which needs no transaction around it."""
 
     @abc.abstractmethod
-    def store(self, cursor: Cursor, records: Sequence[StoredRecord], now: float) -> list[bool]:
-        """Store records under the guard, in order; tell which ones applied."""
+    def store(
+        self, cursor: Cursor, records: Sequence[StoredRecord], now: float, *, tell: bool = True
+    ) -> list[bool]:
+        """Store records under the guard, in order; tell which ones applied, unless nobody asks."""
 
     def load(self, cursor: Cursor, keys: Sequence[str], now: float) -> list[bytes | None]:
         """Return for each key the body under it, or None."""

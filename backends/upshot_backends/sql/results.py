@@ -46,6 +46,8 @@ class SqlBackend(Backend):
         self._next_sweep = clock.monotonic()
 
     def store(self, records: Sequence[StoredRecord], timeout: float) -> Sequence[bool]:
+        if not records:
+            return []
         deadline, now = clock.Deadline(timeout), clock.now()
         is_alone = self.records.is_one_statement(records)
         with self.database.alone(timeout) if is_alone else self.database.write(timeout) as cursor:

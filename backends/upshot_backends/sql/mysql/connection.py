@@ -103,7 +103,7 @@ class MysqlConnection(ServerConnection):
         self.is_mariadb = "mariadb" in version.lower()
 
     def keep_to(self, until: float) -> None:
-        self.timed.until = until
+        self.timed.keep_to(until)
 
     def close(self) -> None:
         with contextlib.suppress(err.Error):  # closed already

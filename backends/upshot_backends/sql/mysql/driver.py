@@ -28,6 +28,7 @@ _KNOWN: Final = frozenset(inspect.signature(DriverConnection.__init__).parameter
 _BOOLEANS: Final = ("ssl_disabled", "ssl_verify_cert", "ssl_verify_identity")
 _REFUSED: Final = ("cursorclass", "conv", "defer_connect", "local_infile", "self", "ssl")
 _OURS: Final = ("autocommit", "charset", "collation", "read_timeout", "sql_mode", "use_unicode")
+_SLACK: Final = 0.01  # seconds by which a wait for the socket may be late
 _TRUE: Final = ("1", "true", "yes", "on")
 
 # Numbers of https://mariadb.com/kb/en/mariadb-error-codes/ and
@@ -81,6 +82,7 @@ class TimedConnection(DriverConnection):
     """
 
     until: float = 0.0
+    _armed: float = 0.0  # the moment at which the socket was last given a timeout
 
     def _read_bytes(self, num_bytes: int) -> bytes:
         found = bytearray()
@@ -112,10 +114,16 @@ class TimedConnection(DriverConnection):
             ) from exc
 
     def _arm(self) -> None:
-        left = self.until - clock.monotonic()
-        if left <= 0:
+        now = clock.monotonic()
+        if now >= self.until:
             raise TimeoutError("timed out")
-        self._inside._sock.settimeout(left)
+        if now - self._armed > _SLACK:  # it costs as much as reading a row
+            self._inside._sock.settimeout(self.until - now)
+            self._armed = now
+
+    def keep_to(self, until: float) -> None:
+        """Let everything from now on end at `until`."""
+        self.until, self._armed = until, 0.0
 
     @property
     def _inside(self) -> Any:
@@ -175,7 +183,7 @@ def connect(found: Parameters, seconds: float) -> TimedConnection:
     seconds = max(0.001, min(seconds, found["connect_timeout"]))
     keywords: Parameters = {**found, "connect_timeout": seconds, "defer_connect": True}
     connection = TimedConnection(**keywords)
-    connection.until = clock.monotonic() + seconds
+    connection.keep_to(clock.monotonic() + seconds)
     connection.connect()
     return connection
 

@@ -42,7 +42,9 @@ class MysqlRecords(Records):
     def is_one_statement(self, records: Sequence[StoredRecord]) -> bool:
         return len(records) == 1
 
-    def store(self, cursor: Cursor, records: Sequence[StoredRecord], now: float) -> list[bool]:
+    def store(
+        self, cursor: Cursor, records: Sequence[StoredRecord], now: float, *, tell: bool = True
+    ) -> list[bool]:
         answers = [False] * len(records)
         for places in batches(records, _PART):
             batch = [records[place] for place in places]
@@ -52,6 +54,8 @@ class MysqlRecords(Records):
             for number, record in enumerate(batch):
                 values |= _values(record, number, now)
             cursor.execute(self._store.replace("{rows}", rows), values)
+            if not tell:
+                continue
             if len(records) == 1:
                 return [cursor.rowcount > 0]
             keys = _exact([record.key for record in batch])

@@ -96,7 +96,8 @@ def parameters(url: Url) -> Parameters:
     try:
         found: Parameters = dict(conninfo_to_dict(url.driver_url("postgresql")))
         make_conninfo("", **found)
-    except psycopg.Error as exc:
+        float(found.get("connect_timeout", 0))
+    except (psycopg.Error, ValueError) as exc:
         raise UrlError(f"{url}: libpq does not take this: {url.scrub(str(exc))}") from exc
     found.setdefault("fallback_application_name", "upshot")
     found["client_encoding"] = "utf8"

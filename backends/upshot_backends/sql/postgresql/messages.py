@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar, Final, final
 
 from upshot.backend import StoredRecord
-from upshot.broker import Delivery, QueuedMessage
+from upshot.broker import Action, Delivery, QueuedMessage, Settlement
 from upshot_backends.sql.connection import Cursor
 from upshot_backends.sql.messages import Messages, due_at, parts
 from upshot_backends.sql.postgresql.connection import PostgresqlDatabase
@@ -18,7 +18,7 @@ from upshot_backends.sql.scripts import scripts
 __all__ = ["PostgresqlMessages"]
 
 _PART: Final = 16 * 2**20  # bytes of bodies in one statement; the server takes up to 1 GB
-_RING: Final = "SELECT pg_notify(%(channel)s, bell) FROM unnest(%(bells)s::text[]) AS bell"
+_RING: Final = "SELECT pg_notify(%(channel)s, bell) FROM unnest(%(bells)b::text[]) AS bell"
 
 
 @final
@@ -37,7 +37,7 @@ class PostgresqlMessages(Messages):
         store, publish = read("store"), read("publish")
         self._publish = f"WITH {publish} {_RING}"
         self._publish_beside = f"WITH {store}, {publish} {_RING}"
-        self._sign = read("sign")
+        self._sign, self._ack = read("sign"), read("ack")
         self._claim, self._next_due = read("claim"), read("next_due")
 
     def insert(self, cursor: Cursor, messages: Sequence[QueuedMessage], now: float) -> None:
@@ -106,6 +106,23 @@ class PostgresqlMessages(Messages):
             )
             for _, _, _, message_id, queue, body, deliveries, token in sorted(cursor.fetchall())
         ]
+
+    def is_one_settlement(self, settlements: Sequence[Settlement]) -> bool:
+        ids = {settlement.delivery.message_id for settlement in settlements}
+        return len(ids) == len(settlements) and all(
+            settlement.action is Action.ACK for settlement in settlements
+        )
+
+    def settle(self, cursor: Cursor, settlements: Sequence[Settlement], now: float) -> list[bool]:
+        if not self.is_one_settlement(settlements):
+            return super().settle(cursor, settlements, now)
+        deliveries = [settlement.delivery for settlement in settlements]
+        ids = [delivery.message_id for delivery in deliveries]
+        tokens = [delivery.token for delivery in deliveries]
+        values = {"namespace": self.namespace, "message_ids": ids, "tokens": tokens}
+        cursor.execute(self._ack, values)
+        removed = {message_id for (message_id,) in cursor.fetchall()}
+        return [message_id in removed for message_id in ids]
 
     def next_due(self, cursor: Cursor, queues: Sequence[str]) -> float:
         cursor.execute(self._next_due, {"namespace": self.namespace, "queues": list(queues)})

@@ -61,18 +61,19 @@ class Ear:
         deadline = clock.Deadline(timeout)
         if not self._database.hears:
             return False
-        if self._connection is None:
-            connection = self._database.dedicate(timeout)
+        if self._connection is not None:
             try:
-                self._database.hears = hears(self._database, connection, deadline.left() or 0.0)
-            except BaseException:
-                self._database.give_back(connection)
-                raise
-            if not self._database.hears:
-                self._database.give_back(connection)
-                return False
-            connection.timed.add_notify_handler(self._take)
-            self._connection = connection
+                self._run("LISTEN", deadline)
+            except psycopg.OperationalError:
+                pass  # it was lost while nobody waited, and so did not matter
+            else:
+                self._listens = True
+                return True
+        connection = self._open(deadline)
+        if connection is None:
+            return False
+        connection.timed.add_notify_handler(self._take)
+        self._connection = connection
         self._run("LISTEN", deadline)
         self._listens = True
         return True
@@ -117,6 +118,18 @@ class Ear:
         self._hang_up()
         self._waking.close()
         self._woken.close()
+
+    def _open(self, deadline: clock.Deadline) -> PostgresqlConnection | None:
+        """Open a connection; None if nothing that is notified would come to it."""
+        connection = self._database.dedicate(deadline.left() or 0.0)
+        heard = False
+        try:
+            heard = hears(self._database, connection, deadline.left() or 0.0)
+            self._database.hears = heard
+        finally:
+            if not heard:
+                self._database.give_back(connection)
+        return connection if heard else None
 
     def _run(self, command: str, deadline: clock.Deadline) -> None:
         connection = self._connection

@@ -41,7 +41,9 @@ class PostgresqlRecords(Records):
     def is_one_statement(self, records: Sequence[StoredRecord]) -> bool:
         return len(records) == 1 or len(batches(records, _PART)) == 1
 
-    def store(self, cursor: Cursor, records: Sequence[StoredRecord], now: float) -> list[bool]:
+    def store(
+        self, cursor: Cursor, records: Sequence[StoredRecord], now: float, *, tell: bool = True
+    ) -> list[bool]:
         answers = [False] * len(records)
         channel = self._database.channel("results")
         for places in batches(records, _PART):

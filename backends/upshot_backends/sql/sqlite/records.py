@@ -27,7 +27,9 @@ class SqliteRecords(Records):
     def is_one_statement(self, records: Sequence[StoredRecord]) -> bool:
         return False
 
-    def store(self, cursor: Cursor, records: Sequence[StoredRecord], now: float) -> list[bool]:
+    def store(
+        self, cursor: Cursor, records: Sequence[StoredRecord], now: float, *, tell: bool = True
+    ) -> list[bool]:
         answers: list[bool] = []
         for record in records:
             cursor.execute(

@@ -199,6 +199,24 @@ def test_a_lost_connection_is_an_error_of_the_wait(
         hear(listener)
 
 
+def test_a_connection_that_was_lost_while_nobody_waited_is_replaced(
+    backend: PostgresqlBackend,
+    listener: Listener,
+    record: RecordMaker,
+    raw: psycopg.Connection[tuple[Any, ...]],
+) -> None:
+    listener.subscribe(["a"])
+    listener.unsubscribe(["a"])
+    raw.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE pid <> pg_backend_pid() AND query LIKE 'UNLISTEN %'"
+    )
+    listener.subscribe(["b"])
+    backend.store([record("b")], 10.0)
+
+    assert hear(listener) == [Hint("b")]
+
+
 def test_an_interrupt_ends_a_wait_that_runs_and_the_next_one_otherwise(
     listener: Listener,
 ) -> None:

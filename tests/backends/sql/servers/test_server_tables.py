@@ -163,6 +163,7 @@ def test_a_broker_joins_a_backend_on_the_same_tables_only(
     [
         ("postgresql+asyncpg://h/d", "postgresql://"),
         ("postgresql://h/d?sslmod=require", "sslmod"),
+        ("postgresql://h/d?connect_timeout=x", "connect_timeout|float"),
         ("postgresql://h:1,h:2/d?port=1,2,3", "port"),
         ("postgresql://h/d?upshot_schema=" + "x" * 64, "63 bytes"),
         ("postgresql://h/d?upshot_schema=" + "%C3%A4" * 32, "63 bytes"),

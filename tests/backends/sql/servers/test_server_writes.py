@@ -229,6 +229,23 @@ def test_a_body_of_the_declared_maximum_is_kept(backend: SqlBackend, record: Rec
     assert backend.load(["k"], 60.0) == [body]
 
 
+def test_nothing_is_nothing_and_an_empty_body_is_a_body(
+    backend: SqlBackend, open_broker: BrokerOpener, record: RecordMaker
+) -> None:
+    broker = open_broker()
+    empty = QueuedMessage(message_id="m", queue="q", body=b"")
+
+    broker.publish([], [], 10.0)
+    broker.publish([], [record("beside nothing", b"", rank=1, barrier=1)], 10.0)
+    broker.publish([empty], [record("beside", b"", rank=1, barrier=1)], 10.0)
+    backend.delete([], 10.0)
+    assert list(backend.store([], 10.0)) == []
+    assert list(backend.load([], 10.0)) == []
+    assert backend.load(["beside nothing", "beside", "none"], 10.0) == [b"", b"", None]
+    (found,) = broker.fetch(["q"], limit=9, wait=0.0, lease=60.0, worker="w")
+    assert found.body == b""
+
+
 def test_many_large_bodies_in_a_batch_are_kept(backend: SqlBackend, record: RecordMaker) -> None:
     bodies = [bytes([number]) * 3 * 2**20 for number in range(8)]
     batch = [record(f"{number}", body) for number, body in enumerate(bodies)]

@@ -1,7 +1,7 @@
 -- Lease what is ready, and what has become due, larger priority first. Messages that somebody else
 -- claims or settles just now are passed over.
 WITH wanted AS (
-    SELECT queue, place FROM unnest(%(queues)s::text[]) WITH ORDINALITY AS wanted (queue, place)
+    SELECT queue, place FROM unnest(%(queues)b::text[]) WITH ORDINALITY AS wanted (queue, place)
 ), ready AS MATERIALIZED (
     SELECT message.seq, message.priority, wanted.place
     FROM wanted CROSS JOIN LATERAL (

@@ -2,6 +2,6 @@
 WITH patience AS (
     SELECT set_config('lock_timeout', %(patience)s, true)
 ), gone AS (
-    DELETE FROM {results} USING patience WHERE key = ANY (%(keys)s::text[])
+    DELETE FROM {results} USING patience WHERE key = ANY (%(keys)b::text[])
 )
-SELECT pg_notify(%(channel)s, '-' || key) FROM unnest(%(keys)s::text[]) AS key
+SELECT pg_notify(%(channel)s, '-' || key) FROM unnest(%(keys)b::text[]) AS key

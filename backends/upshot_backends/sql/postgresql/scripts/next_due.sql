@@ -1,5 +1,5 @@
 SELECT min(soonest.due_at)
-FROM unnest(%(queues)s::text[]) AS wanted (queue) CROSS JOIN LATERAL (
+FROM unnest(%(queues)b::text[]) AS wanted (queue) CROSS JOIN LATERAL (
     SELECT min(due_at) AS due_at FROM {messages}
     WHERE namespace = %(namespace)s AND queue = wanted.queue
 ) AS soonest

@@ -2,8 +2,8 @@
 message AS (
     SELECT message.*
     FROM unnest(
-        %(queues)s::text[], %(message_ids)s::text[], %(priorities)s::int[],
-        %(moments)s::float8[], %(messages)s::bytea[]
+        %(queues)b::text[], %(message_ids)b::text[], %(priorities)s::int[],
+        %(moments)b::float8[], %(messages)b::bytea[]
     ) WITH ORDINALITY AS message (queue, message_id, priority, due_at, body, place)
 ), published AS (
     INSERT INTO {messages} (namespace, queue, message_id, priority, due_at, deliveries, body)

@@ -6,8 +6,8 @@ patience AS (
 ), record AS (
     SELECT record.*
     FROM patience, unnest(
-        %(keys)s::text[], %(task_ids)s::text[], %(names)s::text[], %(states)s::text[],
-        %(barriers)s::bigint[], %(expiries)s::float8[], %(bodies)s::bytea[]
+        %(keys)b::text[], %(task_ids)b::text[], %(names)b::text[], %(states)b::text[],
+        %(barriers)s::bigint[], %(expiries)b::float8[], %(bodies)b::bytea[]
     ) AS record (key, task_id, name, state, barrier, expires_at, body)
 ), applied AS (
     INSERT INTO {results} AS stored
