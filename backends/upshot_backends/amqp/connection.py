@@ -32,8 +32,8 @@ __all__ = ["AmqpConnection", "IoThread", "Session"]
 
 T = TypeVar("T")
 
-_GRACE: Final = 1.0  # seconds that a busy interpreter may delay the thread's own deadlines
 _FAREWELL: Final = 1.0  # seconds for the server to answer that we close
+_GRACE: Final = 1.0  # seconds for an operation that was cancelled to end
 
 
 class _Loop(asyncio.SelectorEventLoop):
@@ -93,29 +93,30 @@ class IoThread:
             NoAnswerError: the time was up.
             ConnectionLostError: `close` was called, before or meanwhile.
         """
+        # The calling thread keeps the time. A timer in the loop would outlive each operation, as
+        # asyncio takes cancelled ones out of its heap by the hundred.
+        over = threading.Event()
 
-        async def bounded() -> T:
-            scope = asyncio.timeout(timeout)
+        async def watched() -> T:
             try:
-                async with scope:
-                    return await operation()
-            except TimeoutError as exc:
-                if scope.expired():
-                    raise NoAnswerError(f"no answer within {timeout:g} seconds") from exc
-                raise
+                return await operation()
+            finally:
+                over.set()
 
-        future = self._submit(bounded())
+        future = self._submit(watched())
         try:
-            return future.result(timeout + _GRACE)
+            return future.result(timeout)
         except concurrent.futures.CancelledError:
             raise ConnectionLostError("closed by this process") from None
         except TimeoutError as exc:
-            if future.done():
-                raise
-            future.cancel()
+            if not future.cancel():  # it ended at this moment, or raised the error itself
+                return future.result()
+            over.wait(_GRACE)  # what it does about its end comes before the next operation
             raise NoAnswerError(f"no answer within {timeout:g} seconds") from exc
-        except BaseException:  # an interrupt of this thread: the operation must not go on alone
-            future.cancel()
+        except BaseException as exc:
+            future.cancel()  # after an interrupt of this thread it must not go on alone
+            if self.closed and isinstance(exc, Exception):  # whatever it says, that is why
+                raise ConnectionLostError("closed by this process") from exc
             raise
 
     def at_close(self, farewell: Callable[[], Coroutine[Any, Any, None]]) -> None:
