@@ -154,7 +154,7 @@ def test_a_wait_for_a_forgotten_id_ends_in_time_and_without_old_data(
     timeout = 2 * timing.quiet
     began = clock.monotonic()
     waiting = start(partial(client.wait, task_id, timeout=timeout))
-    timing.eventually(lambda: client.stats()["waiters"])
+    timing.eventually(lambda: client.stats()["waiters"] or waiting.done())
 
     second_client.forget([task_id])
 
