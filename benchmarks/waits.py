@@ -42,7 +42,7 @@ from upshot.client import ResultClient
 from upshot.request import Request
 from upshot.result_set import ResultSet
 from upshot.url import Url
-from upshot_conformance.harness import UnavailableError
+from upshot_conformance.harness import Harness, UnavailableError
 from upshot_conformance.records import success
 from upshot_conformance.selection import HARNESSES, SelectionError, Selector, Target
 
@@ -309,11 +309,13 @@ def spread(seconds: Sequence[float]) -> str:
 
 def every_name() -> Iterator[str]:
     """Yield one name for each kind of service that has a harness, as `--backend=all` finds them."""
-    names: dict[str, str] = {}
+    names: dict[type[Harness], str] = {}
     for offer in registry.offers(HARNESSES):
-        known = names.get(offer.entry_point.value)
-        if known is None or len(offer.name) < len(known):
-            names[offer.entry_point.value] = offer.name
+        harness = registry.load(offer, Harness)  # type: ignore[type-abstract]  # a base to check against
+        if offer.name == harness.scheme:
+            names[harness] = offer.name
+        else:
+            names.setdefault(harness, offer.name)
     yield from names.values()
 
 
