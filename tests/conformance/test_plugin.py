@@ -67,7 +67,7 @@ def test_an_idle_plugin_imports_nothing(tmp_path: Path) -> None:
 def test_an_unknown_name_lists_what_there_is(tmp_path: Path) -> None:
     outcome = run_suite(tmp_path, *SUITE, "--backend=sqlit")
 
-    assert_usage_error(outcome.text, outcome.code, "--backend=sqlit", "did you mean sqlite?")
+    assert_usage_error(outcome.text, outcome.code, "--backend=sqlit", "did you mean sqlite")
 
 
 def test_an_unknown_scheme_lists_what_there_is(tmp_path: Path) -> None:
