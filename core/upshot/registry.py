@@ -113,6 +113,8 @@ def results_url(url: Url, broker: Url) -> Url:
     kind = backend_class(url)
     if not kind.over_broker:
         return url
+    if url.query or url.options:
+        raise ConfigError(f"{url} means the broker's URL: write the parameters there")
     try:
         is_one_service = backend_class(broker) is kind
     except UnknownSchemeError:

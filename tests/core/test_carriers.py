@@ -13,8 +13,10 @@ import pytest
 
 from upshot import App, registry
 from upshot.backend import StoredRecord
+from upshot.broker import QueuedMessage
 from upshot.errors import ConfigError, UnsupportedError
 from upshot.url import Url
+from upshot_backends.memory.broker import MemoryBroker
 from upshot_backends.memory.results import MemoryBackend
 
 SENT: list[tuple[str, str]] = []
@@ -128,3 +130,40 @@ def test_a_url_without_a_host_is_refused_over_a_broker_of_another_kind(
 ) -> None:
     with pytest.raises(ConfigError, match="cannot carry them: name the service, as carry://"):
         registry.results_url(Url.parse("carry://"), Url.parse(broker))
+
+
+@pytest.mark.parametrize("parameter", ["heartbeat=5", "upshot_reply_expires=60"])
+def test_parameters_of_a_url_without_a_host_are_refused_and_not_forgotten(
+    carrier: None, parameter: str
+) -> None:
+    with pytest.raises(ConfigError, match="write the parameters there"):
+        registry.results_url(Url.parse(f"carry://?{parameter}"), Url.parse("carry://host//"))
+
+
+def test_many_tasks_leave_a_thousand_at_a_time(
+    carrier: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[int] = []
+    publish = MemoryBroker.publish
+
+    def noted(
+        broker: MemoryBroker,
+        messages: Sequence[QueuedMessage],
+        records: Sequence[StoredRecord],
+        timeout: float,
+    ) -> None:
+        lengths.append(len(messages))
+        publish(broker, messages, records, timeout)
+
+    monkeypatch.setattr(MemoryBroker, "publish", noted)
+    name = uuid.uuid4().hex
+    with App(broker=f"memory://{name}", backend=f"memory://{name}") as app:
+
+        @app.task
+        def nothing(n: int) -> None: ...
+
+        handles = nothing.map(range(2500))
+        assert {record.state for record in app.results.scan()} == {"QUEUED"}
+
+    assert lengths == [1000, 1000, 500]
+    assert len(handles) == 2500
