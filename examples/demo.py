@@ -33,7 +33,8 @@ from rich.panel import Panel
 
 from upshot import App, State, UpshotError, registry
 from upshot.clock import Deadline
-from upshot.errors import ConfigError
+from upshot.errors import ConfigError, UnknownSchemeError
+from upshot.url import Url
 
 HERE: Final = Path(__file__).resolve().parent
 PATIENCE: Final = 40.0  # seconds for all tasks together
@@ -105,13 +106,24 @@ def set_environment(
     started: dict[str, str] = {}
     broker = broker and address(broker, started, stack)
     backend = backend and address(backend, started, stack)
-    broker = broker or backend or f"sqlite:///{folder}/upshot.db"
+    if broker is None and backend and carries_messages(backend):
+        broker = backend
+    broker = broker or f"sqlite:///{folder}/upshot.db"
     os.environ["UPSHOT_BROKER_URL"] = broker
     os.environ.pop("UPSHOT_RESULT_BACKEND", None)  # without one, it is the broker's own service
     if backend:
         os.environ["UPSHOT_RESULT_BACKEND"] = backend
     # A namespace of its own, so that a service that others use is left as it was found.
     os.environ["UPSHOT_NAMESPACE"] = f"demo-{uuid.uuid4().hex[:8]}"
+
+
+def carries_messages(text: str) -> bool:
+    """Tell whether a service can be a broker; MongoDB and memcached keep results only."""
+    try:
+        registry.broker_class(Url.parse(text))
+    except UnknownSchemeError:
+        return False
+    return True
 
 
 def address(text: str, started: dict[str, str], stack: contextlib.ExitStack) -> str:

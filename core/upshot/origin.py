@@ -194,6 +194,7 @@ def restore(address: str, namespace: str) -> Origin:
     if origin is None:
         raise ConfigError(
             f"this handle came from another process, and no app here has opened the results at "
-            f"{address} (namespace {namespace!r}); make the app, then use app.AsyncResult(id)"
+            f"{address} (namespace {namespace!r}); make the app, then use app.AsyncResult(id), "
+            "which works here if these results are stored, and not carried to who submitted"
         )
     return origin

@@ -113,8 +113,8 @@ def results_url(url: Url, broker: Url) -> Url:
     kind = backend_class(url)
     if not kind.over_broker:
         return url
-    if url.query or url.options:
-        raise ConfigError(f"{url} means the broker's URL: write the parameters there")
+    if url.query or url.options or url.path.strip("/") or url.username is not None:
+        raise ConfigError(f"{url} means the broker's URL: write the rest of it there")
     try:
         is_one_service = backend_class(broker) is kind
     except UnknownSchemeError:

@@ -57,7 +57,9 @@ def check_request(request: Request) -> None:
     for name in ("countdown", "eta", "expires"):
         value = getattr(request, name)
         if value is not None and not (_is_number(value) and abs(value) < _FAR):
-            raise ConfigError(f"{name} is a number of seconds or a moment, not {value!r}")
+            raise ConfigError(
+                f"{name} is a number of seconds or a moment, less than {_FAR:g}; not {value!r}"
+            )
     for name in ("result_expires", "time_limit", "soft_time_limit"):
         value = getattr(request, name)
         if value != _AS_TASK:

@@ -252,7 +252,8 @@ class AsyncResult(Generic[T]):
         """Ask that the task does not run, or that its outcome is not kept.
 
         The state becomes REVOKED at once. A task that is running goes on until it asks
-        `current_task().is_revoked()` or ends; what it returns is not stored.
+        `current_task().is_revoked()` or ends; what it returns is not stored. Where results are
+        carried and not stored (`rpc://`), no worker can ask: the task runs, its outcome is void.
 
         Returns:
             False if the task had ended already: then nothing was changed.

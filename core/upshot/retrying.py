@@ -54,7 +54,7 @@ def translate(exc: Exception, errors: DriverErrors, url: Url) -> UpshotError | N
     """
     if isinstance(exc, UpshotError):
         return exc
-    reason = url.scrub(str(exc)) or type(exc).__name__
+    reason = " ".join(url.scrub(str(exc)).split()) or type(exc).__name__  # one line, for logs
     for kind in type(exc).__mro__:
         if kind in errors.transient:
             return ServiceUnavailableError(f"{url} cannot be reached or refuses for now: {reason}")

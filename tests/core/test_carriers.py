@@ -132,12 +132,12 @@ def test_a_url_without_a_host_is_refused_over_a_broker_of_another_kind(
         registry.results_url(Url.parse("carry://"), Url.parse(broker))
 
 
-@pytest.mark.parametrize("parameter", ["heartbeat=5", "upshot_reply_expires=60"])
-def test_parameters_of_a_url_without_a_host_are_refused_and_not_forgotten(
-    carrier: None, parameter: str
+@pytest.mark.parametrize("rest", ["?heartbeat=5", "?upshot_reply_expires=60", "/vhost", "me@"])
+def test_the_rest_of_a_url_without_a_host_is_refused_and_not_forgotten(
+    carrier: None, rest: str
 ) -> None:
-    with pytest.raises(ConfigError, match="write the parameters there"):
-        registry.results_url(Url.parse(f"carry://?{parameter}"), Url.parse("carry://host//"))
+    with pytest.raises(ConfigError, match="write the rest of it there"):
+        registry.results_url(Url.parse(f"carry://{rest}"), Url.parse("carry://host//"))
 
 
 def test_many_tasks_leave_a_thousand_at_a_time(

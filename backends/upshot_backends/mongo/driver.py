@@ -247,7 +247,7 @@ def _parsed(url: Url, *, is_srv: bool) -> tuple[str | None, Mapping[str, Any]]:
         parsed = parse_uri(f"{head}?{'&'.join(others)}" if others else head)
         if of_srv:
             split_options("&".join(of_srv))
-    except (PyMongoError, TypeError, ValueError) as exc:
+    except (PyMongoError, OSError, TypeError, ValueError) as exc:
         culprit = _culprit(url)
         named = f" ({culprit})" if culprit else ""
         reason = url.scrub(str(exc))
@@ -266,7 +266,7 @@ def _culprit(url: Url) -> str | None:
     for name, value in url.query:
         try:
             split_options(urlencode({name: value}))
-        except (PyMongoError, TypeError, ValueError):
+        except (PyMongoError, OSError, TypeError, ValueError):
             return name
     return None
 

@@ -99,6 +99,13 @@ class SqlBackend(Backend):
             return self.records.sweep(cursor, clock.now(), limit)
 
     def ddl(self) -> str:
-        """Return the statements that create all tables, those of the broker too."""
+        """Return the statements that create all tables, those of the broker too.
+
+        Where one of them cannot be repeated, a comment before them says so.
+        """
         statements = self.database.schema.creation(self.database.dialect)
-        return "\n\n".join(f"{statement};" for statement in statements)
+        lines = [f"{statement};" for statement in statements]
+        indexes = [each for each in statements if each.startswith("CREATE INDEX ")]
+        if not all(each.startswith("CREATE INDEX IF NOT EXISTS ") for each in indexes):
+            lines.insert(0, "-- Run once: an index that is there already is an error here.")
+        return "\n\n".join(lines)

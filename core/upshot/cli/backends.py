@@ -105,22 +105,24 @@ def _service(offer: Offer, kind: type[S]) -> _Service:
 
 
 def _show(title: str, services: Sequence[_Service]) -> None:
-    rows = [
-        (s.offer.name, f"{s.offer.distribution} {s.offer.version}".strip(), s.driver)
-        for s in services
-    ]
-    show_table(title, ("scheme", "distribution", "driver"), rows)
-    print()  # noqa: T201 - the command's output
-    columns: dict[str, tuple[DataclassInstance, list[str]]] = {}
-    for service in services:
+    columns: dict[str, tuple[DataclassInstance, str]] = {}
+    for service in sorted(services, key=lambda each: len(each.offer.name)):
         if service.capabilities is not None:
-            # Schemes of one class share a column: `rediss` can do what `redis` can.
-            column = columns.setdefault(service.offer.entry_point.value, (service.capabilities, []))
-            column[1].append(service.offer.name)
+            # Schemes of one class share a column, named by the shortest: `rediss` is as `redis`.
+            place = service.offer.entry_point.value
+            columns.setdefault(place, (service.capabilities, service.offer.name))
+    rows: list[tuple[str, str, str, str]] = []
+    for service in services:
+        _, like = columns.get(service.offer.entry_point.value, (None, ""))
+        distribution = f"{service.offer.distribution} {service.offer.version}".strip()
+        same = "" if like == service.offer.name else like
+        rows.append((service.offer.name, same, distribution, service.driver))
+    show_table(title, ("scheme", "same as", "distribution", "driver"), rows)
+    print()  # noqa: T201 - the command's output
     if not columns:
         return
     declared = [capabilities for capabilities, _ in columns.values()]
-    header = ["capability", *("\n".join(schemes) for _, schemes in columns.values())]
+    header = ["capability", *(scheme for _, scheme in columns.values())]
     lines = [
         (field.name, *(_shown(field.name, getattr(one, field.name)) for one in declared))
         for field in dataclasses.fields(declared[0])

@@ -55,6 +55,7 @@ def show(target: str, task_id: str, timeout: float | None, forget: bool, as_json
     revoked; 124 it did not end in time.
     """
     with load(target) as app:
+        app.origin.require_here([task_id])
         report = Report.of(app, task_id, _record(app, task_id, timeout))
         if as_json:
             show_json(report.to_data())

@@ -112,3 +112,8 @@ def test_a_url_that_cannot_work_is_refused_without_connecting(url: str, word: st
 
 def test_parameters_for_the_dns_are_taken() -> None:
     MongoBackend(Url.parse("mongodb+srv://one.example.org/?srvMaxHosts=2&w=1&srvServiceName=x"))
+
+
+def test_a_file_that_is_not_there_is_named_with_its_parameter() -> None:
+    with pytest.raises(UrlError, match="tlsCAFile"):
+        _settings("mongodb://localhost/?tls=true&tlsCAFile=/nowhere/ca.pem")

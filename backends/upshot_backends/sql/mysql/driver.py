@@ -27,9 +27,15 @@ Parameters = dict[str, Any]
 _KNOWN: Final = frozenset(inspect.signature(DriverConnection.__init__).parameters)
 _BOOLEANS: Final = ("ssl_disabled", "ssl_verify_cert", "ssl_verify_identity")
 _REFUSED: Final = ("cursorclass", "conv", "defer_connect", "local_infile", "self", "ssl")
+_ELSEWHERE: Final = ("database", "db", "host", "passwd", "password", "port", "user")
 _OURS: Final = ("autocommit", "charset", "collation", "read_timeout", "sql_mode", "use_unicode")
 _SLACK: Final = 0.01  # seconds by which a wait for the socket may be late
-_TRUE: Final = ("1", "true", "yes", "on")
+_TRUTH: Final = {"1": True, "true": True, "yes": True, "on": True} | {
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
 
 # Numbers of https://mariadb.com/kb/en/mariadb-error-codes/ and
 # https://dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html that PyMySQL lacks.
@@ -149,13 +155,18 @@ def parameters(url: Url) -> list[Parameters]:
     """
     database = unquote(url.path.removeprefix("/"))
     if not database or "/" in database:
-        raise UrlError(f"{url} names no database: write {url.scheme}://user@host/database")
+        found_here = "more than a database" if database else "no database"
+        raise UrlError(f"{url} names {found_here}: write {url.scheme}://user@host/database")
     found: Parameters = {}
     for name, text in url.query:
         known = "ssl_verify_identity" if name == "ssl_check_hostname" else name
         if known not in _KNOWN or known in _REFUSED:
             raise UrlError(f"{url}: PyMySQL takes no parameter {name!r} from a URL")
-        found[known] = text.lower() in _TRUE if known in _BOOLEANS else text
+        if known in _ELSEWHERE:
+            raise UrlError(f"{url}: {name} has its place before the '?', and cannot be given twice")
+        if known in _BOOLEANS and text.lower() not in _TRUTH:
+            raise UrlError(f"{url}: {name} is yes or no")
+        found[known] = _TRUTH[text.lower()] if known in _BOOLEANS else text
     for name in (*_OURS, "write_timeout"):
         found.pop(name, None)
     try:
@@ -168,6 +179,11 @@ def parameters(url: Url) -> list[Parameters]:
     found["client_flag"] = flags & ~CLIENT.FOUND_ROWS
     found |= {"user": url.username, "password": url.password or "", "database": database}
     found |= {"charset": "utf8mb4", "autocommit": None}
+    if any(name.startswith("ssl") for name in found):
+        try:  # it reads the files that these parameters name
+            TimedConnection(**found, defer_connect=True)
+        except (OSError, ValueError) as exc:
+            raise UrlError(f"{url}: PyMySQL does not take an ssl_… parameter: {exc}") from exc
     return [
         {**found, "host": host, "port": port or 3306}
         for host, port in url.hosts or (("localhost", None),)

@@ -8,7 +8,7 @@ import pytest
 
 from upshot.backend import StoredRecord
 from upshot.broker import QueuedMessage
-from upshot.errors import PayloadTooLargeError, ServiceRejectedError
+from upshot.errors import PayloadTooLargeError, ServiceRejectedError, UrlError
 from upshot.url import Url
 from upshot_backends.sql.mysql.broker import MysqlBroker
 from upshot_backends.sql.mysql.results import MysqlBackend
@@ -159,3 +159,21 @@ def test_what_workers_look_for_is_found_by_an_index_in_order(
 
     assert f"{prefix}messages_due" in str(plan)
     assert "filesort" not in str(plan)
+
+
+@pytest.mark.parametrize(
+    ("rest", "hint"),
+    [
+        ("/db?ssl_ca=/nowhere/ca.pem", "No such file"),
+        ("/db?ssl_disabled=perhaps", "ssl_disabled is yes or no"),
+        ("/db?password=s3cret", "password has its place before"),
+        ("/db?host=elsewhere", "host has its place before"),
+        ("/db/more", "more than a database"),
+        ("/", "no database"),
+    ],
+)
+def test_what_a_url_cannot_say_is_refused_before_anything_is_opened(rest: str, hint: str) -> None:
+    with pytest.raises(UrlError, match=hint) as caught:
+        MysqlBackend(Url.parse(f"mariadb://me:s3cret@localhost{rest}"))
+
+    assert "s3cret" not in str(caught.value)
