@@ -10,10 +10,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from click.testing import CliRunner
 
 from upshot import App, registry
 from upshot.backend import StoredRecord
 from upshot.broker import QueuedMessage
+from upshot.cli.entry import upshot
 from upshot.errors import ConfigError, UnsupportedError
 from upshot.url import Url
 from upshot_backends.memory.broker import MemoryBroker
@@ -167,3 +169,16 @@ def test_many_tasks_leave_a_thousand_at_a_time(
 
     assert lengths == [1000, 1000, 500]
     assert len(handles) == 2500
+
+
+def test_the_command_line_refuses_what_only_another_process_can_read(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("carried")
+    module.app = app  # type: ignore[attr-defined]  # a module made here
+    monkeypatch.setitem(sys.modules, "carried", module)
+
+    outcome = CliRunner().invoke(upshot, ["-A", "carried", "result", "somebody-elses"])
+
+    assert isinstance(outcome.exception, UnsupportedError)
+    assert outcome.stdout == ""
