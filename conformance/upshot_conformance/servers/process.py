@@ -27,6 +27,9 @@ __all__ = ["ChildProcess", "ProcessId", "is_alive"]
 _POLL = 0.01
 """Seconds between two looks at a process that is ending; small beside any server's shutdown."""
 
+_STOPPED_WITHIN = 10.0
+"""Seconds the threads of a paused process get to stop; only a slow disk can hold one up."""
+
 _GONE_WITHIN = 10.0
 """Seconds a killed process gets to vanish; the kernel needs milliseconds."""
 
@@ -84,10 +87,18 @@ class ChildProcess:
         return self._popen.poll() is None
 
     def pause(self) -> None:
-        """Freeze the server and its children: connections stay open, nothing answers."""
+        """Freeze the server and its children: connections stay open, nothing answers.
+
+        Returns when every thread has stopped: the signal does not wait for those that run.
+        """
         # The parent goes first, so that it forks no child which this would miss.
         self._popen.send_signal(signal.SIGSTOP)
-        _signal_all(_descendants(self.pid), signal.SIGSTOP)
+        children = _descendants(self.pid)
+        _signal_all(children, signal.SIGSTOP)
+        deadline = clock.Deadline(_STOPPED_WITHIN)
+        pids = [self.pid, *(child.pid for child in children)]
+        while not all(map(_is_stopped, pids)) and not deadline.expired:
+            clock.sleep(_POLL)
 
     def resume(self) -> None:
         """Undo `pause()`."""
@@ -138,15 +149,24 @@ def _death_guard() -> list[str]:
     return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
 
 
-def _status(pid: int) -> _Status | None:
-    """Read one process's state, or None when there is no such process (or no /proc)."""
+def _status(pid: int, folder: Path = Path("/proc")) -> _Status | None:
+    """Read the state of one process, or of a thread in its process's folder; None if it is gone."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        text = (folder / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     # proc(5): "pid (comm) state ppid … starttime"; comm may hold spaces and parentheses.
     fields = text.rpartition(")")[2].split()
     return _Status(state=fields[0], parent=int(fields[1]), born=int(fields[19]))
+
+
+def _is_stopped(pid: int) -> bool:
+    """True when no thread of the process runs; where there is no /proc, nobody can tell."""
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        status = _status(int(task.name), Path(f"/proc/{pid}/task"))
+        if status is not None and status.state not in "TtZX":
+            return False
+    return True
 
 
 def _descendants(pid: int) -> list[ProcessId]:
