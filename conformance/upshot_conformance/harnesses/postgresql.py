@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Generator, Iterator
 from typing import Any, ClassVar, Final, cast
 
-from upshot import clock
 from upshot.url import Url
-from upshot_conformance.harness import CannotStartError, Harness, UnavailableError
+from upshot_conformance.harness import CannotStartError
+from upshot_conformance.harnesses.rows import RowsHarness
 
 __all__ = ["PostgresqlHarness"]
 
@@ -29,7 +28,7 @@ _OTHERS: Final = """
 """
 
 
-class PostgresqlHarness(Harness):
+class PostgresqlHarness(RowsHarness):
     """A server object is a row, named `schema.table/its primary key`; it belongs to a namespace if
     any of its columns holds the namespace as text.
     """
@@ -64,33 +63,8 @@ class PostgresqlHarness(Harness):
         finally:
             server.stop()
 
-    def raw_objects(self, namespace: str) -> set[str]:
-        return {
-            _name(table, key)
-            for table in self._tables()
-            for key, row in self._rows(table)
-            if any(isinstance(cell, str) and namespace in cell for cell in row.values())
-            or not namespace
-        }
-
-    def purge(self, namespace: str) -> None:
-        for name in self.raw_objects(namespace):
-            table, key = _place(name)
-            self._run(f"DELETE FROM {table} WHERE {_condition(key)}", list(key.values()))
-
     def server_version(self) -> str:
         return f"PostgreSQL {self._run('SHOW server_version')[0][0]}"
-
-    def read_raw(self, name: str) -> bytes:
-        return repr(sorted(self._row(name).items())).encode()
-
-    def ttl(self, name: str) -> float | None:
-        row = self._row(name)
-        columns = [column for column in row if column.startswith("expires")]
-        if len(columns) != 1:
-            raise UnavailableError(f"no column of {name!r} says when it expires")
-        moment = row[columns[0]]
-        return None if moment is None else float(moment) - clock.now()
 
     def subscriptions(self, namespace: str) -> set[str]:
         return set()  # a channel is for the whole database: the server knows of no keys
@@ -117,20 +91,13 @@ class PostgresqlHarness(Harness):
             row = dict(zip(columns, cells, strict=True))
             yield {name: row[name] for name in names}, row
 
-    def _row(self, name: str) -> dict[str, Any]:
-        table, key = _place(name)
-        nothing: dict[str, Any] = {}
-        return next((row for found, row in self._rows(table) if found == key), nothing)
+    def _mentions(self, row: dict[str, Any], namespace: str) -> bool:
+        return not namespace or any(
+            isinstance(cell, str) and namespace in cell for cell in row.values()
+        )
 
-
-def _name(table: str, key: dict[str, Any]) -> str:
-    return f"{table}/{json.dumps(key)}"
-
-
-def _place(name: str) -> tuple[str, dict[str, Any]]:
-    """Return the table and the primary key of the row that an object is."""
-    table, _, key = name.partition("/")
-    return table, json.loads(key)
+    def _remove(self, table: str, key: dict[str, Any]) -> None:
+        self._run(f"DELETE FROM {table} WHERE {_condition(key)}", list(key.values()))
 
 
 def _condition(key: dict[str, Any]) -> str:
