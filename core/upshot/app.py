@@ -346,13 +346,13 @@ class App:
     # -- workers ----------------------------------------------------------------------------------
 
     def host(self) -> Host:
-        """Return what a worker needs of this app."""
+        """Return what a worker needs of this app, with services of its own, for it to close."""
         return Host(
             tasks=self.tasks,
             settings=self.settings,
             codecs=self.codecs,
-            client=self.results,
-            broker=self.broker,
+            client=self._make_results(),
+            broker=self._make_broker(),
         )
 
     @contextmanager

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 from upshot.errors import UnsupportedError
+from upshot.listening import Listener
 from upshot.retrying import DriverErrors
 from upshot.url import Url
-from upshot.waiting import Listener
 
 __all__ = ["Backend", "Capabilities", "StoredRecord", "Sweeping", "WithTables"]
 

@@ -18,14 +18,15 @@ from upshot import forking, retrying
 from upshot.backend import Backend, Capabilities, StoredRecord, Sweeping
 from upshot.clock import Deadline
 from upshot.envelope import AS_SET, Envelopes
-from upshot.errors import ServiceClosedError, ServiceUnavailableError, UnsupportedError, UpshotError
+from upshot.errors import ServiceClosedError, UnsupportedError, UpshotError
 from upshot.keys import Keyspace
+from upshot.listening import Listener
 from upshot.reading import BATCH, Reader, batches
 from upshot.record import Record
 from upshot.service import OpenService
 from upshot.url import Url
 from upshot.waiters import CallbackSink, LoopSink, ThreadSink, timed_out
-from upshot.waiting import Hub, Listener
+from upshot.waiting import Hub
 
 __all__ = ["ResultClient"]
 
@@ -252,13 +253,13 @@ class ResultClient:
         """
         deadline = Deadline(timeout)
         keys = {self._keys.key(task_id): task_id for task_id in task_ids}
-        ended, trouble = self._ended(list(keys), deadline)
+        ended, trouble = self._reader.ended(list(keys), deadline)
         yield from ((keys[key], found) for key, found in ended.items())
         waiting = {key: task_id for key, task_id in keys.items() if key not in ended}
         if waiting and not deadline.expired:
             hub, sink = self._waiting_hub(), ThreadSink[Record]()
-            hub.watch(waiting, sink)
-            try:
+            try:  # around `watch`, too: Ctrl-C may come just before it returns
+                hub.watch(waiting, sink)
                 for key, found in sink.collect(len(waiting), deadline):
                     yield waiting.pop(key), found
             finally:
@@ -278,20 +279,44 @@ class ResultClient:
         waiting = {self._keys.key(task_id): task_id for task_id in task_ids}
         trouble: UpshotError | None = None
         if deadline.expired:  # look once, and let the loop run meanwhile
-            ended, trouble = await asyncio.to_thread(self._ended, list(waiting), deadline)
+            ended, trouble = await asyncio.to_thread(self._reader.ended, list(waiting), deadline)
             for key, found in ended.items():
                 yield waiting.pop(key), found
         elif waiting:
             hub, sink = self._waiting_hub(), LoopSink[Record]()
-            hub.watch(waiting, sink)
             try:
-                async for key, found in sink.collect(len(waiting), deadline):
-                    yield waiting.pop(key), found
+                hub.watch(waiting, sink)
+                while waiting and (batch := await sink.batch(deadline)):
+                    for key, found in batch:
+                        yield waiting.pop(key), found
             finally:
                 trouble = hub.trouble
                 hub.unwatch(waiting, sink)
         if waiting:
             raise timed_out(list(waiting.values()), timeout, trouble) from trouble
+
+    async def end_of(self, task_id: str, *, timeout: float | None = None) -> Record:
+        """Like `wait`, for coroutines.
+
+        One that is destroyed with its loop releases everything, too: a coroutine is closed then, an
+        asynchronous generator is not.
+        """
+        deadline = Deadline(timeout)
+        if deadline.expired:
+            return await asyncio.to_thread(self.wait, task_id, timeout=0)
+        key, hub, sink = self._keys.key(task_id), self._waiting_hub(), LoopSink[Record]()
+        try:
+            hub.watch([key], sink)
+            batch = await sink.batch(deadline)
+        finally:
+            trouble = hub.trouble
+            hub.unwatch([key], sink)
+        if batch is None:
+            raise timed_out([task_id], timeout, trouble) from trouble
+        found = batch[0][1]
+        if isinstance(found, UpshotError):
+            raise found
+        return found
 
     def when_ended(self, task_id: str, callback: Callable[[Record | UpshotError], object]) -> None:
         """Call `callback` once with the terminal record, or the error that ends the wait.
@@ -299,13 +324,18 @@ class ResultClient:
         Callbacks run one after the other on one thread, which is theirs alone: one that waits for
         another result delays only the callbacks after it. What they raise is logged.
         """
+        hub = self._waiting_hub()
         with self._lock:
             if self._callbacks is None:
                 self._callbacks = CallbackSink[Record](f"upshot-callbacks-{self.url.scheme}")
             sink = self._callbacks
         key = self._keys.key(task_id)
         if sink.add(key, callback):
-            self._waiting_hub().watch([key], sink)
+            try:
+                hub.watch([key], sink)
+            except BaseException:
+                sink.withdraw(key, callback)
+                raise
 
     # -- closing and inspecting ---------------------------------------------------------------
 
@@ -346,23 +376,6 @@ class ResultClient:
 
     def _listen(self) -> Listener | None:
         return self._service.call(lambda backend, seconds: backend.listen(seconds))
-
-    def _ended(
-        self, keys: Sequence[str], deadline: Deadline
-    ) -> tuple[dict[str, Record | UpshotError], UpshotError | None]:
-        """Look once; return what needs no waiting, and why something could not be read."""
-        ended: dict[str, Record | UpshotError] = {}
-        trouble: UpshotError | None = None
-        try:
-            seen = self._reader.reachable(keys, deadline)
-        except ServiceUnavailableError as exc:
-            return ended, exc  # a service that is away for a moment ends no wait: the hub tries on
-        for key, found in zip(keys, seen, strict=True):
-            if isinstance(found, ServiceUnavailableError):
-                trouble = found
-            elif found is not None and (isinstance(found, UpshotError) or found.is_terminal):
-                ended[key] = found
-        return ended, trouble
 
     def after_fork(self) -> None:
         """Abandon the parent's hub: its thread does not exist in this process."""

@@ -6,46 +6,65 @@ lengthens them; timestamps in records are wall-clock seconds since the epoch, sh
 
 from __future__ import annotations
 
+import threading
 import time
 from datetime import UTC, datetime
+from typing import Final
 
-__all__ = ["Deadline", "monotonic", "now", "sleep", "to_datetime"]
+__all__ = ["Deadline", "is_moment", "monotonic", "now", "sleep", "to_datetime"]
+
+_EARLIEST: Final = -62_135_596_800  # seconds: 0001-01-01 UTC, and the end of 9999-12-30 UTC, so
+_LATEST: Final = 253_402_214_400  # that no time zone takes what lies between out of `datetime`
+
+# As they are now: a task that replaces them, to freeze time for itself, must not freeze its worker.
+_TIME, _MONOTONIC, _SLEEP = time.time, time.monotonic, time.sleep
 
 
 def now() -> float:
     """Return wall-clock seconds since 1970-01-01 UTC."""
-    return time.time()
+    return _TIME()
 
 
 def monotonic() -> float:
     """Return seconds on a clock that never steps; only differences mean something."""
-    return time.monotonic()
+    return _MONOTONIC()
 
 
 def sleep(seconds: float) -> None:
     """Suspend the calling thread; zero or less returns at once."""
     if seconds > 0:
-        time.sleep(seconds)
+        _SLEEP(seconds)
+
+
+def is_moment(seconds: float) -> bool:
+    """Tell whether seconds since the epoch are a moment that `to_datetime` has a form for."""
+    return _EARLIEST <= seconds <= _LATEST  # false for NaN
 
 
 def to_datetime(seconds: float | None) -> datetime | None:
-    """Turn seconds since the epoch into an aware UTC datetime; None stays None."""
+    """Turn seconds since the epoch, a moment, into an aware UTC datetime; None stays None."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 class Deadline:
     """A point on the monotonic clock that one public call must not pass.
 
-    `timeout` is in seconds from now. None never expires; 0 has expired already, so whoever
-    asks looks exactly once. A negative timeout is a ValueError.
+    `timeout` is in seconds from now. None never expires, and neither does infinity or whatever is
+    longer than a thread can wait; 0 has expired already, so whoever asks looks exactly once. A
+    negative timeout is a ValueError.
     """
 
     __slots__ = ("_at",)
 
+    _at: float | None
+
     def __init__(self, timeout: float | None) -> None:
         if timeout is not None and not timeout >= 0:  # "not >=" also catches NaN
             raise ValueError(f"timeout must be zero or more seconds, or None; got {timeout!r}")
-        self._at = None if timeout is None else monotonic() + timeout
+        if timeout is None or timeout >= threading.TIMEOUT_MAX:
+            self._at = None
+        else:
+            self._at = monotonic() + timeout
 
     @property
     def expired(self) -> bool:

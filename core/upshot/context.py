@@ -53,6 +53,9 @@ class TaskContext:
     def progress(self, current: float, total: float | None = None, **meta: Any) -> None:
         """Say how far the task is; callers see it as `AsyncResult.info`.
 
+        A report that the result store does not take is dropped, and so are those of the next 30
+        seconds; the worker's log says so. A store that is away is no reason for a task to fail.
+
         Args:
             current: units done.
             total: units in all; None if unknown.
@@ -60,7 +63,7 @@ class TaskContext:
 
         Raises:
             EncodeError: `meta` cannot be encoded.
-            ServiceError: it could not be stored.
+            PayloadTooLargeError: the backend does not take a report of that length.
         """
         if self.reporter is not None:
             self.reporter.progress({**meta, "current": current, "total": total})
@@ -68,7 +71,7 @@ class TaskContext:
     def is_revoked(self) -> bool:
         """Tell whether somebody called `revoke()`; a long task asks now and then, and returns.
 
-        Each call is one round trip to the result backend.
+        Each call is one round trip to the result backend. While that is away, the answer is False.
         """
         return self.reporter is not None and self.reporter.is_revoked()
 

@@ -6,7 +6,8 @@ come from a service that others can write to.
 
 from __future__ import annotations
 
-from typing import final
+import math
+from typing import Final, final
 
 from upshot.backend import Capabilities, StoredRecord
 from upshot.errors import (
@@ -25,8 +26,9 @@ __all__ = ["AS_SET", "Envelopes", "unfinished"]
 
 _UNFINISHED = 30 * 86_400.0  # seconds: bounded, so that what was lost for good goes in the end
 
-AS_SET = -1.0
-"""Given as `expires`: as the client is set, not as this call says."""
+AS_SET: Final = float("nan")
+"""Given as `expires`: as the client is set, not as this call says. This object alone means it: any
+number that says so would be one that a caller can miscalculate."""
 
 
 def unfinished(expires: float | None) -> float | None:
@@ -67,13 +69,13 @@ class Envelopes:
 
         Raises:
             InvalidTaskIdError: the id may not name a task.
-            ConfigError: `expires` is not more than 0.
+            ConfigError: `expires` is not more than 0, or infinite.
             UnsupportedError: the backend cannot expire records, and `expires` is not None.
             PayloadTooLargeError: the backend does not take a record of this length.
         """
         key = self._keys.key(record.task_id)
-        seconds = self._expires if expires == AS_SET else expires
-        if seconds is not None and not seconds > 0:
+        seconds = self._expires if expires is AS_SET else expires
+        if seconds is not None and not 0 < seconds < math.inf:  # NaN is neither
             raise ConfigError(f"expires is more than 0 seconds, or None for ever; not {seconds!r}")
         if seconds is not None and capabilities.expiry_resolution is None:
             raise UnsupportedError(f"{self._url} cannot expire records: set result_expires to None")
@@ -94,9 +96,11 @@ class Envelopes:
             reply_to=reply_to,
         )
 
-    def open(self, key: str, body: bytes) -> Record | UpshotError:
+    def open(self, key: str, body: object) -> Record | UpshotError:
         """Return the record stored under `key`, or the error that takes its place."""
         task_id = self._keys.label(key)
+        if not isinstance(body, bytes):  # a service may hold anything that somebody put there
+            return self._corrupt(task_id, f"it is of type {type(body).__name__}")
         if len(body) > self._max_bytes:
             return self._too_large(task_id, len(body), self._max_bytes, "result_max_bytes allows")
         try:
@@ -106,6 +110,9 @@ class Envelopes:
             reason = "it belongs to another id"
         except (CorruptRecordError, InvalidTaskIdError) as exc:
             reason = str(exc)
+        return self._corrupt(task_id, reason)
+
+    def _corrupt(self, task_id: str, reason: str) -> CorruptRecordError:
         return CorruptRecordError(
             f"what {self._url} holds for task {printable(task_id)!r} cannot be read: {reason}; "
             "forget() removes it",

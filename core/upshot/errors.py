@@ -175,7 +175,16 @@ class PayloadTooLargeError(SerializationError):
 
 
 class ServiceError(UpshotError):
-    """A broker or result backend could not do what was asked; the driver's error is the cause."""
+    """A broker or result backend could not do what was asked; the driver's error is the cause.
+
+    Attributes:
+        task_ids: what was being sent when it failed: an id for each request, in their order; empty
+            if nothing was. Any of these tasks may have been sent. Sending them again under the
+            same ids (`task_id=`) loses none, and none runs twice for it if results are stored:
+            not ignored, nor carried by `rpc://`.
+    """
+
+    task_ids: tuple[str, ...] = ()
 
 
 class ServiceUnavailableError(ServiceError, ConnectionError):

@@ -65,7 +65,10 @@ def mask(text: str) -> str:
     """
     if "://" not in text:
         return text
-    return "".join(_mask_word(word) for word in _SPACES.split(text))
+    # What is hidden may have kept a URL behind it from being seen as one.
+    while (masked := "".join(_mask_word(word) for word in _SPACES.split(text))) != text:
+        text = masked
+    return masked
 
 
 def _mask_word(word: str) -> str:

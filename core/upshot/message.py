@@ -19,13 +19,20 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
+from upshot import clock
 from upshot.errors import ConfigError, DecodeError, InvalidTaskIdError
-from upshot.record import Payload, check_task_id
+from upshot.record import Payload, check_task_id, printable
 from upshot.states import MAX_ATTEMPT
 
-__all__ = ["MAX_PRIORITY", "Message", "RetryPolicy"]
+__all__ = ["LONGEST", "MAX_NAME", "MAX_PRIORITY", "Message", "RetryPolicy", "is_name"]
+
+MAX_NAME: Final = 255
+"""The longest name of a task or queue, in characters."""
+
+LONGEST: Final = 9e9
+"""The longest duration in a message, in seconds: 285 years, just under what Python can wait."""
 
 MAX_PRIORITY: Final = 9
 """Priorities are 0 to 9; larger runs first (as in AMQP 0-9-1 brokers and Celery)."""
@@ -34,6 +41,14 @@ _VERSION: Final = b"m1"
 _PREFIX: Final = struct.Struct("!2sII")
 _NO_HEADERS: Final[Mapping[str, Any]] = MappingProxyType({})
 _NUMBER: Final = (int, float)
+_MOMENTS: Final = ("eta", "expires", "queued_at")
+_DURATIONS: Final = ("result_expires", "time_limit", "soft_time_limit")
+_AS_SET: Final = -1.0
+
+
+def is_name(name: object) -> bool:
+    """Tell whether something may name a task or a queue: 1 to 255 printable characters."""
+    return type(name) is str and name.isprintable() and 1 <= len(name) <= MAX_NAME
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +70,12 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         for name, value in (("backoff", self.backoff), ("backoff_max", self.backoff_max)):
-            if type(value) not in _NUMBER or not 0 <= value < math.inf:
-                raise ConfigError(f"{name} is zero or more seconds, not {value!r}")
+            if type(value) not in _NUMBER or not 0 <= value <= LONGEST:
+                raise ConfigError(
+                    f"{name} is zero or more seconds, at most {LONGEST:g}; not {value!r}"
+                )
+        if type(self.jitter) is not bool:
+            raise ConfigError(f"jitter is True or False, not {self.jitter!r}")
         retries = self.max_retries
         if retries is not None and not (type(retries) is int and retries >= 0):
             raise ConfigError(f"max_retries is 0 or more, or None; not {self.max_retries!r}")
@@ -130,10 +149,28 @@ class Message:
             body = data[_PREFIX.size :]
             if version != _VERSION or zlib.crc32(body, length) != checksum:
                 raise ValueError(f"no undamaged message of version {_VERSION.decode()}")
-            header = json.loads(body[:length])
+            header = _HEADER.decode(body[:length].decode())
             return cls(**_fields_of(header, body[length:]))
         except (ValueError, TypeError, struct.error, RecursionError, InvalidTaskIdError) as exc:
-            raise DecodeError(f"not a message that this version of upshot can run: {exc}") from exc
+            reason = printable(str(exc))  # it may quote what somebody wrote
+            raise DecodeError(
+                f"not a message that this version of upshot can run: {reason}"
+            ) from exc
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError("a number in it is too large")
+    return number
+
+
+# Strict, as a header is written again when the task is retried or given back.
+_HEADER: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 
 
 # Name → (default, accepted types) for everything but the arguments and the retry policy.
@@ -165,21 +202,46 @@ def _fields_of(header: Any, payload: bytes) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name, (default, kinds) in _FIELDS.items():
         value = header.get(name, default)
-        if value is not default:
-            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-                raise TypeError(f"its {name} is of the wrong type")
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"its {name} is not a finite number")
+        is_one = isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds)
+        if value is not default and not is_one:
+            raise TypeError(f"its {name} is of the wrong type")
         fields[name] = value
-    check_task_id(fields["task_id"])
-    if not fields["name"] or not fields["queue"]:
-        raise ValueError("it names no task or no queue")
-    if not 1 <= fields["attempt"] <= MAX_ATTEMPT or not 0 <= fields["priority"] <= MAX_PRIORITY:
-        raise ValueError("its attempt or priority is out of range")
+    _check_values(fields)
     content_type = header.get("c")
     if not isinstance(content_type, str):
         raise TypeError("its content type is missing")
+    content_type.encode()  # half a surrogate pair is no text
     retry = header.get("retry")
     if retry is not None:
         fields["retry"] = RetryPolicy(**retry)
     return fields | {"arguments": Payload(content_type, payload)}
+
+
+def _check_values(fields: Mapping[str, Any]) -> None:
+    """Refuse what no sender sends and no worker could live with.
+
+    Its outcome could not be stored, or its message not be sent again; so it would come back for
+    ever, and each time for nothing.
+    """
+    check_task_id(fields["task_id"])
+    if not is_name(fields["name"]) or not is_name(fields["queue"]):
+        raise ValueError("it names no task or no queue")
+    if fields["reply_to"] and not is_name(fields["reply_to"]):
+        raise ValueError("its reply_to is no address")
+    for name, least, most in (
+        ("attempt", 1, MAX_ATTEMPT),
+        ("retries", 0, MAX_ATTEMPT),
+        ("priority", 0, MAX_PRIORITY),
+    ):
+        if not least <= fields[name] <= most:
+            raise ValueError(f"its {name} is out of range")
+    for name in _MOMENTS:
+        if fields[name] is not None and not clock.is_moment(fields[name]):
+            raise ValueError(f"its {name} is in no calendar")
+    for name in _DURATIONS:
+        seconds = fields[name]
+        if seconds not in (None, _AS_SET) and not 0 < seconds <= LONGEST:
+            raise ValueError(f"its {name} is no duration")
+    json.dumps(
+        dict(fields["headers"]), ensure_ascii=False
+    ).encode()  # half a surrogate pair is no text

@@ -119,30 +119,22 @@ class Origin:
         deadline = clock.Deadline(timeout)
         if self.patience is not None and (timeout is None or timeout > self.patience):
             try:
-                return await self._end_of(task_id, self.patience)
-            except ResultTimeoutError:
-                await asyncio.to_thread(self.warn_if_no_worker, [task_id], queue)
+                return await self.client.end_of(task_id, timeout=self.patience)
+            except ResultTimeoutError as exc:
+                if exc.__cause__ is None:
+                    await asyncio.to_thread(self.warn_if_no_worker, [task_id], queue)
         try:
-            return await self._end_of(task_id, deadline.left())
+            return await self.client.end_of(task_id, timeout=deadline.left())
         except ResultTimeoutError as exc:
-            error = await asyncio.to_thread(self.explain_timeout, task_id, timeout)
-            raise error from exc.__cause__
-
-    async def _end_of(self, task_id: str, timeout: float | None) -> Record:
-        ended = self.client.wait_async([task_id], timeout=timeout)
-        try:
-            async for _, found in ended:
-                if isinstance(found, UpshotError):
-                    raise found
-                return found
-        finally:
-            await ended.aclose()
-        raise AssertionError("wait_async yields each id or raises")
+            trouble = exc.__cause__
+            error = await asyncio.to_thread(self.explain_timeout, task_id, timeout, trouble)
+            raise error from trouble
 
     def warn_if_no_worker(self, task_ids: Iterable[str], queue: str) -> None:
         """Log once per queue that nobody serves it, if the first of `task_ids` waits in it.
 
-        Each service is asked once and briefly: a wait that asks must not end late for it.
+        Each service is asked once and briefly: a wait that asks must not end late for it. Whoever
+        knows that the results cannot be read does not ask.
         """
         try:
             record = self.client.load(next(iter(task_ids)), deadline=clock.Deadline(0))
@@ -157,17 +149,29 @@ class Origin:
         except UpshotError as exc:
             logger.debug("could not look for workers: %s", exc)
 
-    def explain_timeout(self, task_id: str, timeout: float | None) -> ResultTimeoutError:
+    def explain_timeout(
+        self, task_id: str, timeout: float | None, trouble: BaseException | None
+    ) -> ResultTimeoutError:
         """Return the error of a wait that ended too early: with the state and its age.
 
         The service is asked once and briefly: the wait is over, whether it answers or not.
+
+        Args:
+            task_id: whose end was awaited.
+            timeout: the seconds that were waited.
+            trouble: why the service could not be read during the wait: it is not asked again.
+                None if it could.
         """
-        try:
-            record = self.client.load(task_id, deadline=clock.Deadline(0))
-        except UpshotError as exc:
+        record: Record | None = None
+        if trouble is None:
+            try:
+                record = self.client.load(task_id, deadline=clock.Deadline(0))
+            except UpshotError as exc:
+                trouble = exc
+        if trouble is not None:
             return ResultTimeoutError(
                 f"task {printable(task_id)!r} did not end within {timeout} seconds, "
-                f"and its state cannot be read: {exc}"
+                f"and its state cannot be read: {trouble}"
             )
         state, since = State.PENDING.value, None
         if record is not None:

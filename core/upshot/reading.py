@@ -82,6 +82,23 @@ class Reader:
             found += map(self._read, batch, bodies)
         return found
 
+    def ended(
+        self, keys: Sequence[str], deadline: Deadline
+    ) -> tuple[dict[str, Record | UpshotError], UpshotError | None]:
+        """Look once; return what needs no waiting, and why something could not be read."""
+        ended: dict[str, Record | UpshotError] = {}
+        trouble: UpshotError | None = None
+        try:
+            seen = self.reachable(keys, deadline)
+        except ServiceUnavailableError as exc:
+            return ended, exc  # a service that is away for a moment ends no wait: the hub tries on
+        for key, found in zip(keys, seen, strict=True):
+            if isinstance(found, ServiceUnavailableError):
+                trouble = found
+            elif found is not None and (isinstance(found, UpshotError) or found.is_terminal):
+                ended[key] = found
+        return ended, trouble
+
     def _read(self, key: str, body: bytes | Exception | None) -> Record | UpshotError | None:
         if isinstance(body, Exception):
             error = retrying.translate(body, self._errors, self._service.url)

@@ -21,7 +21,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Any, Final
 
-from upshot import states
+from upshot import clock, states
 from upshot.errors import CorruptRecordError, InvalidTaskIdError
 
 __all__ = ["MAX_ID_BYTES", "Payload", "Record", "check_task_id", "printable"]
@@ -32,6 +32,8 @@ MAX_ID_BYTES: Final = 255
 _VERSION: Final = b"u1"
 _PREFIX: Final = struct.Struct("!2sII")
 _NUMBER: Final = (int, float, type(None))
+_MOMENTS: Final = slice(7, 10)  # where `queued_at`, `started_at` and `finished_at` stand
+_HAS_OUTCOME: Final = frozenset({states.State.SUCCESS, states.State.FAILURE})
 _HEADER: Final[tuple[tuple[str, tuple[type, ...]], ...]] = (
     ("task_id", (str,)),
     ("state", (str,)),
@@ -184,9 +186,20 @@ def _read_header(data: bytes) -> tuple[list[Any], bytes]:
     for (name, kind), field in zip(_HEADER, fields, strict=True):
         if not isinstance(field, kind) or isinstance(field, bool):
             raise ValueError(f"its {name} is of the wrong type")
+    _check_values(fields)
+    if b"\\u" in body[:length]:  # only then can there be half a surrogate pair, which is no text
+        "".join(field for field in fields if isinstance(field, str)).encode()
+    return fields, body[length:]
+
+
+def _check_values(fields: list[Any]) -> None:
+    """Refuse fields of the right types that no writer writes and no reader could show."""
     if not 1 <= fields[2] <= states.MAX_ATTEMPT:
         raise ValueError("its attempt is out of range")
-    return fields, body[length:]
+    if not all(seconds is None or clock.is_moment(seconds) for seconds in fields[_MOMENTS]):
+        raise ValueError("it has a moment that is in no calendar")
+    if fields[1] in _HAS_OUTCOME and fields[12] is None:
+        raise ValueError(f"it is a {fields[1]} without an outcome")
 
 
 def check_task_id(task_id: object) -> str:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import difflib
 import functools
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, TypeVar
 
+from upshot import forking
 from upshot.backend import Backend
 from upshot.broker import Broker
 from upshot.errors import (
@@ -187,6 +189,25 @@ def _normalised(distribution: str) -> str:
     return distribution.lower().replace("_", "-").replace(".", "-")
 
 
+class _Imports:
+    """Lets one thread after the other import what is offered.
+
+    Drivers look for modules of their own as attributes of packages. An attribute is set a moment
+    after the module counts as imported, so a second thread can find one without the other:
+    SQLAlchemy then fails with "module 'sqlalchemy' has no attribute 'dialects'".
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()  # what is imported may load something itself
+        forking.register(self)
+
+    def after_fork(self) -> None:
+        self.lock = threading.RLock()
+
+
+_IMPORTS: Final = _Imports()
+
+
 def load(offer: Offer, kind: type[T]) -> type[T]:
     """Import what `offer` names and check that it derives from `kind`.
 
@@ -196,7 +217,8 @@ def load(offer: Offer, kind: type[T]) -> type[T]:
     """
     entry = offer.entry_point
     try:
-        loaded: Any = entry.load()
+        with _IMPORTS.lock:
+            loaded: Any = entry.load()
     except ImportError as exc:
         # A module of its own that is missing is a bug there, not a missing driver.
         own = entry.module.partition(".")[0]

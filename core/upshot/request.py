@@ -9,12 +9,11 @@ from typing import Any, Final, cast
 
 from upshot.errors import ConfigError
 from upshot.execution import TaskSpec
-from upshot.message import MAX_PRIORITY, RetryPolicy
+from upshot.message import LONGEST, MAX_NAME, MAX_PRIORITY, RetryPolicy, is_name
 from upshot.record import printable
 
 __all__ = ["Request", "check_limits", "check_name", "check_request"]
 
-_LONGEST_NAME: Final = 255
 _FAR: Final = 100 * 365 * 86_400.0  # seconds: what lies further off is a mistake
 _AS_TASK: Final = -1.0
 
@@ -80,20 +79,22 @@ def check_name(what: str, name: object) -> None:
     Raises:
         ConfigError: it is anything else.
     """
-    if type(name) is not str or not name.isprintable() or not 1 <= len(name) <= _LONGEST_NAME:
+    if not is_name(name):
         shown = printable(name) if isinstance(name, str) else repr(name)
-        raise ConfigError(f"{what} is 1 to {_LONGEST_NAME} printable characters, not {shown!r}")
+        raise ConfigError(f"{what} is 1 to {MAX_NAME} printable characters, not {shown!r}")
 
 
 def check_limits(name: str, value: object) -> None:
-    """Check a duration: more than 0 seconds, or None.
+    """Check a duration: more than 0 and at most `LONGEST` seconds, or None.
 
     Raises:
         ConfigError: it is anything else.
     """
-    if value is not None and not (_is_number(value) and 0 < cast("float", value) < math.inf):
-        raise ConfigError(f"{name} is more than 0 seconds, or None; not {value!r}")
+    if value is not None and not (_is_number(value) and 0 < cast("float", value) <= LONGEST):
+        raise ConfigError(
+            f"{name} is more than 0 seconds, at most {LONGEST:g}, or None; not {value!r}"
+        )
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(cast("float", value))
+    return type(value) is int or (type(value) is float and math.isfinite(value))

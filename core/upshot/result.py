@@ -281,21 +281,25 @@ class AsyncResult(Generic[T]):
         self.origin.handles.discard(self)
 
     def _wait(self, timeout: float | None) -> Record:
+        deadline = Deadline(timeout)
         if self._record is not None:
             return self._record
-        origin, deadline = self.origin, Deadline(timeout)
+        origin = self.origin
         patience = origin.patience
         if patience is not None and (timeout is None or timeout > patience):
             try:
                 return origin.client.wait(self.id, timeout=patience)
-            except ResultTimeoutError:
-                origin.warn_if_no_worker([self.id], self.queue)
+            except ResultTimeoutError as exc:
+                if exc.__cause__ is None:
+                    origin.warn_if_no_worker([self.id], self.queue)
         try:
             return origin.client.wait(self.id, timeout=deadline.left())
         except ResultTimeoutError as exc:
-            raise origin.explain_timeout(self.id, timeout) from exc.__cause__
+            trouble = exc.__cause__
+            raise origin.explain_timeout(self.id, timeout, trouble) from trouble
 
     async def _wait_async(self, timeout: float | None) -> Record:
+        Deadline(timeout)  # refuses what is no timeout, also where nothing is waited for
         return self._record or await self.origin.wait_async(self.id, self.queue, timeout)
 
     def _settle(self, record: Record, propagate: bool) -> T:

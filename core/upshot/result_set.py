@@ -91,8 +91,9 @@ class ResultSet(Generic[T]):
             try:
                 for task_id, found in origin.client.wait_many(list(handles), timeout=patience):
                     yield self._ended(handles.pop(task_id), found)
-            except ResultTimeoutError:
-                origin.warn_if_no_worker(handles, next(iter(handles.values())).queue)
+            except ResultTimeoutError as exc:
+                if exc.__cause__ is None:
+                    origin.warn_if_no_worker(handles, next(iter(handles.values())).queue)
         for task_id, found in origin.client.wait_many(list(handles), timeout=deadline.left()):
             yield self._ended(handles[task_id], found)
 

@@ -14,16 +14,27 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from upshot import clock
-from upshot.errors import ServiceRejectedError, ServiceUnavailableError, UpshotError
+from upshot.errors import (
+    ServiceError,
+    ServiceRejectedError,
+    ServiceUnavailableError,
+    UpshotError,
+)
+from upshot.record import printable
 from upshot.url import Url
 
-__all__ = ["MIN_LOOK", "DriverErrors", "call", "jitter", "translate"]
+__all__ = ["MIN_LOOK", "DriverErrors", "call", "hide_secrets", "jitter", "translate"]
 
 T = TypeVar("T")
 
-MIN_LOOK = 0.5
-"""Seconds that one round trip is given even when the deadline has passed (`timeout=0`)."""
+MIN_LOOK = 0.4
+"""Seconds that one round trip is given even when the deadline has passed (`timeout=0`).
 
+A call is back half a second after its deadline at the latest; what is left of that is for what lies
+around the round trip."""
+
+_SHORTEST_TRY = 0.05
+"""Seconds; with less left, the error that is known says more than another try would."""
 _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 1.0
 _RANDOM = random.SystemRandom()
@@ -54,13 +65,43 @@ def translate(exc: Exception, errors: DriverErrors, url: Url) -> UpshotError | N
     """
     if isinstance(exc, UpshotError):
         return exc
-    reason = " ".join(url.scrub(str(exc)).split()) or type(exc).__name__  # one line, for logs
+    # One line, for logs; a service's words are somebody else's.
+    reason = printable(" ".join(url.scrub(str(exc)).split())) or type(exc).__name__
     for kind in type(exc).__mro__:
         if kind in errors.transient:
             return ServiceUnavailableError(f"{url} cannot be reached or refuses for now: {reason}")
         if kind in errors.permanent:
             return ServiceRejectedError(f"{url} refused: {reason}")
     return None
+
+
+def hide_secrets(error: Exception, url: Url) -> None:
+    """Take from the chain of an error what shows a secret of `url`: it would come into every log.
+
+    A driver may quote what it was given. Where the cause, or anything it is chained to, does so, a
+    ServiceError takes its place that has its name, its traceback and its text without the secret.
+    """
+    cause, context = error.__cause__, error.__context__
+    if context is not None and _shows_secret(context, url):
+        error.__context__ = None
+    if cause is not None and _shows_secret(cause, url):
+        kind = type(cause)
+        shown = f"{kind.__module__}.{kind.__qualname__}: {url.scrub(str(cause))}"
+        error.__cause__ = ServiceError(shown).with_traceback(cause.__traceback__)
+
+
+def _shows_secret(exc: BaseException, url: Url) -> bool:
+    """Tell whether an exception, or one that it is chained to, has a secret of `url` in it."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [exc]
+    while waiting:
+        each = waiting.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            if any(url.scrub(text) != text for text in (str(each), repr(each), repr(vars(each)))):
+                return True
+            waiting += (each.__cause__, each.__context__)
+    return False
 
 
 def call(
@@ -78,8 +119,8 @@ def call(
         operation: one round trip; told how many seconds it may take.
         errors: how to read the driver's exceptions.
         url: the service, for messages.
-        deadline: the end of the caller's patience. Once it has passed, `operation` is still tried
-            once, for at most `MIN_LOOK` seconds.
+        deadline: the end of the caller's patience. `operation` is tried once in any case, for at
+            least `MIN_LOOK` seconds; nothing is tried again once it has passed.
         limit: seconds after which this call gives up although the deadline is later.
         stopping: once it is set, nothing is tried again; None for never.
 
@@ -88,20 +129,21 @@ def call(
         ServiceRejectedError: at once, for a permanent error.
     """
     end = clock.Deadline(deadline.left(limit))
-    pause = _FIRST_PAUSE
+    pause, seconds = _FIRST_PAUSE, max(MIN_LOOK, end.left() or 0.0)
     stopping = stopping or threading.Event()
     while True:
         try:
-            return operation(max(MIN_LOOK, end.left() or 0.0))
+            return operation(seconds)
         except Exception as exc:  # the boundary to a driver: what it raises is only known to it
             error = translate(exc, errors, url)
             if error is None:
                 raise
-            left = end.left() or 0.0
-            is_final = not isinstance(error, ServiceUnavailableError) or left <= 0
             # Full jitter spreads clients that lost the same server at the same moment:
             # https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
-            if is_final or stopping.wait(min(left, jitter(0, pause))):
+            rest = min(end.left() or 0.0, jitter(0, pause))
+            is_final = not isinstance(error, ServiceUnavailableError) or stopping.wait(rest)
+            seconds = end.left() or 0.0
+            if is_final or seconds < _SHORTEST_TRY:
                 if error is exc:
                     raise
                 raise error from exc

@@ -6,18 +6,24 @@ import contextlib
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, final
+from typing import Any, Final, final
 
 from upshot import clock
 from upshot.backend import StoredRecord
 from upshot.broker import Broker, QueuedMessage
 from upshot.client import ResultClient
 from upshot.envelope import unfinished
-from upshot.errors import ConfigError, EncodeError, PayloadTooLargeError, ServiceError
+from upshot.errors import (
+    ConfigError,
+    EncodeError,
+    PayloadTooLargeError,
+    ServiceError,
+    ServiceUnavailableError,
+)
 from upshot.message import Message
 from upshot.outcome import encode_value
 from upshot.reading import batches
-from upshot.record import Record, check_task_id
+from upshot.record import Record, check_task_id, printable
 from upshot.request import Request, check_request
 from upshot.serializers import Codecs
 from upshot.service import OpenService
@@ -25,6 +31,8 @@ from upshot.settings import Settings
 from upshot.states import State
 
 __all__ = ["Outbox", "queued"]
+
+_NAMED: Final = 3  # ids that an error's note spells out
 
 
 def queued(message: Message) -> QueuedMessage:
@@ -65,7 +73,8 @@ class Outbox:
         Raises:
             EncodeError: an argument cannot be encoded; the path begins with `args` or `kwargs`.
             InvalidTaskIdError, ConfigError, PayloadTooLargeError: a request is wrong.
-            ServiceError: broker or backend could not take them. Some may have been sent.
+            ServiceError: broker or backend could not take them. Some may have been sent; its
+                `task_ids` are those to send all of them again with.
         """
         now = clock.now()
         reply_to = self._client.backend.reply_to
@@ -85,11 +94,15 @@ class Outbox:
                     size=len(parcel.body),
                     limit=longest,
                 )
-        for batch in batches(posts):  # so that the time of one call need not do for all of them
-            self._post(
-                [parcel for parcel, _ in batch],
-                [record for _, record in batch if record is not None],
-            )
+        try:
+            for batch in batches(posts):  # so that the time of one call need not do for all
+                self._post(
+                    [parcel for parcel, _ in batch],
+                    [record for _, record in batch if record is not None],
+                )
+        except ServiceError as exc:
+            _name_tasks(exc, messages)
+            raise
         return messages
 
     def _post(self, parcels: Sequence[QueuedMessage], records: Sequence[StoredRecord]) -> None:
@@ -101,10 +114,16 @@ class Outbox:
     def _send_apart(
         self, parcels: Sequence[QueuedMessage], records: Sequence[StoredRecord]
     ) -> None:
-        """Record first, then publish: a record may never come after its outcome."""
+        """Record first, then publish: a record may never come after its outcome.
+
+        If nobody knows whether the messages arrived, the records stay: the tasks may have ended
+        by now, and what is forgotten then are their outcomes.
+        """
         applied = self._client.store_encoded(records)
         try:
             self._broker.call(lambda b, seconds: b.publish(parcels, (), seconds))
+        except ServiceUnavailableError:
+            raise
         except ServiceError:
             ours = [r.task_id for r, was in zip(records, applied, strict=True) if was]
             with contextlib.suppress(ServiceError):  # the first error is the one to tell
@@ -161,6 +180,17 @@ class Outbox:
             soft_time_limit=request.soft_time_limit,
             retry=request.retry,
         )
+
+
+def _name_tasks(error: ServiceError, messages: Sequence[Message]) -> None:
+    """Tell by which ids the tasks can be sent again, which nobody knows but us."""
+    error.task_ids = tuple(message.task_id for message in messages)
+    some = ", ".join(repr(printable(task_id)) for task_id in error.task_ids[:_NAMED])
+    more = f" and {len(messages) - _NAMED} more" if len(messages) > _NAMED else ""
+    error.add_note(
+        f"any of these tasks may have been sent; to send them for sure, repeat the call with the "
+        f"same task_id: {some}{more} (the error's task_ids)"
+    )
 
 
 def _first(*choices: Any) -> Any:

@@ -62,8 +62,15 @@ class OpenService(Generic[S]):
             if self._closed:
                 raise ServiceClosedError(f"{self.url} was closed by this process")
             if self._object is None:
-                self._object = self._make()
+                self._object = self._made()
             return self._object
+
+    def _made(self) -> S:
+        try:
+            return self._make()
+        except Exception as exc:  # the constructor hands the URL to the driver
+            retrying.hide_secrets(exc, self.url)
+            raise
 
     def call(
         self, operation: Callable[[S, float], T], *, deadline: clock.Deadline | None = None
@@ -86,6 +93,7 @@ class OpenService(Generic[S]):
                 stopping=self._stopping,
             )
         except Exception as exc:
+            retrying.hide_secrets(exc, self.url)
             if self._closed and not isinstance(exc, ServiceClosedError):
                 raise ServiceClosedError(f"{self.url} was closed by this process") from exc
             raise

@@ -137,7 +137,9 @@ class Settings:
         30.0, "How long a message stays with a worker that gives no sign of life.", low=1
     )
     worker_shutdown_timeout: float = _seconds(
-        25.0, "How long a stopping worker waits for running tasks; 0 does not wait.", low=0
+        25.0,
+        "How long a stopping worker waits for running tasks, and for their results to be stored.",
+        low=0,
     )
     worker_max_tasks_per_child: int | None = _setting(
         None, "Tasks after which a process is replaced; none is never.", low=1

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, final
 
+from upshot import clock
 from upshot.context import TaskContext, running
 from upshot.errors import ConfigError
 from upshot.execution import TaskSpec
@@ -183,7 +184,7 @@ def to_seconds(moment: float | datetime | None, what: str) -> float | None:
     if moment is None:
         return None
     if not isinstance(moment, datetime):
-        return datetime.now(UTC).timestamp() + moment
+        return clock.now() + moment
     if moment.tzinfo is None:
         raise ConfigError(f"{what} needs a zone: datetime.now(timezone.utc) + …, not {moment!r}")
     return moment.timestamp()

@@ -13,6 +13,7 @@ import dataclasses
 import difflib
 import json
 import re
+from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -98,8 +99,8 @@ class Url:
         if any(part.scheme != first.scheme for part in parts):
             raise _wrong("all URLs of a fail-over list must have one scheme", first.scheme)
         options = tuple(pair for part in parts for pair in part.options)
-        names = [name for name, _ in options]
-        if repeated := next((name for name in names if names.count(name) > 1), None):
+        counts = Counter(name for name, _ in options)
+        if repeated := next((name for name, count in counts.items() if count > 1), None):
             raise _wrong(f"the option {_PREFIX + repeated!r} is given twice", first.scheme)
         return cls(
             scheme=first.scheme,
@@ -188,7 +189,7 @@ class Url:
         forms = {form for secret in self._secrets for form in _forms(secret)} - {""}
         if forms:
             longest_first = sorted(forms, key=len, reverse=True)
-            pattern = "|".join(re.escape(form) for form in longest_first)
+            pattern = "|".join(map(_pattern, longest_first))
             text = re.sub(pattern, STARS, text, flags=re.IGNORECASE)
         return mask(text)
 
@@ -246,7 +247,10 @@ def _read(text: str) -> _Parts:
         query=tuple(_pair(text) for text in theirs if text),
         options=tuple((name[len(_PREFIX) :], value) for name, value in map(_pair, ours)),
         rest=authority + shape["path"] + _joined(shape["query"], ours, theirs),
-        secrets=(*secrets, *(secret for text in ours + theirs for secret in _hidden(text))),
+        secrets=(
+            *(part for secret in secrets for part in _ends(secret)),
+            *(secret for text in ours + theirs for secret in _hidden(text)),
+        ),
     )
 
 
@@ -259,6 +263,14 @@ def _split_authority(authority: str) -> tuple[str | None, list[str], list[str]]:
     hosts = re.split("[,;]", hosts_text) if hosts_text else []
     user, colon, password = userinfo.partition(":")
     return user or None if at else None, [password] if colon else [], hosts
+
+
+def _ends(secret: str) -> list[str]:
+    """Return a raw secret, and what a driver may take for the host: what follows an `@` in it.
+
+    Drivers part user and host at the first or at the last one; there is no other way to take it.
+    """
+    return list(dict.fromkeys([secret, secret.partition("@")[2], secret.rpartition("@")[2]]))
 
 
 def _host(text: str, scheme: str) -> tuple[str, int | None]:
@@ -330,6 +342,17 @@ def _hidden(pair: str) -> list[str]:
     starts = [name.end() for name in re.finditer(r"(\w+)[:=]", text) if is_secret_name(name[1])]
     parts = [(text[start:], re.split("[,;]", text[start:])[0]) for start in starts]
     return [raw, *(part for both in parts for part in both)]
+
+
+def _pattern(form: str) -> str:
+    """Return what matches a text however often it was quoted: `'`, `\\'` and `\\\\\\'` are one."""
+    plain_and_quoted = re.split(r"(\\*['\"]|\\+)", form)
+    for position in range(1, len(plain_and_quoted), 2):
+        mark = plain_and_quoted[position]
+        is_escaped = mark.startswith("\\")
+        plain_and_quoted[position] = (r"\\+" if is_escaped else r"\\*") + mark.lstrip("\\")
+    plain_and_quoted[::2] = map(re.escape, plain_and_quoted[::2])
+    return "".join(plain_and_quoted)
 
 
 def _forms(secret: str) -> set[str]:

@@ -6,8 +6,9 @@ import asyncio
 import logging
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Generic, TypeVar
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, Generic, TypeVar
 
 from upshot import clock
 from upshot.errors import ResultTimeoutError, UpshotError
@@ -19,14 +20,20 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_SIGNAL_LOOK: Final = 1.0
+"""Seconds that the main thread blocks at a time. A signal that comes in the moment before it blocks
+is handled only when it wakes: Ctrl-C must not wait for a result that never comes."""
+
 
 class ThreadSink(Generic[T]):
     """Collects what ended for one thread that blocks."""
 
+    is_gone: bool = False  # a thread that is blocked is there
+
     def __init__(self) -> None:
-        self._batches: queue.SimpleQueue[Sequence[tuple[str, T | UpshotError]]] = (
-            queue.SimpleQueue()
-        )
+        # No SimpleQueue: its `get` blocks for ever if a timeout of microseconds passes between
+        # its two looks (CPython 3.11).
+        self._batches: queue.Queue[Sequence[tuple[str, T | UpshotError]]] = queue.Queue()
 
     def deliver(self, ended: Sequence[tuple[str, T | UpshotError]]) -> None:
         """Take a batch from the hub."""
@@ -36,40 +43,65 @@ class ThreadSink(Generic[T]):
         self, count: int, deadline: clock.Deadline
     ) -> Iterator[tuple[str, T | UpshotError]]:
         """Yield `count` ended keys as they come; stop early when the deadline passes."""
+        is_main = threading.current_thread() is threading.main_thread()
+        glance = _SIGNAL_LOOK if is_main else None
         while count > 0:
             try:
-                batch = self._batches.get(timeout=deadline.left())
+                batch = self._batches.get(timeout=deadline.left(glance))
             except queue.Empty:
-                return
+                if deadline.expired:
+                    return
+                continue
             count -= len(batch)
             yield from batch
 
 
 class LoopSink(Generic[T]):
-    """Collects what ended for coroutines of one event loop; made inside that loop."""
+    """Collects what ended for one coroutine; made inside its event loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._batches: asyncio.Queue[Sequence[tuple[str, T | UpshotError]]] = asyncio.Queue()
+        self._batches: deque[Sequence[tuple[str, T | UpshotError]]] = deque()
+        self._wake: asyncio.Future[None] | None = None
 
     def deliver(self, ended: Sequence[tuple[str, T | UpshotError]]) -> None:
         """Take a batch from the hub: one call into the loop, however many keys ended."""
-        # A loop that was closed under its waiters has nobody left to tell.
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._batches.put_nowait, ended)
+        try:
+            self._loop.call_soon_threadsafe(self._take, ended)
+        except RuntimeError:  # a loop that was closed under its waiters has nobody left to tell
+            if not self._loop.is_closed():
+                raise
 
-    async def collect(
-        self, count: int, deadline: clock.Deadline
-    ) -> AsyncIterator[tuple[str, T | UpshotError]]:
-        """Yield `count` ended keys as they come; stop early when the deadline passes."""
-        while count > 0:
-            try:
-                batch = await asyncio.wait_for(self._batches.get(), deadline.left())
-            except TimeoutError:
-                return
-            count -= len(batch)
-            for item in batch:
-                yield item
+    @property
+    def is_gone(self) -> bool:
+        """Whether the loop was closed. What waited in it is kept alive by its own wait."""
+        return self._loop.is_closed()
+
+    async def batch(self, deadline: clock.Deadline) -> Sequence[tuple[str, T | UpshotError]] | None:
+        """Return the next keys that ended, as they come; None if the deadline passes first."""
+        if not self._batches:
+            await self._until(deadline)
+        return self._batches.popleft() if self._batches else None
+
+    async def _until(self, deadline: clock.Deadline) -> None:
+        # No wait_for: before Python 3.12 it swallows a cancellation that meets a result. No queue
+        # and no asyncio.timeout: collected after their loop was closed, they would call into it.
+        self._wake = self._loop.create_future()
+        left = deadline.left()
+        timer = None if left is None else self._loop.call_later(left, self._awake)
+        try:
+            await self._wake
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _take(self, ended: Sequence[tuple[str, T | UpshotError]]) -> None:
+        self._batches.append(ended)
+        self._awake()
+
+    def _awake(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
 
 
 class CallbackSink(Generic[T]):
@@ -78,6 +110,8 @@ class CallbackSink(Generic[T]):
     Args:
         name: the thread's name; it starts with the first callback.
     """
+
+    is_gone: bool = False  # callbacks are there as long as their client is
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -89,12 +123,21 @@ class CallbackSink(Generic[T]):
     def add(self, key: str, callback: Callable[[T | UpshotError], object]) -> bool:
         """Call `callback` when `key` ends; True if the hub is still to be told to watch `key`."""
         with self._lock:
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
             callbacks = self._callbacks.setdefault(key, [])
             callbacks.append(callback)
             return len(callbacks) == 1
+
+    def withdraw(self, key: str, callback: Callable[[T | UpshotError], object]) -> None:
+        """Take back what `add` did, because the hub cannot watch `key`."""
+        with self._lock:
+            callbacks = self._callbacks.get(key, [])
+            if callback in callbacks:
+                callbacks.remove(callback)
+            if not callbacks:
+                self._callbacks.pop(key, None)
 
     def deliver(self, ended: Sequence[tuple[str, T | UpshotError]]) -> None:
         """Take a batch from the hub."""
@@ -115,7 +158,7 @@ class CallbackSink(Generic[T]):
                 for callback in callbacks:
                     try:
                         callback(found)
-                    except Exception:  # a user's function; the others' turn comes all the same
+                    except BaseException:  # whatever it raises, also SystemExit: others' turn comes
                         logger.exception("a callback of a result raised")
 
 

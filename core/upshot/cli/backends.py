@@ -1,4 +1,4 @@
-"""`upshot backends`: every installed service, what it needs, what it can do, its tables."""
+"""`upshot backends`: every installed service, what it can do, its tables, and new ones."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from upshot import registry
 from upshot.backend import Backend, WithTables
 from upshot.broker import Broker
 from upshot.cli.exits import OK
+from upshot.cli.new_backend import new
 from upshot.cli.parameters import json_option
 from upshot.cli.printing import show_json, show_table
 from upshot.errors import ConfigError, DriverMissingError
@@ -87,6 +88,9 @@ def ddl(url: str) -> int:
     finally:
         backend.close()
     return OK
+
+
+backends.add_command(new)
 
 
 def _services(group: str, kind: type[S]) -> list[_Service]:

@@ -82,7 +82,8 @@ def call(
             try:
                 return _awaited(handle, timeout)
             except ResultTimeoutError as exc:
-                raise app.origin.explain_timeout(handle.id, timeout) from exc
+                trouble = exc.__cause__
+                raise app.origin.explain_timeout(handle.id, timeout, trouble) from exc
         show_lines(handle.id)
         return OK
 

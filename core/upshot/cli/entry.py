@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final
+
 import click
 
 from upshot.cli.backends import backends
@@ -9,17 +12,43 @@ from upshot.cli.call import call
 from upshot.cli.config import config
 from upshot.cli.exits import FAILED, INTERRUPTED, OK, exit_code
 from upshot.cli.parameters import app_help
-from upshot.cli.printing import show_error
+from upshot.cli.printing import show_error, use_plain_streams
 from upshot.cli.purge import purge
 from upshot.cli.result import result
 from upshot.cli.version import version
 from upshot.cli.worker import worker
-from upshot.errors import UpshotError
+from upshot.errors import ConfigError, UpshotError
+from upshot.record import printable
 
 __all__ = ["main", "upshot"]
 
+_COMMANDS: Final = "upshot.commands"
+"""The entry-point group of further sub-commands; a name is what stands after `upshot`."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+class _Commands(click.Group):
+    """Our own commands, and those of installed distributions, which are imported when used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *sorted(entry_points(group=_COMMANDS).names)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        found = super().get_command(ctx, cmd_name)
+        further = entry_points(group=_COMMANDS, name=cmd_name)
+        return found if found or not further else _loaded(next(iter(further)))
+
+
+def _loaded(entry: EntryPoint) -> click.Command:
+    command: Any = entry.load()
+    if not isinstance(command, click.Command):
+        raise ConfigError(f"`upshot {entry.name}` cannot run: {entry.value} is no click command")
+    return command
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.option(
     "-A",
     "--app",
@@ -48,9 +77,12 @@ def main() -> int:
 
     An error of upshot's is one line on stderr. Only a defect of ours ends in a traceback.
     """
+    use_plain_streams()
     try:
         code: object = upshot.main(prog_name="upshot", standalone_mode=False)
     except click.ClickException as exc:
+        # click quotes what was typed as it was typed, and calls its message final
+        vars(exc)["message"] = printable(exc.message)
         exc.show()
         return exc.exit_code
     except click.Abort as exc:

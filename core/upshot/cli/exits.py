@@ -18,7 +18,8 @@ OK: Final = 0
 """What was asked for was done, and the task did not fail."""
 
 FAILED: Final = 1
-"""The task failed or was revoked, or a service could not do what was asked."""
+"""The task failed or was revoked, or a service could not do what was asked. Of `upshot worker`: a
+task was cut short, or its process died in burst mode."""
 
 USAGE: Final = 2
 """The command or the configuration is wrong; click's own code for that."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 import click
 
+from upshot.message import MAX_NAME, is_name
+
 __all__ = [
     "SECONDS",
     "app_help",
@@ -97,6 +99,11 @@ def _names(_: click.Context, __: click.Parameter, values: Sequence[str]) -> tupl
     found = tuple(dict.fromkeys(filter(None, names)))
     if values and not found:
         raise click.BadParameter("it names no queue")
+    for name in found:
+        if not is_name(name):
+            raise click.BadParameter(
+                f"a queue's name is 1 to {MAX_NAME} printable characters, not {name!r:.300}"
+            )
     return found
 
 

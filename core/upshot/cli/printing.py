@@ -6,10 +6,12 @@ control characters are escaped, so that it cannot drive the terminal.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
@@ -29,11 +31,14 @@ __all__ = [
     "show_lines",
     "show_note",
     "show_table",
+    "shown",
+    "use_plain_streams",
 ]
 
 _PIPE_WIDTH: Final = 200  # columns of a table that no terminal shows
 _UNPRINTABLE: Final = re.compile(r"[^\n\x20-\x7e]")
-_SCALARS: Final = (str, int, bool, type(None))
+_SCALARS: Final = (str, bool, type(None))
+_LONGEST_INT: Final = 2048  # bits, 617 digits; Python may be set to write no more than 640
 
 
 def _console(*, stderr: bool = False) -> Console:
@@ -52,6 +57,13 @@ def _console(*, stderr: bool = False) -> Console:
 
 def _write(text: Text, *, stderr: bool = False) -> None:
     _console(stderr=stderr).print(text, soft_wrap=True)
+
+
+def use_plain_streams() -> None:
+    """Let stdout and stderr escape what their encoding lacks, instead of raising for it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def show_error(message: str) -> None:
@@ -92,16 +104,30 @@ def show_json(value: object) -> None:
 
 def as_text(value: object) -> str:
     """Return a value in one line: as JSON if that says it all, otherwise its `repr()`."""
-    return _to_json(value) if is_plain(value) else printable(repr(value))
+    return _to_json(value) if is_plain(value) else printable(shown(value))
+
+
+def shown(value: object) -> str:
+    """Return the `repr()` of a value, or say why it has none.
+
+    Python writes no integer of more than 4300 digits: it would take too long.
+    """
+    try:
+        return repr(value)
+    except ValueError as exc:
+        return f"<{type(value).__name__} that cannot be shown: {exc}>"
 
 
 def json_or_repr(value: object) -> object:
     """Return plain data as it is, and the `repr()` of anything else."""
-    return value if is_plain(value) else repr(value)
+    return value if is_plain(value) else shown(value)
 
 
 def is_plain(value: object) -> bool:
-    """Tell whether JSON says all there is about a value: no tuple, date, NaN or other class."""
+    """Tell whether JSON says all there is about a value: no tuple, date, NaN or other class.
+
+    Nor an integer of more than 617 digits.
+    """
     waiting: list[Any] = [value]
     while waiting:
         one = waiting.pop()
@@ -115,6 +141,9 @@ def is_plain(value: object) -> bool:
             waiting += members.values()
         elif kind is float:
             if not math.isfinite(one):
+                return False
+        elif kind is int:
+            if one.bit_length() > _LONGEST_INT:
                 return False
         elif kind not in _SCALARS:
             return False

@@ -7,7 +7,7 @@ from typing import Any
 
 from upshot import clock
 from upshot.app import App
-from upshot.cli.printing import is_plain, json_or_repr
+from upshot.cli.printing import is_plain, json_or_repr, shown
 from upshot.errors import SerializationError
 from upshot.failure import Failure
 from upshot.outcome import decode_value
@@ -99,7 +99,7 @@ class Report:
             "finished_at": self.finished_at,
             "info": json_or_repr(self.info),
             "value": self.value if is_plain(self.value) else None,
-            "repr": None if is_plain(self.value) else repr(self.value),
+            "repr": None if is_plain(self.value) else shown(self.value),
             "failure": self.failure
             and {
                 "type": self.failure.type_name,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+
 import click
 
 from upshot.cli.parameters import SECONDS, app_option, queues_option
 from upshot.cli.target import load
-from upshot.worker import WorkerOptions, run
+from upshot.worker import STOPS, WorkerOptions, run
 
 __all__ = ["worker"]
 
@@ -56,7 +58,13 @@ def worker(
 ) -> int:
     """Run tasks until told to stop.
 
-    SIGTERM or Ctrl-C finishes the running tasks; a second one gives them back to their queues.
+    SIGTERM, SIGHUP or Ctrl-C finishes the running tasks; a second one, SIGQUIT, or the end of the
+    grace gives them back to their queues. The worker has gone within a second after that, whether
+    its services answer or not.
+
+    Exit codes: 0 stopped with nothing unfinished; 1 a running task was cut short, or with --burst a
+    process died or the broker could not be reached; 2 wrong usage or configuration, or an app that
+    cannot be imported; 130 Ctrl-C before the worker had started.
     """
     options = WorkerOptions(
         target=target,
@@ -70,4 +78,8 @@ def worker(
         max_tasks_per_child=max_tasks_per_child,
         grace=grace,
     )
-    return run(load(target), options)
+    code = run(load(target), options)
+    # While the interpreter ends it gives signals their defaults back: one more would be its end.
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
+    return code

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import math
 import os
 import socket
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, final
+from typing import Final, final
 
 from upshot import clock
-from upshot.broker import Delivery
+from upshot.broker import Broker, Delivery, Settlement
+from upshot.engine.coroutines import Loops
 from upshot.engine.host import Host
 from upshot.engine.job import Job
+from upshot.engine.settling import shown
 from upshot.errors import ServiceClosedError, ServiceError, UpshotError
 from upshot.retrying import jitter
 
@@ -25,6 +27,7 @@ logger = logging.getLogger("upshot.worker")
 _FETCH_WAIT: Final = 1.0  # seconds that one fetch waits, and so the longest delay of a warm stop
 _LONGEST_BACKOFF: Final = 5.0  # seconds between attempts to reach a broker that is down
 _TICK: Final = 0.5  # seconds between two looks at hard limits and at the parent process
+_FAREWELL: Final = 0.5  # seconds that a service has to hear of the end of this consumer
 
 
 @final
@@ -44,6 +47,9 @@ class Consumer:
         end_process: called when tasks have to be cut short, after a hard limit or a cold stop;
             it does not return. None: their threads run on, and what they return is void.
         is_orphaned: asked now and then; True stops the consumer.
+        tidy: called in a task's thread when its function has ended, before its outcome is stored.
+        limited: told the moment, on the monotonic clock, when the soonest hard limit strikes; None
+            if there is none, or its task is being ended.
     """
 
     def __init__(
@@ -57,6 +63,8 @@ class Consumer:
         max_tasks: int | None = None,
         end_process: Callable[[], object] | None = None,
         is_orphaned: Callable[[], bool] | None = None,
+        tidy: Callable[[], object] = lambda: None,
+        limited: Callable[[float | None], object] = lambda moment: None,
     ) -> None:
         self.name = name or f"{socket.gethostname()}:{os.getpid()}"
         self._host = host
@@ -66,6 +74,9 @@ class Consumer:
         self._left = max_tasks
         self._end_process = end_process
         self._is_orphaned = is_orphaned
+        self._tidy = tidy
+        self._tell_limit = limited
+        self._pid = os.getpid()
         # Plain flags, so that a signal handler may set them: one handler may interrupt another in
         # the same thread, and an Event's lock would then be waited for by its own holder.
         self._stop_asked = False
@@ -73,11 +84,14 @@ class Consumer:
         self._stopping = threading.Event()
         self._cold = threading.Event()
         self._done = threading.Event()
+        self._trouble: ServiceError | None = None
         self._slots = threading.Semaphore(threads)
         self._lock = threading.Lock()
+        self._cutting = threading.Lock()
+        self._noting = threading.Lock()
+        self._taken = False
         self._jobs: set[Job] = set()
-        self._local = threading.local()
-        self._runners: list[asyncio.Runner] = []
+        self._loops = Loops()
 
     # -- from outside -----------------------------------------------------------------------------
 
@@ -89,14 +103,36 @@ class Consumer:
         """Ask for a cold stop: give back what runs, at the next tick. Safe in a signal handler."""
         self._stop_asked = self._cold_asked = True
 
+    def cut_short(self) -> None:
+        """Stop cold at once, in the calling thread: give back what runs, and end the process."""
+        self.stop_cold()
+        self._cold.set()
+        self._cut("the worker stops without waiting for it")
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no task runs and nothing that was taken is unsettled.
+
+        What the broker has given, but is still on its way, cannot be known; its lease returns it.
+        """
+        return not (self._jobs or self._taken)
+
     def run(self) -> None:
         """Consume until stopped; returns when everything that was taken is settled.
 
         Raises:
-            ServiceError: in burst mode only, where nobody waits for a broker to come back.
+            ServiceError: in burst mode only, where nobody waits for a broker to come back, nor
+                longer than `worker_lease` for a result store that lacks nothing that was run.
         """
-        keeper = threading.Thread(target=self._keep_leases, name="upshot-leases", daemon=True)
-        keeper.start()
+        keepers = [
+            threading.Thread(target=target, name=name, daemon=True)
+            for target, name in (
+                (self._keep_leases, "upshot-leases"),
+                (self._keep_watch, "upshot-watch"),
+            )
+        ]
+        for keeper in keepers:
+            keeper.start()
         try:
             if self._threads == 1:
                 self._consume(self._run_job)
@@ -105,10 +141,14 @@ class Consumer:
                     self._consume(lambda job: pool.submit(self._run_job, job))
         finally:
             self._done.set()
-            keeper.join()
-            for runner in self._runners:
-                runner.close()
+            self._host.broker.stop()
+            for keeper in keepers:
+                keeper.join()
+            self._loops.close()
             self._sign_off()
+            self._host.close()
+        if self._trouble is not None:
+            raise self._trouble
 
     # -- fetching ---------------------------------------------------------------------------------
 
@@ -118,7 +158,7 @@ class Consumer:
             if not self._slots.acquire(timeout=_TICK):
                 continue
             try:
-                deliveries = self._fetch()
+                deliveries = list(self._fetch())
                 pause = 0.0
             except ServiceClosedError:
                 self._slots.release()
@@ -131,12 +171,18 @@ class Consumer:
                 logger.warning("no messages for now: %s", exc)
                 self._stopping.wait(jitter(pause / 2, pause))
                 continue
+            except Exception:  # a defect of ours, or of a broker's: others may be served yet
+                self._slots.release()
+                logger.exception("fetching messages failed")
+                self._stopping.wait(_LONGEST_BACKOFF)
+                continue
             if not deliveries:
                 self._slots.release()
                 if self._burst and not self._jobs:
                     return
-            for delivery in deliveries:
-                self._start(delivery, start)
+            while deliveries:  # taken out: a large message must not stay while the next is awaited
+                self._start(deliveries.pop(0), start)
+            self._taken = False
 
     def _fetch(self) -> Sequence[Delivery]:
         """Fetch one message for the free slot; waits unless in burst mode."""
@@ -144,27 +190,42 @@ class Consumer:
         # and a task that takes its process down must not count against its neighbours.
         wait = 0.05 if self._burst and self._jobs else 0.0 if self._burst else _FETCH_WAIT
         lease = self._host.settings.worker_lease
-        return self._host.broker.call(
-            lambda broker, _: broker.fetch(
-                self._queues, limit=1, wait=wait, lease=lease, worker=self.name
-            )
-        )
+
+        def fetch(broker: Broker, _: float) -> Sequence[Delivery]:
+            found = broker.fetch(self._queues, limit=1, wait=wait, lease=lease, worker=self.name)
+            self._taken = bool(found)
+            return found
+
+        return self._host.broker.call(fetch)
 
     def _start(self, delivery: Delivery, start: Callable[[Job], object]) -> None:
-        job = Job(self._host, delivery, worker=self.name, stopping=self._cold)
+        job = Job(
+            self._host,
+            delivery,
+            worker=self.name,
+            stopping=self._stopping,
+            cold=self._cold,
+            limited=self._note_limits,
+            after_body=self._after_body,
+        )
         with self._lock:
             self._jobs.add(job)
         if self._left is not None:
             self._left -= 1
         if self._stop_asked:  # stopped while the fetch was on its way
-            self._end(job)
-            job.release()
+            try:
+                job.release("the worker stops")
+            finally:
+                self._end(job)
         else:
             start(job)
 
     def _run_job(self, job: Job) -> None:
         try:
-            job.run(self._run_coroutine)
+            job.run(self._loops.run)
+            if self._burst and job.trouble is not None:
+                self._trouble = job.trouble
+                self.stop()
         except Exception:  # a defect of ours must not end the worker; the lease returns the task
             logger.exception("running a message failed")
         finally:
@@ -175,43 +236,53 @@ class Consumer:
             self._jobs.discard(job)
         self._slots.release()
 
-    def _run_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Run a coroutine on this thread's event loop, which lives as long as the thread."""
-        runner: asyncio.Runner | None = getattr(self._local, "runner", None)
-        if runner is None:
-            runner = self._local.runner = asyncio.Runner()
-            with self._lock:
-                self._runners.append(runner)
-        return runner.run(coroutine)
+    def _after_body(self) -> None:
+        if os.getpid() != self._pid:
+            # The task forked, and let the child return from its function too. The parent has the
+            # task and the connections; of the child nobody knows.
+            os._exit(0)
+        self._tidy()
 
-    # -- the keeper's thread ----------------------------------------------------------------------
+    def _note_limits(self) -> None:
+        with self._noting:  # or an older limit would be told after a newer one
+            self._tell_limit(min(self._deadlines(), default=None))
+
+    def _deadlines(self) -> list[float]:
+        return [job.deadline for job in self._snapshot() if job.deadline is not None]
+
+    # -- the keepers' threads: one may have to wait for the broker, the other never does ----------
 
     def _keep_leases(self) -> None:
-        """Renew leases, strike at hard limits, notice a cold stop and a lost parent."""
+        """Renew leases, and show that this worker lives."""
         lease = self._host.settings.worker_lease
-        next_beat = 0.0
-        while not self._done.wait(self._until(next_beat)):
+        pause = 0.0
+        while not (self._done.wait(pause) or self._cold.is_set()):
+            began = clock.monotonic()
             try:
-                if self._stop_asked:
-                    self._stopping.set()
-                if self._cold_asked:
-                    self._cold.set()
-                    self._give_back()
-                    return
-                if self._is_orphaned is not None and self._is_orphaned():
-                    self.stop()
-                self._strike()
-                if clock.monotonic() >= next_beat:
-                    next_beat = clock.monotonic() + lease / 3
-                    self._beat(lease)
+                self._beat(lease)
             except ServiceError as exc:
                 logger.warning("leases not renewed: %s", exc)
             except Exception:  # without this thread every lease would run out
                 logger.exception("keeping leases failed")
+            pause = max(0.0, began + lease / 3 - clock.monotonic())
 
-    def _until(self, next_beat: float) -> float:
-        deadlines = [job.deadline for job in self._snapshot() if job.deadline is not None]
-        soonest = min([next_beat, *deadlines])
+    def _keep_watch(self) -> None:
+        """Strike at hard limits, notice a cold stop and a lost parent."""
+        while not self._done.wait(self._until_limit()):
+            try:
+                if self._stop_asked:
+                    self._stopping.set()
+                if self._cold_asked:
+                    self.cut_short()
+                    return
+                if self._is_orphaned is not None and self._is_orphaned():
+                    self.stop()
+                self._strike()
+            except Exception:  # without this thread no limit would be kept
+                logger.exception("watching over tasks failed")
+
+    def _until_limit(self) -> float:
+        soonest = min(self._deadlines(), default=math.inf)
         return max(0.0, min(_TICK, soonest - clock.monotonic()))
 
     def _beat(self, lease: float) -> None:
@@ -226,24 +297,63 @@ class Consumer:
             )
         )
         for job, ours in zip(jobs, held, strict=True):
-            if not ours and not job.is_settled:
-                logger.warning("lost the lease of message %s", job.delivery.message_id)
+            if not ours and not job.settling.is_begun:
+                logger.warning("lost the lease of message %s", shown(job.delivery.message_id))
 
     def _strike(self) -> None:
         now = clock.monotonic()
         late = [job for job in self._snapshot() if job.deadline is not None and job.deadline <= now]
-        for job in late:
-            job.end_by_time_limit()
-        if late and self._end_process is not None:
-            for job in self._snapshot():
-                job.release()
-            self._end_process()
+        if late:  # not here: while the store is away it takes long
+            threading.Thread(target=self._end_late, args=(late,), daemon=True).start()
+            for job in late:
+                job.deadline = None
+            self._note_limits()
 
-    def _give_back(self) -> None:
-        for job in self._snapshot():
-            job.release()
-        if self._end_process is not None:
-            self._end_process()
+    def _end_late(self, late: Sequence[Job]) -> None:
+        for job in late:
+            try:
+                job.end_by_time_limit()
+            except Exception:  # the process has to end all the same
+                logger.exception("a task that ran too long cannot be recorded")
+        if self._end_process is None or set(late).isdisjoint(self._snapshot()):
+            return  # they have come to their end meanwhile
+        self._cut("the process ends with a task that ran too long")
+
+    def _cut(self, why: str) -> None:
+        """Give back what runs, and end the process, whatever goes wrong with that."""
+        if not self._cutting.acquire(blocking=False):  # another thread is at it
+            return
+        try:
+            self._give_back(why)
+        except Exception:
+            logger.exception("giving tasks back failed")
+        finally:
+            if self._end_process is not None:
+                self._end_process()
+
+    def _give_back(self, why: str) -> None:
+        """Give back all that is not settled, in one step and half a second."""
+        deadline = clock.Deadline(_FAREWELL)
+        jobs, taken = self._snapshot(), list[Settlement]()
+        for job in jobs:
+            try:
+                settlement = job.take_back(why)
+            except Exception:  # the others are not to stay for it
+                logger.exception("a task cannot be given back")
+                continue
+            if settlement is not None:
+                taken.append(settlement)
+        try:
+            if taken:
+                self._host.broker.call(
+                    lambda broker, seconds: broker.settle(taken, seconds), deadline=deadline
+                )
+        except UpshotError as exc:
+            logger.warning("tasks come back when their lease ends: %s", exc)
+        mine = {settlement.delivery.token for settlement in taken}
+        for job in jobs:
+            if job.delivery.token not in mine:  # its own thread is telling the broker
+                job.settling.await_told(deadline.left() or 0.0)
 
     def _snapshot(self) -> list[Job]:
         with self._lock:
@@ -254,7 +364,8 @@ class Consumer:
             self._host.broker.call(
                 lambda broker, seconds: broker.beat(
                     self.name, [], [], lease=self._host.settings.worker_lease, timeout=seconds
-                )
+                ),
+                deadline=clock.Deadline(_FAREWELL),
             )
         except UpshotError as exc:
             logger.debug("could not sign off: %s", exc)

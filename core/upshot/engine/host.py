@@ -17,10 +17,18 @@ __all__ = ["Host"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """Tasks, settings, and where messages and results are."""
+    """Tasks, settings, and where messages and results are.
+
+    The two services are the worker's own: a task that closes its app does not close them.
+    """
 
     tasks: Mapping[str, TaskSpec]
     settings: Settings
     codecs: Codecs
     client: ResultClient
     broker: OpenService[Broker]
+
+    def close(self) -> None:
+        """Close both services; idempotent."""
+        self.client.close()
+        self.broker.close()

@@ -3,6 +3,12 @@
 The order is the guarantee. A message is acknowledged only after its outcome is stored; a success
 is never turned into a failure because a store was down; storing STARTED tells whether the task may
 run at all. Whatever dies on the way, the message is delivered again and the record decides.
+
+While the result store is away or refuses, for whatever reason, the message stays leased. A task
+that has run waits without a limit for its outcome to be stored, until the worker is stopped and its
+`worker_shutdown_timeout` is over. A task that has not begun waits for `worker_lease` seconds, or
+until the worker is told to stop: another worker may reach the store. Then the message goes back to
+its queue, and the log says so.
 """
 
 from __future__ import annotations
@@ -16,32 +22,29 @@ from typing import Any, final
 
 from upshot import clock
 from upshot.broker import Action, Delivery, Settlement
+from upshot.engine.burying import bury
 from upshot.engine.host import Host
 from upshot.engine.limits import soft_limit
-from upshot.envelope import unfinished
+from upshot.engine.recorder import Recorder
+from upshot.engine.refusal import lost, refusal
+from upshot.engine.settling import Settling, shown
 from upshot.errors import (
     DecodeError,
     PayloadTooLargeError,
-    ServiceClosedError,
     ServiceError,
     TaskError,
     TaskExpiredError,
     TimeLimitExceededError,
-    UnknownTaskError,
     WorkerLostError,
 )
 from upshot.execution import Again, Execution, Outcome
 from upshot.message import Message
 from upshot.record import Record, printable
-from upshot.sending import queued
-from upshot.states import State
+from upshot.states import MAX_ATTEMPT, State
 
 __all__ = ["Job"]
 
 logger = logging.getLogger("upshot.task")
-
-_FIRST_PAUSE = 0.1  # seconds between two attempts to store an outcome; doubles up to the longest
-_LONGEST_PAUSE = 5.0
 
 
 @final
@@ -52,106 +55,154 @@ class Job:
         host: the app's side.
         delivery: the leased message.
         worker: this worker's name.
-        stopping: set when the process is about to end and patience with a service is over.
+        stopping: set when nothing more is to be begun.
+        cold: set when the process is about to end and patience with a service is over.
+        limited: called when `deadline` has changed.
+        after_body: called as soon as the task's function has returned or raised.
     """
 
     def __init__(
-        self, host: Host, delivery: Delivery, *, worker: str, stopping: threading.Event
+        self,
+        host: Host,
+        delivery: Delivery,
+        *,
+        worker: str,
+        stopping: threading.Event,
+        cold: threading.Event,
+        limited: Callable[[], object] = lambda: None,
+        after_body: Callable[[], object] = lambda: None,
     ) -> None:
         self.delivery = delivery
         self.deadline: float | None = None
         """When the hard limit strikes, on the monotonic clock; None if there is none."""
+        self.trouble: ServiceError | None = None
+        """Why the message was given back, unless that was asked for; None if it was not."""
         self._host = host
         self._worker = worker
         self._stopping = stopping
+        self._cold = cold
+        self._limited = limited
+        self._after_body = after_body
         self._execution: Execution | None = None
-        self._settled = threading.Lock()
+        self._recorder: Recorder | None = None
+        self._may_be_started = False
+        self.settling = Settling(host, delivery)
+        """The end of the delivery, for other threads to wait for."""
 
     def run(self, run_coroutine: Callable[[Coroutine[Any, Any, Any]], Any] = asyncio.run) -> None:
         """Do all that this delivery asks for. Raises nothing a task or a service raised."""
+        limit = self._host.settings.task_max_deliveries
+        if self.delivery.deliveries > limit + 1:  # even to say so has ended a worker
+            self._bury(lost("it", limit))
+            return
         try:
             message = Message.decode(self.delivery.body)
         except DecodeError as exc:
-            logger.error("a message in queue %r cannot be read: %s", self.delivery.queue, exc)
-            self._settle(Action.BURY, reason=str(exc))
+            self._bury(exc)
+            return
+        except MemoryError:
+            self._bury(DecodeError("the message is too large for this worker's memory"))
             return
         execution = self._execution = Execution(
             message,
             spec=self._host.tasks.get(message.name),
-            attempt=message.attempt + self.delivery.deliveries - 1,
+            attempt=min(message.attempt + self.delivery.deliveries - 1, MAX_ATTEMPT),
             worker=self._worker,
             token=self.delivery.token,
             codecs=self._host.codecs,
         )
+        recorder = self._recorder = self._record_for(execution)
         try:
-            self._run(execution, run_coroutine)
+            try:
+                self._run(execution, recorder, run_coroutine)
+            except ServiceError:
+                raise
+            except Exception as exc:  # a defect of ours: running it again would end the same way
+                logger.exception("task %s cannot be brought to its end", _label(execution))
+                self._fail(execution, recorder, exc)
         except ServiceError as exc:
-            # The message stays leased, so nothing is lost: somebody gets it when the lease ends.
-            logger.error("task %s is given back: %s", printable(message.task_id), exc)
-            self.release()
-        except Exception as exc:  # a defect of ours: running it again would end the same way
-            logger.exception("task %s cannot be brought to its end", printable(message.task_id))
-            if not execution.ignore_result:
-                self._store(execution, execution.failed(exc))
-            self._settle(Action.ACK)
+            self.trouble = exc
+            self.release(str(exc))
+        except Exception as flaw:  # the same defect, most likely: no record of it can be made
+            logger.exception("task %s is put away", _label(execution))
+            self.settling.settle(Action.BURY, reason=f"{type(flaw).__name__}: {flaw}")
+
+    def _record_for(self, execution: Execution) -> Recorder:
+        message = execution.message
+        sent = message.result_expires
+        return Recorder(
+            self._host.client,
+            task_id=message.task_id,
+            label=_label(execution),
+            reply_to=message.reply_to,
+            expires=self._host.settings.result_expires if sent == -1.0 else sent,
+            patience=self._host.settings.worker_lease,
+            stopping=self._stopping,
+            cold=self._cold,
+        )
 
     def _run(
-        self, execution: Execution, run_coroutine: Callable[[Coroutine[Any, Any, Any]], Any]
+        self,
+        execution: Execution,
+        recorder: Recorder,
+        run_coroutine: Callable[[Coroutine[Any, Any, Any]], Any],
     ) -> None:
-        refusal = self._refusal(execution)
-        if refusal is not None:
-            if not execution.ignore_result:
-                known = self._host.client.load(execution.message.task_id)
-                if known is not None:
-                    execution.resume(known)
-                self._store(execution, execution.failed(refusal))
-            logger.error("task %s not run: %s", _label(execution), refusal)
-            self._settle(Action.ACK)
+        refused = refusal(self._host, execution.message, self.delivery.deliveries)
+        if refused is not None:
+            self._refuse(execution, recorder, refused)
             return
+        self._may_be_started = True
         started = execution.started()
-        if not execution.ignore_result and not self._begin(execution, started):
+        if not execution.ignore_result and not recorder.begin(started):
             logger.warning(
                 "task %s not run: it has ended, was revoked, or runs elsewhere", _label(execution)
             )
-            self._settle(Action.ACK)
+            self.settling.settle(Action.ACK)
             return
+        if self.delivery.deliveries > 1:
+            logger.warning(
+                "task %s runs again (attempt %d): the worker that had it before was lost",
+                _label(execution),
+                execution.attempt,
+            )
         began = clock.monotonic()
         limit = execution.time_limit
-        self.deadline = None if limit is None else began + limit
-        outcome = execution.run(self, soft_limit=soft_limit, run_coroutine=run_coroutine)
-        self.deadline = None
-        self._finish(execution, outcome, clock.monotonic() - began)
+        self._limit(None if limit is None else began + limit)
+        try:
+            outcome = execution.run(self, soft_limit=soft_limit, run_coroutine=run_coroutine)
+            self._after_body()
+        finally:
+            self._limit(None)
+        self._finish(execution, recorder, outcome, clock.monotonic() - began)
 
-    def _refusal(self, execution: Execution) -> TaskError | None:
-        """Return why the task must not run, None if it may."""
-        message, host = execution.message, self._host
-        if message.expires is not None and clock.now() > message.expires:
-            return TaskExpiredError(f"{message.name} expired before it was started")
-        limit = host.settings.task_max_deliveries
-        if self.delivery.deliveries > limit:
-            return WorkerLostError(f"{message.name} ended {limit} workers that ran it")
-        if execution.spec is None:
-            known = ", ".join(sorted(host.tasks)) or "none"
-            return UnknownTaskError(
-                f"this worker has no task {printable(message.name)!r}; it has: {known}"
-            )
-        return None
+    def _limit(self, deadline: float | None) -> None:
+        if deadline != self.deadline:
+            self.deadline = deadline
+            self._limited()
 
-    def _begin(self, execution: Execution, started: Record) -> bool:
-        """Store STARTED; False if somebody else's record stands in the way."""
-        if self._put(execution, started):
-            return True
-        known = self._host.client.load(started.task_id)
-        # Our own record refuses us if its first answer was lost on the way.
-        return known is not None and not known.is_terminal and known.token == started.token
+    def _refuse(self, execution: Execution, recorder: Recorder, why: TaskError) -> None:
+        """Let a task end without running it."""
+        logger.error("task %s not run: %s", _label(execution), why)
+        if execution.ignore_result:
+            # No record would tell of it; that it came too late is what its sender asked for.
+            expired = type(why) is TaskExpiredError
+            self.settling.settle(Action.ACK if expired else Action.BURY, reason=str(why))
+            return
+        known = recorder.recall()
+        if known is not None:
+            execution.resume(known)
+        self._store(execution, recorder.refuse, execution.failed(why))
+        self.settling.settle(Action.ACK)
 
-    def _finish(self, execution: Execution, outcome: Outcome, seconds: float) -> None:
+    def _finish(
+        self, execution: Execution, recorder: Recorder, outcome: Outcome, seconds: float
+    ) -> None:
         record, message = outcome.record, execution.message
-        applied = execution.ignore_result or self._store(execution, record)
+        applied = execution.ignore_result or self._store(execution, recorder.end, record)
         if isinstance(outcome, Again) and applied:
-            self._settle(Action.REPLACE, message=outcome.message)
+            self.settling.settle(Action.REPLACE, message=outcome.message)
         else:
-            self._settle(Action.ACK)
+            self.settling.settle(Action.ACK)
         state = record.state if applied else f"{record.state} not stored: it had ended already"
         level = logging.INFO if record.state == State.SUCCESS else logging.WARNING
         logger.log(
@@ -164,103 +215,101 @@ class Job:
             extra={"task_id": message.task_id, "task_name": message.name, "state": record.state},
         )
 
-    def _store(self, execution: Execution, record: Record) -> bool:
-        """Store `record`, as long as it takes; a record that is too large becomes a failure.
+    def _fail(self, execution: Execution, recorder: Recorder, exc: Exception) -> None:
+        """Let the task fail by a defect of ours."""
+        if not execution.ignore_result:
+            # Not as patient as with an outcome: storing may be what has brought us here.
+            self._store(execution, recorder.refuse, execution.failed(exc))
+        self.settling.settle(Action.ACK)
+
+    def _store(self, execution: Execution, store: Callable[[Record], bool], record: Record) -> bool:
+        """Store the end of a task; one that is too large becomes a failure.
 
         Raises:
-            ServiceError: the process is stopping and the service still refuses.
+            ServiceError: the store refuses for longer than `store` has patience.
         """
-        pause = _FIRST_PAUSE
-        while True:
-            try:
-                return self._put(execution, record)
-            except PayloadTooLargeError as exc:
-                record = execution.failed(exc)
-            except ServiceError as exc:
-                if self._stopping.is_set() or isinstance(exc, ServiceClosedError):
-                    raise
-                logger.warning("task %s: not stored yet: %s", _label(execution), exc)
-                self._stopping.wait(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
-
-    def _put(self, execution: Execution, record: Record) -> bool:
-        """Store `record` once, or send it where the message says; tell whether it applied."""
-        return self._host.client.store(
-            record,
-            expires=self._expires(execution, record),
-            reply_to=execution.message.reply_to,
-        )
-
-    def _expires(self, execution: Execution, record: Record) -> float | None:
-        sent = execution.message.result_expires
-        expires = self._host.settings.result_expires if sent == -1.0 else sent
-        return expires if record.is_terminal else unfinished(expires)
-
-    def _settle(self, action: Action, *, message: Message | None = None, reason: str = "") -> None:
-        """Settle the delivery, once; a service that cannot be reached is told by the lease."""
-        if not self._settled.acquire(blocking=False):
-            return
-        settlement = Settlement(
-            delivery=self.delivery,
-            action=action,
-            message=None if message is None else queued(message),
-            reason=reason,
-        )
         try:
-            self._host.broker.call(lambda broker, seconds: broker.settle([settlement], seconds))
-        except ServiceError as exc:
-            logger.warning("a message of queue %r: %s", self.delivery.queue, exc)
+            return store(record)
+        except PayloadTooLargeError as exc:
+            # Without the progress that it reported, which may be what is too large.
+            return store(replace(execution.failed(exc), info=None))
+
+    def _bury(self, error: DecodeError | WorkerLostError) -> None:
+        bury(
+            self._host,
+            self.delivery,
+            self.settling,
+            error,
+            worker=self._worker,
+            stopping=self._stopping,
+            cold=self._cold,
+        )
 
     # -- called by the running task, and by other threads of the process --------------------------
 
     def progress(self, info: Mapping[str, Any]) -> None:
-        """Store a progress report; a report after the end has no effect."""
-        execution = self._execution
-        if execution is not None and not execution.ignore_result:
-            record = execution.progress(info)
-            self._put(execution, record)
+        """Store a progress report; a report after the end has no effect.
+
+        One that cannot be stored is lost, and the log says so: the task has done nothing wrong, and
+        must not fail for it. The next record brings the same report along.
+        """
+        execution, recorder = self._execution, self._recorder
+        if execution is not None and recorder is not None and not execution.ignore_result:
+            recorder.report(execution.progress(info))
 
     def is_revoked(self) -> bool:
         """Look whether the task was revoked meanwhile; never known where results are carried."""
-        record = (
-            self._host.client.load(self._execution.message.task_id) if self._execution else None
-        )
+        record = self._recorder.look() if self._recorder is not None else None
         return record is not None and record.state == State.REVOKED
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether the broker has been told what becomes of the message, or is being told."""
-        return self._settled.locked()
+    def release(self, why: str) -> None:
+        """Give the message back, so that another worker runs the task at once.
 
-    def release(self) -> None:
-        """Give the message back, so that another worker runs the task at once."""
+        Args:
+            why: for the log.
+        """
+        action, message, note = self._substitute(why)
+        self.settling.settle(action, message=message, note=note)
+
+    def take_back(self, why: str) -> Settlement | None:
+        """Return what gives the message back, for the caller to settle; None if it is settled."""
+        action, message, note = self._substitute(why)
+        return self.settling.claim(action, message=message, note=note)
+
+    def _substitute(self, why: str) -> tuple[Action, Message | None, str]:
         execution = self._execution
         if execution is None:
-            self._settle(Action.RELEASE)
-            return
+            return Action.RELEASE, None, ""
+        note = f"task {_label(execution)} is given back: {why}"
+        if not self._may_be_started:
+            return Action.RELEASE, None, note
         # This attempt may be on record as started, and is nobody's any more: the next worker
         # begins one of its own. As a new message it does not count as a death of a worker.
-        again = replace(execution.message, attempt=execution.attempt + 1)
-        self._settle(Action.REPLACE, message=again)
+        attempt = min(execution.attempt + 1, MAX_ATTEMPT)
+        return Action.REPLACE, replace(execution.message, attempt=attempt), note
 
     def end_by_time_limit(self) -> None:
-        """Record that the hard limit has passed; what the function returns later is void."""
-        execution = self._execution
-        if execution is None:
+        """Record that the hard limit has passed; what the function returns later is void.
+
+        Returns once that is stored, or the process has to end without.
+        """
+        execution, recorder = self._execution, self._recorder
+        if execution is None or recorder is None:
             return
-        self.deadline = None
         seconds = execution.time_limit
         error = TimeLimitExceededError(f"the task ran longer than {seconds} seconds")
+        applied = True
         try:
             if not execution.ignore_result:
-                self._store(execution, execution.failed(error))
+                applied = self._store(execution, recorder.end, execution.failed(error))
+            self.settling.settle(Action.ACK)
         except ServiceError as exc:
             logger.error("task %s: %s", _label(execution), exc)
-        else:
-            self._settle(Action.ACK)
-        logger.warning("task %s FAILURE: %s", _label(execution), error)
+            return
+        if applied:  # otherwise it ended just before
+            logger.warning("task %s FAILURE: %s", _label(execution), error)
 
 
 def _label(execution: Execution) -> str:
     message = execution.message
-    return f"{printable(message.task_id)} {printable(message.name)}"
+    return f"{printable(message.task_id)} {shown(message.name)}"

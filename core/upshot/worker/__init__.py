@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from upshot.worker.options import WorkerOptions
 from upshot.worker.run import run
+from upshot.worker.supervisor import STOPS
 
-__all__ = ["WorkerOptions", "run"]
+__all__ = ["STOPS", "WorkerOptions", "run"]

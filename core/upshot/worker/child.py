@@ -3,102 +3,196 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
+from typing import Final, NoReturn, final
 
+from upshot import clock
 from upshot.app import App
 from upshot.engine import Consumer
 from upshot.errors import ServiceError
 from upshot.worker.options import WorkerOptions
+from upshot.worker.signs import Ending, Signs
+from upshot.worker.surroundings import DamagedError, Surroundings
 
-__all__ = ["COLD", "TIME_LIMIT", "UNAVAILABLE", "serve"]
+__all__ = ["serve"]
 
 logger = logging.getLogger("upshot.worker")
 
-COLD = 1
-"""Exit code of a process that gave its tasks back instead of finishing them."""
-
-UNAVAILABLE = 69
-"""Exit code of a burst process that could not reach its broker (EX_UNAVAILABLE of sysexits.h)."""
-
-TIME_LIMIT = 70
-"""Exit code of a process that ended because a task passed its hard limit."""
+_STOPS: Final = (signal.SIGTERM, signal.SIGQUIT)
+_LEFT_TO_PARENT: Final = (signal.SIGINT, signal.SIGHUP)
 
 
-def serve(app: App, options: WorkerOptions, *, threads: int, parent: int, name: str) -> None:
+def serve(
+    app: App,
+    options: WorkerOptions,
+    *,
+    threads: int,
+    parent: int,
+    name: str,
+    grace: float,
+    signs: Signs,
+) -> NoReturn:
     """Consume until told to stop; runs in the child process, in its main thread.
 
-    SIGTERM stops warm, SIGQUIT cold. SIGINT is left to the parent: a terminal sends it to the
-    whole group, and the parent turns it into one of the two.
+    SIGTERM stops warm, SIGQUIT cold. SIGINT and SIGHUP are left to the parent: a terminal sends
+    them to the whole group, and the parent turns them into one of the two. A process whose parent
+    is gone stops likewise: warm at first, and cold after the grace.
     """
-
-    def end() -> None:
-        # Python cannot end a thread that runs somebody's code; only the process can go.
-        logging.shutdown()
-        os._exit(COLD if consumer_is_cold else TIME_LIMIT)
-
-    consumer_is_cold = False
-
-    def heard(number: int) -> None:
-        nonlocal consumer_is_cold
-        if number == signal.SIGQUIT:
-            consumer_is_cold = True
-            consumer.stop_cold()
-        elif number == signal.SIGTERM:
-            consumer.stop()
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    consumer = Consumer(
+    for number in _LEFT_TO_PARENT:
+        signal.signal(number, signal.SIG_IGN)
+    stops = _Stops(signs, parent=parent, grace=grace)
+    consumer = stops.consumer = Consumer(
         app.host(),
         queues=options.queues or app.queues(),
         threads=threads,
         name=name,
         burst=options.burst,
         max_tasks=options.max_tasks_per_child or app.settings.worker_max_tasks_per_child,
-        end_process=end,
-        is_orphaned=lambda: os.getppid() != parent,
+        end_process=stops.end,
+        is_orphaned=stops.is_orphaned,
+        tidy=lambda: _tidy(surroundings, signs),
+        limited=lambda moment: setattr(signs, "limit", moment),
     )
-    _listen_for_signals(heard)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGQUIT})
+    kept = _listen_for_signals(stops.heard)
+    surroundings = Surroundings(kept, (*_STOPS, *_LEFT_TO_PARENT))
     try:
         consumer.run()
     except ServiceError as exc:
         logger.error("%s", exc)
-        sys.exit(UNAVAILABLE)
+        _end(signs, Ending.UNAVAILABLE)
+    except BaseException:  # a defect of ours, or a task's doing; the supervisor starts another
+        logger.exception("the process ends")
+        _end(signs, Ending.LOST)
+    _end(signs, Ending.DONE)
+
+
+@final
+class _Stops:
+    """Why and how the process may have to stop."""
+
+    consumer: Consumer
+
+    def __init__(self, signs: Signs, *, parent: int, grace: float) -> None:
+        self._signs = signs
+        self._parent = parent
+        self._grace = grace
+        self._is_cold = False
+        self._orphaned_at: float | None = None
+
+    def heard(self, number: int) -> None:
+        """Do what a signal asks for."""
+        if number == signal.SIGTERM:
+            self.consumer.stop()
+        elif number == signal.SIGQUIT:
+            if self.consumer.is_idle:  # it only waits for a service
+                _end(self._signs, Ending.DONE)
+            self._is_cold = True
+            self.consumer.cut_short()
+
+    def end(self) -> NoReturn:
+        """End the process while tasks run in it."""
+        _end(self._signs, Ending.CUT_SHORT if self._is_cold else Ending.TIME_LIMIT)
+
+    def is_orphaned(self) -> bool:
+        """Tell whether the parent is gone; stop cold once that is so for longer than the grace."""
+        if os.getppid() == self._parent:
+            return False
+        if self._orphaned_at is None:
+            self._orphaned_at = clock.monotonic()
+            logger.warning("the worker's main process is gone: stopping")
+        elif clock.monotonic() > self._orphaned_at + self._grace:
+            self.heard(signal.SIGQUIT)
+        return True
+
+
+def _end(signs: Signs, why: Ending) -> NoReturn:
+    """End the process now, with what tasks left in it.
+
+    Python cannot end a thread that runs somebody's code, and would wait for it; only the process
+    can go. The processes that tasks started by `multiprocessing` go with it, as they would in any
+    program that ends.
+    """
+    signs.ending = why
+    signs.limit = clock.monotonic()  # the supervisor kills what does not come to its end now
+    try:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        logging.shutdown()
+        sys.stdout.flush()
     finally:
-        app.close()
+        os._exit(why.exit_code)
 
 
-def _listen_for_signals(heard: Callable[[int], object]) -> None:
+def _tidy(surroundings: Surroundings, signs: Signs) -> None:
+    try:
+        surroundings.restore()
+    except DamagedError as exc:
+        logger.error("the process ends: %s", exc)
+        _end(signs, Ending.DAMAGED)
+
+
+def _listen_for_signals(heard: Callable[[int], object]) -> int:
     """Call `heard(number)` for SIGTERM and SIGQUIT, on a thread of its own.
 
     Python runs a signal's handler between two bytecodes of the main thread. A second signal that
     comes just before a task's blocking call would so be seen only when that call returns. The
-    wake-up descriptor is written to at once, whatever the main thread does.
+    wake-up descriptor is written to at once, whatever the main thread does. A task can take that
+    descriptor away for as long as it runs, as asyncio does; then the handler passes signals on.
+
+    Returns:
+        The wake-up descriptor.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGQUIT):
-        signal.signal(number, _no_handler)
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        current = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        if current != writing:
+            signal.set_wakeup_fd(current, warn_on_full_buffer=False)
+            os.write(writing, bytes([number]))
+
+    for number in _STOPS:
+        signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)  # before the thread is made, which shares it
 
     def listen() -> None:
-        while number := os.read(reading, 1):
-            heard(number[0])
+        try:
+            while number := os.read(reading, 1):
+                heard(number[0])
+        except OSError as exc:
+            logger.error("signals are heard no more: %s", exc)
 
-    def leave_to_the_task() -> None:
-        # A process that a task forks shares the descriptor: its signals are not ours, nor ours its.
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
-
-    os.register_at_fork(after_in_child=leave_to_the_task)
+    _leave_forks_alone()
     threading.Thread(target=listen, name="upshot-signals", daemon=True).start()
+    return writing
 
 
-def _no_handler(number: int, frame: FrameType | None) -> None:
-    """Let Python catch the signal; the wake-up descriptor tells of it."""
+def _leave_forks_alone() -> None:
+    """See to it that a process which a task forks has signals of its own.
+
+    It shares the wake-up descriptor. Until it has let go of that, a signal to it would be taken for
+    one to this process: signals are held back meanwhile.
+    """
+    numbers = (*_STOPS, *_LEFT_TO_PARENT)
+    masks = threading.local()
+
+    def hold_back() -> None:
+        masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+
+    def go_on() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
+
+    def let_go() -> None:
+        signal.set_wakeup_fd(-1)
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+        go_on()
+
+    os.register_at_fork(before=hold_back, after_in_parent=go_on, after_in_child=let_go)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from typing import TextIO, final
 
 from upshot.app import App
 from upshot.errors import ConfigError
+from upshot.record import printable
 from upshot.worker.banner import banner
 from upshot.worker.options import WorkerOptions
 from upshot.worker.reload import Watcher
@@ -18,16 +20,41 @@ __all__ = ["run"]
 _FORMAT = "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s"
 
 
+@final
+class _LogFormatter(logging.Formatter):
+    """Lets no text that is logged pass for a line of the log, or drive a terminal.
+
+    A task's exception is whatever its arguments made of it: control characters are escaped, and
+    every line of a record but its first is indented.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        first, *others = super().format(record).split("\n")
+        return "\n".join([printable(first), *(f"    {printable(line)}" for line in others)])
+
+
+@final
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to what stderr is at the moment: a task may have closed what it was."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def run(app: App, options: WorkerOptions) -> int:
     """Run a worker for `app` in this process and its children; returns when it has stopped.
 
     Returns:
-        0 after a clean stop; 1 if running tasks were given back instead of finished.
+        0 after a clean stop; 1 if running tasks were given back instead of finished, or if in
+        burst mode a process was lost or a service could not be reached.
 
     Raises:
         ConfigError: the app's broker or backend lives in one process only, or a setting is wrong.
     """
-    logging.basicConfig(level=options.loglevel.upper(), format=_FORMAT, stream=sys.stderr)
+    handler = _StderrHandler(sys.stderr)
+    handler.setFormatter(_LogFormatter(_FORMAT))
+    logging.basicConfig(level=options.loglevel.upper(), handlers=[handler])
     app.close()  # whatever importing the app's module opened: connections do not cross a fork
     settings = app.settings
     processes = options.concurrency or settings.worker_concurrency or os.cpu_count() or 1

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkContext, ForkProcess
 from types import FrameType
@@ -21,15 +22,51 @@ from upshot import clock
 from upshot.app import App
 from upshot.worker import child
 from upshot.worker.options import WorkerOptions
+from upshot.worker.signs import Ending, Signs
 
-__all__ = ["Supervisor"]
+__all__ = ["STOPS", "Supervisor"]
 
 logger = logging.getLogger("upshot.worker")
 
 _TICK: Final = 0.25  # seconds between two looks at signals and changed files
 _YOUNG: Final = 1.0  # a process that lives shorter is restarted with a growing pause
-_LONGEST_PAUSE: Final = 10.0
-_STOP_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGQUIT})
+_LONGEST_PAUSE: Final = 0.5  # seconds; a fork costs far less, and healthy tasks wait for it
+_STOPPING_TICK: Final = 0.05  # seconds between two looks while processes are to end
+_FAREWELL: Final = 0.7  # seconds for a cold stop; with what comes around it, a second
+_UNHEARD: Final = 2.0  # seconds that a process may take to end a task at its hard limit
+STOPS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+"""The signals that stop a worker; the last one at once."""
+
+_HELD_BACK: Final = frozenset({signal.SIGTERM, signal.SIGQUIT})
+_CUT_SHORT: Final = frozenset(Ending) - {Ending.DONE, Ending.TIME_LIMIT}
+_CANNOT_START_PAUSE: Final = 5.0  # seconds; each attempt costs this process four descriptors
+_LAST_IN_BURST: Final = frozenset({Ending.DONE, Ending.UNAVAILABLE})
+_CAUSES: Final = {
+    Ending.TIME_LIMIT: "a task's time limit",
+    Ending.DAMAGED: "descriptors that a task closed",
+}
+
+
+@dataclass
+class _Child:
+    """One process, and what is known of it.
+
+    Attributes:
+        process: as it was started.
+        signs: what it says itself.
+        born: on the monotonic clock.
+        overdue: for how long, in seconds of this process's life, a hard limit has passed in it.
+    """
+
+    process: ForkProcess
+    signs: Signs
+    born: float
+    overdue: float = 0.0
+
+    @property
+    def pid(self) -> int:
+        """The id of the process, which was started."""
+        return self.process.pid or 0
 
 
 @final
@@ -63,8 +100,10 @@ class Supervisor:
             app.settings.worker_shutdown_timeout if options.grace is None else options.grace
         )
         self._context: ForkContext = multiprocessing.get_context("fork")
-        self._children: dict[ForkProcess, float] = {}
+        self._children: list[_Child] = []
+        self._looked = clock.monotonic()
         self._stops = 0
+        self._cold_asked = False
         self._is_cold = False
         self._cold_at: float | None = None
         self._pause = 0.0
@@ -73,14 +112,17 @@ class Supervisor:
 
     def run(self) -> int:
         """Supervise until stopped, and return the exit code: 0 clean, 1 if tasks were cut short."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        for number in STOPS:
+            if signal.getsignal(number) is not signal.SIG_IGN or number != signal.SIGHUP:
+                signal.signal(number, self._on_signal)  # nohup's SIGHUP stays ignored
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # or nobody tells how a process ended
         cut_short = False
         while True:
             self._fill()
             if not self._children and (self._stops or self._options.burst):
                 return int(cut_short)
-            cut_short |= self._reap(_TICK)
+            cut_short |= self._reap(_STOPPING_TICK if self._stops else _TICK)
+            self._strike()
             if not self._stops and self._has_changed():
                 self.changed = True
                 self._stops = 1
@@ -88,6 +130,7 @@ class Supervisor:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._stops += 1
+        self._cold_asked |= number == signal.SIGQUIT or self._stops > 1
 
     def _fill(self) -> None:
         """Start what is missing; in burst mode, and when stopping, what has gone stays gone."""
@@ -96,11 +139,18 @@ class Supervisor:
         if self._options.burst and self._count >= self._processes:
             return
         while len(self._children) < self._processes:
-            self._start()
+            try:
+                self._start()
+            except OSError as exc:  # too many processes, or no memory: it may be a task's doing
+                self._count -= 1
+                self._not_before = clock.monotonic() + _CANNOT_START_PAUSE
+                logger.error("no process can be started: %s", exc)
+                return
 
     def _start(self) -> None:
         self._count += 1
         base = self._options.name or f"{socket.gethostname()}:{os.getpid()}"
+        signs = Signs()
         process = self._context.Process(
             target=child.serve,
             args=(self._app, self._options),
@@ -108,34 +158,57 @@ class Supervisor:
                 "threads": self._threads,
                 "parent": os.getpid(),
                 "name": f"{base}/{self._count}",
+                "grace": self._grace,
+                "signs": signs,
             },
             name=f"worker-{self._count}",
         )
         # Until the child has its own handlers it must not run the parent's: hold signals back.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
         try:
             process.start()
+        except OSError:
+            signs.close()
+            raise
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
-        self._children[process] = clock.monotonic()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
+        self._children.append(_Child(process, signs, born=clock.monotonic()))
 
     def _reap(self, timeout: float) -> bool:
-        """Wait for children to end; return True if one was cut short by a stop."""
-        gone = wait([process.sentinel for process in self._children], timeout)
+        """Wait for children to end; return True if the tasks of one were cut short."""
+        wait([each.process.sentinel for each in self._children], timeout)
+        # Each is asked: what a task forked holds the sentinel open beyond its process's end.
+        gone = [each for each in self._children if each.process.exitcode is not None]
         cut_short = False
-        for process in [p for p in self._children if p.sentinel in gone]:
-            age = clock.monotonic() - self._children.pop(process)
-            process.join()
-            code = process.exitcode
-            if self._stops:
-                cut_short |= code != 0
-            elif self._options.burst and code == child.UNAVAILABLE:
-                cut_short = True
-            elif code != 0 or not (self._options.burst or self._expected_end):
-                self._count -= int(self._options.burst)
-                self._slow_down(age)
-                logger.warning("process %s ended with %s; replacing it", process.pid, _cause(code))
+        for each in gone:
+            self._children.remove(each)
+            pid, ending, code = each.pid, each.signs.ending, each.process.exitcode
+            each.process.close()
+            each.signs.close()
+            cut_short |= ending in _CUT_SHORT and bool(self._stops or self._options.burst)
+            if self._stops or (self._options.burst and ending in _LAST_IN_BURST):
+                continue
+            self._count -= int(self._options.burst)
+            if ending is not Ending.DONE or not self._expected_end:
+                self._slow_down(clock.monotonic() - each.born)
+                logger.warning("process %s ended with %s; replacing it", pid, _cause(ending, code))
         return cut_short
+
+    def _strike(self) -> None:
+        """Kill a process that does not end a task whose hard limit has passed.
+
+        A task that never lets go of the interpreter keeps the process's own threads from doing so.
+        Only time that this process has seen pass counts: the whole machine may have been paused.
+        """
+        now = clock.monotonic()
+        seen, self._looked = min(now - self._looked, 2 * _TICK), now
+        for each in self._children:
+            limit = each.signs.limit
+            each.overdue = each.overdue + seen if limit is not None and limit < now else 0.0
+            if each.overdue > _UNHEARD:
+                logger.warning("process %s is killed: a task holds it beyond its limit", each.pid)
+                each.overdue = 0.0
+                each.process.kill()
 
     @property
     def _expected_end(self) -> bool:
@@ -153,26 +226,35 @@ class Supervisor:
             return
         if self._cold_at is None:
             self._cold_at = clock.monotonic() + self._grace
-            logger.info("stopping: running tasks have %g seconds to finish", self._grace)
-            self._tell(signal.SIGTERM)
+            if not self._cold_asked:
+                logger.info("stopping: running tasks have %g seconds to finish", self._grace)
+                self._tell(signal.SIGTERM)
         overdue = clock.monotonic() - self._cold_at
-        if self._stops == 1 and overdue < 0:
+        if not self._cold_asked and overdue < 0:
             return
         if not self._is_cold:
             self._is_cold = True
             self._cold_at = min(self._cold_at, clock.monotonic())
-            logger.warning("stopping now: running tasks go back to their queues")
+            if self._children:
+                logger.warning("stopping now: running tasks go back to their queues")
             self._tell(signal.SIGQUIT)
-        elif overdue > self._app.settings.operation_timeout:
+        elif overdue > _FAREWELL:
             self._tell(signal.SIGKILL)
 
     def _tell(self, number: signal.Signals) -> None:
-        for process in self._children:
-            if process.pid is not None and process.is_alive():
-                os.kill(process.pid, number)
+        for each in self._children:
+            if each.process.is_alive():
+                os.kill(each.pid, number)
 
 
-def _cause(code: int | None) -> str:
+def _cause(ending: Ending, code: int | None) -> str:
     if code is not None and code < 0:
-        return f"signal {signal.Signals(-code).name}"
-    return "a task's time limit" if code == child.TIME_LIMIT else f"exit code {code}"
+        return f"signal {_signal_name(-code)}"
+    return _CAUSES.get(ending, f"exit code {code}")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal has a number only
+        return str(number)

@@ -1,0 +1,167 @@
+"""Brings the records of one task to its result store, with the patience that each deserves."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Final, TypeVar, final
+
+from upshot import clock
+from upshot.client import ResultClient
+from upshot.engine.patience import Patience
+from upshot.envelope import unfinished
+from upshot.errors import (
+    CorruptRecordError,
+    PayloadTooLargeError,
+    ServiceError,
+    ServiceUnavailableError,
+)
+from upshot.record import Record
+
+__all__ = ["Recorder"]
+
+logger = logging.getLogger("upshot.task")
+
+T = TypeVar("T")
+
+_UNHEARD: Final = 30.0  # seconds for which a task's reports are not sent after one that failed
+
+
+@final
+class Recorder:
+    """The way of one task's records to its store.
+
+    Args:
+        client: the store.
+        task_id: whose records.
+        label: the task, as logs are to show it.
+        reply_to: where records are sent, for a backend that carries them; otherwise "".
+        expires: seconds to keep the outcome; None for ever.
+        patience: seconds for which a task that has not been run waits for the store.
+        stopping: set when nothing more is to be begun; ends that wait too.
+        cold: set when the process is about to end, which ends every wait.
+    """
+
+    def __init__(
+        self,
+        client: ResultClient,
+        *,
+        task_id: str,
+        label: str,
+        reply_to: str,
+        expires: float | None,
+        patience: float,
+        stopping: threading.Event,
+        cold: threading.Event,
+    ) -> None:
+        self._client = client
+        self._task_id = task_id
+        self._label = label
+        self._reply_to = reply_to
+        self._expires = expires
+        self._cold = cold
+        self._stopping = stopping
+        self._limit = patience
+        self._patience = Patience(label)
+        self._unheard_until = 0.0
+
+    def begin(self, record: Record) -> bool:
+        """Store STARTED; False if somebody else's record stands in the way.
+
+        Raises:
+            ServiceError: the store refused it for `patience` seconds, or the worker stops.
+        """
+        return self._before_a_run(self._stored(record), "it cannot begin")
+
+    def refuse(self, record: Record) -> bool:
+        """Store the end of a task that is not run; False if it had ended already.
+
+        Raises:
+            ServiceError: as in `begin`.
+        """
+        return self._before_a_run(self._stored(record), "its end is not stored yet")
+
+    def recall(self) -> Record | None:
+        """Return what is on record of a task that is not run; None also if it cannot be read.
+
+        Raises:
+            ServiceError: as in `begin`.
+        """
+        return self._before_a_run(self._known, "it cannot be ended")
+
+    def end(self, record: Record) -> bool:
+        """Store the outcome of a run, as long as it takes; False if the task had ended already.
+
+        Whatever goes wrong: what a task has returned cannot be had again.
+
+        Raises:
+            PayloadTooLargeError: the store never takes a record of that size.
+            ServiceError: the process is ending and the store still refuses.
+        """
+        store = self._stored(record)
+
+        def attempt() -> bool:
+            try:
+                return store()
+            except (ServiceError, PayloadTooLargeError):
+                raise
+            except Exception as exc:  # no thread, no memory, or what a driver does not declare
+                raise ServiceUnavailableError(f"storing failed: {exc!r}") from exc
+
+        return self._patience.repeat(attempt, "its outcome is not stored yet", stopping=self._cold)
+
+    def report(self, record: Record) -> None:
+        """Store a progress report, unless the store is away: a task must not fail for it."""
+        self._heard(lambda: self._put(record), "progress is not stored")
+
+    def look(self) -> Record | None:
+        """Return what is on record; None also while the store is away."""
+        return self._heard(self._known, "revocation is not seen")
+
+    def _before_a_run(self, operation: Callable[[], T], what: str) -> T:
+        """Repeat what can as well be done by another worker, which may reach the store."""
+        return self._patience.repeat(operation, what, stopping=self._stopping, limit=self._limit)
+
+    def _heard(self, operation: Callable[[], T], what: str) -> T | None:
+        """Do what a running task asks of the store; None while that is away.
+
+        The task must not fail for it, nor wait for it each time it has something to say.
+        """
+        if clock.monotonic() < self._unheard_until:
+            return None
+        try:
+            return operation()
+        except ServiceError as exc:
+            self._unheard_until = clock.monotonic() + _UNHEARD
+            logger.warning("task %s: %s: %s", self._label, what, exc)
+            return None
+
+    def _stored(self, record: Record) -> Callable[[], bool]:
+        """Return what stores `record` and tells whether it applied, however often it is called."""
+        in_doubt = False
+
+        def attempt() -> bool:
+            nonlocal in_doubt
+            # What refuses our record may be our record, if the answer to it was lost on the way.
+            was_in_doubt, in_doubt = in_doubt, True
+            return self._put(record) or (was_in_doubt and _is_same(self._known(), record))
+
+        return attempt
+
+    def _known(self) -> Record | None:
+        try:
+            return self._client.load(self._task_id)
+        except (CorruptRecordError, PayloadTooLargeError) as exc:
+            logger.warning("task %s: %s", self._label, exc)
+            return None
+
+    def _put(self, record: Record) -> bool:
+        """Store `record` once, or send it where it is awaited; tell whether it applied."""
+        expires = self._expires if record.is_terminal else unfinished(self._expires)
+        return self._client.store(record, expires=expires, reply_to=self._reply_to)
+
+
+def _is_same(known: Record | None, record: Record) -> bool:
+    """Tell whether what is on record came from this attempt and says the same."""
+    return known is not None and (known.token, known.state) == (record.token, record.state)

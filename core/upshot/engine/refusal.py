@@ -1,0 +1,35 @@
+"""Why a task must not be run."""
+
+from __future__ import annotations
+
+from upshot import clock
+from upshot.engine.host import Host
+from upshot.engine.settling import shown
+from upshot.errors import TaskError, TaskExpiredError, UnknownTaskError, WorkerLostError
+from upshot.message import Message
+
+__all__ = ["lost", "refusal"]
+
+
+def refusal(host: Host, message: Message, deliveries: int) -> TaskError | None:
+    """Return why the task must not run, None if it may.
+
+    Args:
+        host: the app's side.
+        message: what asks for the run.
+        deliveries: how often it was delivered, this time included.
+    """
+    if message.expires is not None and clock.now() > message.expires:
+        return TaskExpiredError(f"{message.name} expired before it was started")
+    limit = host.settings.task_max_deliveries
+    if deliveries > limit:
+        return lost(shown(message.name), limit)
+    if message.name not in host.tasks:
+        known = ", ".join(sorted(host.tasks)) or "none"
+        return UnknownTaskError(f"this worker has no task {shown(message.name)!r}; it has: {known}")
+    return None
+
+
+def lost(what: str, limit: int) -> WorkerLostError:
+    """Return the end of a task that has taken `limit` workers down with it."""
+    return WorkerLostError(f"{what} ended {limit} workers that ran it")
