@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple, final
 
 from upshot import clock
+from upshot.listening import Hint, Listener
+from upshot.seldom import Seldom
 from upshot.states import NEVER
-from upshot.waiting import Hint, Listener
 from upshot_backends.amqp.replies import Reply
-from upshot_backends.amqp.seldom import Seldom
 
 __all__ = ["Mailbox", "MailboxListener"]
 

@@ -13,6 +13,7 @@ from typing import Any, Final, final
 
 from upshot import clock, forking
 from upshot.backend import StoredRecord
+from upshot.seldom import Seldom
 from upshot.states import NEVER, State
 from upshot.url import Url
 from upshot_backends.amqp.channel import Received
@@ -23,7 +24,6 @@ from upshot_backends.amqp.options import AmqpOptions
 from upshot_backends.amqp.publisher import Parcel
 from upshot_backends.amqp.replies import pack, reply_of, unpack
 from upshot_backends.amqp.reply_queue import ReplyQueue
-from upshot_backends.amqp.seldom import Seldom
 
 __all__ = ["Office", "enter", "leave"]
 

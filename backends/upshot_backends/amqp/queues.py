@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple, final
 from urllib.parse import quote
@@ -21,6 +22,11 @@ DELAYS: Final = (1, 16, 256, 4096, 65536)
 at most fifteen of each kind but the longest."""
 
 _PRIORITIES: Final = 10
+_MOST_COUNTED: Final = 2**31 - 1  # deliveries; what others wrote into a message may be any number
+_MOST_KNOWN: Final = 10_000
+"""Names of queues that are remembered as declared: about 1 MB. To declare one again costs a round
+trip and changes nothing, so it does not matter which are forgotten."""
+
 _LONGEST: Final = 100
 """Characters of a namespace or queue in a queue's name, of which AMQP takes 255 bytes in all."""
 
@@ -100,7 +106,8 @@ class Letter(NamedTuple):
             priority=min(max(priority, 0), _PRIORITIES - 1),
             eta=moment(headers.get("eta")),
         )
-        return cls(message, queue, _integer(headers.get("counted")))
+        counted = min(max(_integer(headers.get("counted")), 0), _MOST_COUNTED)
+        return cls(message, queue, counted)
 
     def due_in(self) -> float:
         """Return the seconds until it may be delivered, 0 or less for at once."""
@@ -144,6 +151,8 @@ class Post:
         try:
             for name in unknown:
                 await channel.declare(name, arguments=_arguments(name))
+                if len(self._known) >= _MOST_KNOWN:
+                    self._known.clear()
                 self._known.add(name)
         finally:
             channel.close()
@@ -206,6 +215,7 @@ def _integer(value: object) -> int:
 def moment(value: object) -> float | None:
     """Return a moment that a header holds, in seconds since the epoch; None if it holds none."""
     try:
-        return float(value) if isinstance(value, str) else None
+        seconds = float(value) if isinstance(value, str) else math.inf
     except ValueError:
         return None
+    return seconds if math.isfinite(seconds) else None

@@ -25,8 +25,8 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from upshot.backend import Backend, Capabilities, StoredRecord
+from upshot.listening import Listener
 from upshot.url import Url
-from upshot.waiting import Listener
 from upshot_backends.amqp import office
 from upshot_backends.amqp.driver import DRIVER_ERRORS
 

@@ -49,6 +49,7 @@ Address = tuple[str, int] | str
 """Host and port, or the path of a Unix socket."""
 
 _PORT: Final = 11211  # memcached's own default
+_GREETING: Final = 2**16  # bytes that the answer to the first command may have: far too many
 
 DRIVER_ERRORS: Final = DriverErrors(
     transient=(OSError, MemcacheServerError),  # a connection that closed unexpectedly is one
@@ -86,9 +87,11 @@ class TimedSocket(socket.socket):
 
     Attributes:
         until: set before each use.
+        left_to_read: how many bytes may still be received; None for any number.
     """
 
     until = 0.0
+    left_to_read: int | None = None
 
     def connect(self, address: Any, /) -> None:
         super().settimeout(self._left())
@@ -102,9 +105,14 @@ class TimedSocket(socket.socket):
         while True:
             self._wait(self._readable)
             try:
-                return super().recv(size, flags)
+                data = super().recv(size, flags)
             except BlockingIOError:
                 continue  # the kernel may wake a process for nothing
+            if self.left_to_read is not None:
+                self.left_to_read -= len(data)
+                if self.left_to_read < 0:
+                    raise MemcacheUnknownError("not an answer of memcached: it does not end")
+            return data
 
     def sendall(self, data: Any, flags: int = 0, /) -> None:
         rest = data
@@ -221,7 +229,7 @@ def _open(target: Address, until: float, watch: Callable[[TimedSocket], object])
 
     def make(family: int, kind: int, protocol: int = 0) -> TimedSocket:
         made = TimedSocket(family, kind, protocol)
-        made.until = until
+        made.until, made.left_to_read = until, _GREETING
         opened.append(made)
         watch(made)
         return made
@@ -234,4 +242,5 @@ def _open(target: Address, until: float, watch: Callable[[TimedSocket], object])
     except BaseException:  # pymemcache leaves it open after some of them
         client.close()
         raise
+    opened[-1].left_to_read = None
     return opened[-1]

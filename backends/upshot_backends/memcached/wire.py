@@ -29,6 +29,7 @@ STORED: Final = b"STORED"
 _TOO_LARGE: Final = b"SERVER_ERROR object too large"
 _WRITE: Final = 2**16  # bytes gathered for one write
 _READ: Final = 2**15  # bytes asked for in one read; the buffer is made each time
+_LONGEST_LINE: Final = 2**16  # bytes; the longest of memcached's has a key of 250 and a few numbers
 _LONG_READ: Final = 2**18  # the same, where that many are missing
 
 
@@ -131,6 +132,8 @@ class Wire:
             unique = words[4] if len(words) == 5 else b""
             found[words[1]] = Value(self._buffer[self._position : end], unique)
             self._position = end + 2
+        if self._position == len(self._buffer):  # an idle wire must not keep a large value
+            self._buffer, self._position = b"", 0
 
     def _line(self) -> bytes:
         end = self._buffer.find(b"\r\n", self._position)
@@ -138,6 +141,8 @@ class Wire:
             self._buffer = self._buffer[self._position :] + self._received()
             self._position = 0
             end = self._buffer.find(b"\r\n")
+            if end < 0 and len(self._buffer) > _LONGEST_LINE:
+                raise MemcacheUnknownError("not an answer of memcached: a line without an end")
         line = self._buffer[self._position : end]
         self._position = end + 2
         return line

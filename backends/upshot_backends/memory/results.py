@@ -16,9 +16,9 @@ from typing import Final, NamedTuple
 
 from upshot import clock, forking
 from upshot.backend import Backend, Capabilities, StoredRecord
+from upshot.listening import Hint, Listener
 from upshot.states import NEVER
 from upshot.url import Url
-from upshot.waiting import Hint, Listener
 
 __all__ = ["MemoryBackend", "NoOptions"]
 

@@ -22,7 +22,7 @@ __all__ = ["MongoDatabase", "Stream"]
 Stream = CommandCursor[Document]
 """An open change stream."""
 
-_GOODBYE: Final = 1.0  # seconds for telling the server that this process leaves
+_GOODBYE: Final = 0.4  # seconds for telling the server that this process leaves
 
 # A foreign document must not spoil the reading of the others: no date is out of range, and text
 # that is no UTF-8 is replaced.

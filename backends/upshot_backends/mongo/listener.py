@@ -11,7 +11,7 @@ from typing import Final, final
 from pymongo.errors import PyMongoError
 
 from upshot import clock
-from upshot.waiting import Hint, Listener
+from upshot.listening import Hint, Listener
 from upshot_backends.mongo import documents
 from upshot_backends.mongo.connection import MongoDatabase, Stream
 from upshot_backends.mongo.driver import Document, RefusedForNowError, bounded

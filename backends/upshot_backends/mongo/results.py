@@ -32,9 +32,9 @@ from typing import ClassVar, Final
 
 from upshot import clock
 from upshot.backend import Backend, Capabilities, StoredRecord
+from upshot.listening import Listener
 from upshot.states import NEVER
 from upshot.url import Url
-from upshot.waiting import Listener
 from upshot_backends.mongo import documents
 from upshot_backends.mongo.connection import MongoDatabase
 from upshot_backends.mongo.driver import (

@@ -51,6 +51,7 @@ _ROUND_TRIP: Final = 5.0  # seconds that one look may take; `fetch` is not told 
 _PURGED: Final = 1000  # messages removed by one script call, to bound its time
 _PART: Final = 4 * 2**20  # bytes of messages in one script call of `settle`
 _SETTLED: Final = 1000  # deliveries settled by one script call
+_ANY_BYTES: Final = "surrogateescape"  # for ids that somebody else has put there
 _NO_MESSAGE: Final = ("", "", "", "", "")
 
 
@@ -131,7 +132,7 @@ class RedisBroker(Broker):
             arguments: list[Argument] = []
             for settlement in part:
                 delivery, message = settlement.delivery, settlement.message
-                arguments += (queues[delivery.queue], delivery.message_id, delivery.token)
+                arguments += (queues[delivery.queue], _id_of(delivery), delivery.token)
                 arguments += (settlement.action.value, settlement.reason)
                 arguments += _message_arguments(message, queues) if message else _NO_MESSAGE
             calls.append((self._keys(self._bases(queues)), arguments))
@@ -150,7 +151,7 @@ class RedisBroker(Broker):
         numbered = _numbered(delivery.queue for delivery in deliveries)
         arguments: list[Argument] = [worker, _lines(queues), lease]
         for delivery in deliveries:
-            arguments += (numbered[delivery.queue], delivery.message_id, delivery.token)
+            arguments += (numbered[delivery.queue], _id_of(delivery), delivery.token)
         keys = [*self._worker_keys, *self._bases(numbered)]
         beat = script("queue", "workers", "beat")
         answers = self._client.run(beat, [(keys, arguments)], timeout)[0]
@@ -212,7 +213,7 @@ class RedisBroker(Broker):
         due_in, *taken = cast("tuple[bytes, *tuple[_Taken, ...]]", answer)
         return float(due_in) if due_in else None, [
             Delivery(
-                message_id=message_id.decode(),
+                message_id=message_id.decode(errors=_ANY_BYTES),
                 queue=queues[number - 1],
                 body=body,
                 deliveries=deliveries,
@@ -269,6 +270,10 @@ class RedisBroker(Broker):
                 size=size,
                 limit=_LARGEST,
             )
+
+
+def _id_of(delivery: Delivery) -> bytes:
+    return delivery.message_id.encode(errors=_ANY_BYTES)
 
 
 _Taken = tuple[int, bytes, bytes, int, bytes]

@@ -9,7 +9,7 @@ from typing import Final, cast, final
 import redis
 
 from upshot import clock
-from upshot.waiting import Hint, Listener
+from upshot.listening import Hint, Listener
 from upshot_backends.redis.cluster import ClusterClient
 from upshot_backends.redis.driver import Connection
 from upshot_backends.redis.listener import READ_IT, Alarm

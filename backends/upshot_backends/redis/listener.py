@@ -10,7 +10,7 @@ from typing import Final, cast, final
 import redis
 
 from upshot import clock
-from upshot.waiting import Hint, Listener
+from upshot.listening import Hint, Listener
 from upshot_backends.redis.server import Server
 
 __all__ = ["READ_IT", "Alarm", "RedisListener"]

@@ -27,8 +27,8 @@ from typing import ClassVar, Final, cast
 
 from upshot import clock
 from upshot.backend import Backend, Capabilities, StoredRecord
+from upshot.listening import Listener
 from upshot.url import Url
-from upshot.waiting import Listener
 from upshot_backends.redis.client import milliseconds, script
 from upshot_backends.redis.cluster import ClusterClient
 from upshot_backends.redis.cluster_listener import ClusterListener
@@ -116,8 +116,11 @@ class RedisBackend(Backend):
 
     def scan(self, prefix: str, timeout: float) -> Iterator[str]:
         pattern = prefix.translate(_ESCAPED) + "*"
-        for server in self._client.servers(timeout):
-            yield from _scan(server, pattern, timeout)
+        until = clock.monotonic() + timeout
+        servers = self._client.servers(timeout)
+        left = until - clock.monotonic()  # a cluster that is silent has used it up by now
+        for server in servers:
+            yield from _scan(server, pattern, left)
 
     @property
     def channel_suffix(self) -> str:

@@ -27,6 +27,11 @@ _NOT_MASTER: Final = (redis.ReadOnlyError, MasterDownError, DemotedError)
 """Answers of a server that takes no writes: behind the same name there may soon be another."""
 
 
+_LARGE: Final = 2**20
+"""Bytes of answers after which a connection is not used again. The parser's buffer has room for the
+longest one from then on, three times over, and ten idle connections would keep ten of them."""
+
+
 class Server:
     """The connections of this process to one server; safe to use from any thread.
 
@@ -145,10 +150,14 @@ class Server:
         except IndexError:
             return self.open(until)
         connection.timed.until = until
+        connection.timed.received = 0
         self._busy.add(connection)
         return connection
 
     def _give_back(self, connection: Connection) -> None:
+        if connection.timed.received > _LARGE:
+            self.discard(connection)
+            return
         self._busy.discard(connection)
         self._idle.append(connection)
         if self.retired:

@@ -11,9 +11,9 @@ import contextlib
 import re
 import threading
 import weakref
-from collections.abc import Generator, Hashable, Mapping
+from collections.abc import Generator, Hashable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from sqlalchemy.engine import Dialect
 
@@ -29,6 +29,7 @@ from upshot.retrying import DriverErrors
 from upshot.url import Url
 from upshot_backends.sql import schema
 from upshot_backends.sql.schema import Schema
+from upshot_backends.sql.weighing import LARGE, Cursor, WeighedCursor
 
 __all__ = [
     "Connection",
@@ -65,22 +66,6 @@ class SqlOptions:
             )
 
 
-class Cursor(Protocol):
-    """What is used of a driver's cursor (PEP 249)."""
-
-    @property
-    def rowcount(self) -> int:
-        """How many rows the last statement changed."""
-        ...
-
-    def execute(self, statement: str, values: Mapping[str, object] = ..., /) -> object:
-        """Run a statement with named parameters."""
-
-    def fetchall(self) -> list[Any]:
-        """Return the rows that are left."""
-        ...
-
-
 class DriverConnection(Protocol):
     """What is used of a driver's connection (PEP 249)."""
 
@@ -93,14 +78,14 @@ class Connection:
 
     Attributes:
         driver: the driver's own object.
-        cursor: its only cursor. Whoever runs a query fetches all rows: one that is half read
-            would keep a snapshot open.
+        cursor: its only cursor, weighed. Whoever runs a query fetches all rows: one that is half
+            read would keep a snapshot open.
         patience: seconds for which the service was last told to wait for locks.
     """
 
     def __init__(self, driver: DriverConnection, cursor: Cursor) -> None:
         self.driver = driver
-        self.cursor = cursor
+        self.cursor = WeighedCursor(cursor)
         self.patience = 0.0
 
     def close(self) -> None:
@@ -320,12 +305,19 @@ class Database(abc.ABC):
 
     @contextlib.contextmanager
     def _returned(self, connection: Connection) -> Generator[None]:
-        """Keep the connection for the next call; close it, which undoes all, after any error."""
+        """Keep the connection for the next call.
+
+        After any error it is closed, which undoes all; and so it is after something large.
+        """
         try:
             yield
         except BaseException:
             self._discard(connection)
             raise
+        if connection.cursor.carried > LARGE:
+            self._discard(connection)
+            return
+        connection.cursor.carried = 0
         self._idle.append(connection)
         if len(self._idle) > _MAX_IDLE:
             self._close_idle(keep=_MAX_IDLE)

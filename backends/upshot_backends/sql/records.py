@@ -101,5 +101,8 @@ def readable(words: str) -> str:
 
 
 def text(value: str | bytes) -> str:
-    """Return the text in an exact column, which MySQL and MariaDB give as bytes."""
-    return value.decode() if isinstance(value, bytes) else value
+    """Return the text in an exact column, which MySQL and MariaDB give as bytes.
+
+    What somebody else put there may be no text: then what it is shown as is the name of nothing.
+    """
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

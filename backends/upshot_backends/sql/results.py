@@ -78,6 +78,7 @@ class SqlBackend(Backend):
     def scan(self, prefix: str, timeout: float) -> Iterator[str]:
         last: str | None = None
         while True:
+            first = last
             with self.database.read(timeout) as cursor:
                 page = self.records.scan(cursor, last or prefix, clock.now(), _PAGE)
             for key in page:
@@ -86,7 +87,7 @@ class SqlBackend(Backend):
                 if key != last:
                     yield key
                 last = key
-            if len(page) < _PAGE:
+            if len(page) < _PAGE or last == first:  # or they are no text, and have no order
                 return
 
     def sweep(self, limit: int, timeout: float) -> int:

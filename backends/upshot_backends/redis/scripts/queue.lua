@@ -52,6 +52,9 @@ local function read_meta(base, id)
     return nil, 0, ''
   end
   local place, deliveries, token = string.match(meta, '^(%d+) (%d+) (.*)$')
+  if not place then -- somebody else wrote it: the message counts as new
+    return nil, 0, ''
+  end
   return tonumber(place), tonumber(deliveries), token
 end
 

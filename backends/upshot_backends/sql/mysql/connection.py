@@ -26,6 +26,7 @@ from upshot_backends.sql.mysql.driver import (
     is_transient,
     number,
     parameters,
+    understood,
 )
 from upshot_backends.sql.schema import Schema
 from upshot_backends.sql.server import ServerConnection, ServerDatabase
@@ -75,7 +76,8 @@ class PacketCursor:
                 size=len(text),
                 limit=self._largest,
             )
-        return self._cursor.execute(text)
+        with understood():
+            return self._cursor.execute(text)
 
     def fetchall(self) -> list[Any]:
         """Return the rows that are left."""

@@ -6,8 +6,11 @@ never be late. Here each read and write of the socket gets the time that is left
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import ssl
+import struct
+from collections.abc import Generator
 from typing import Any, Final, final
 from urllib.parse import unquote
 
@@ -19,7 +22,15 @@ from upshot import clock
 from upshot.errors import UrlError
 from upshot.url import Url
 
-__all__ = ["Parameters", "TimedConnection", "connect", "is_transient", "number", "parameters"]
+__all__ = [
+    "Parameters",
+    "TimedConnection",
+    "connect",
+    "is_transient",
+    "number",
+    "parameters",
+    "understood",
+]
 
 Parameters = dict[str, Any]
 """Keywords of PyMySQL's connections."""
@@ -88,6 +99,7 @@ class TimedConnection(DriverConnection):
     """
 
     until: float = 0.0
+    _requires_tls: bool = False
     _armed: float = 0.0  # the moment at which the socket was last given a timeout
 
     def _read_bytes(self, num_bytes: int) -> bytes:
@@ -126,6 +138,37 @@ class TimedConnection(DriverConnection):
         if now - self._armed > _SLACK:  # it costs as much as reading a row
             self._inside._sock.settimeout(self.until - now)
             self._armed = now
+
+    def _create_ssl_ctx(self, sslp: Any) -> Any:
+        """Return what TLS is spoken with; `sslp` is empty if no parameter is about it.
+
+        Then a server that offers TLS is spoken to in it, and no certificate is verified. PyMySQL
+        reads all of the system's certificates all the same, which holds every thread up for
+        longer than the rest of connecting takes.
+        """
+        if sslp:
+            driver: Any = super()
+            return driver._create_ssl_ctx(sslp)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context
+
+    def require_tls(self, required: bool, *, check_name: bool) -> None:
+        """Never speak without TLS, if `required`; `check_name`: nor with another host than asked.
+
+        PyMySQL checks no name unless it is given an authority, although Python knows many.
+        """
+        self._requires_tls = required
+        if required and check_name:
+            self._inside.ctx.check_hostname = True
+
+    def _request_authentication(self) -> None:
+        # PyMySQL 1.1 goes on without TLS where a server, or who stands between, offers none.
+        if self._requires_tls and not self._inside.server_capabilities & CLIENT.SSL:
+            raise err.OperationalError(
+                CR.CR_SSL_CONNECTION_ERROR, "the server offers no TLS, which the URL asks for"
+            )
+        super()._request_authentication()  # type: ignore[misc, unused-ignore]  # pyright: ignore
 
     def keep_to(self, until: float) -> None:
         """Let everything from now on end at `until`."""
@@ -179,7 +222,10 @@ def parameters(url: Url) -> list[Parameters]:
     found["client_flag"] = flags & ~CLIENT.FOUND_ROWS
     found |= {"user": url.username, "password": url.password or "", "database": database}
     found |= {"charset": "utf8mb4", "autocommit": None}
-    if any(name.startswith("ssl") for name in found):
+    if _asks_for_tls(found):
+        # PyMySQL would check neither, unless told to: whoever names an authority means it.
+        found.setdefault("ssl_verify_cert", True)
+        found.setdefault("ssl_verify_identity", found["ssl_verify_cert"])
         try:  # it reads the files that these parameters name
             TimedConnection(**found, defer_connect=True)
         except (OSError, ValueError) as exc:
@@ -188,6 +234,12 @@ def parameters(url: Url) -> list[Parameters]:
         {**found, "host": host, "port": port or 3306}
         for host, port in url.hosts or (("localhost", None),)
     ]
+
+
+def _asks_for_tls(found: Parameters) -> bool:
+    """Tell whether a URL has parameters for TLS; without any, it is used where it is offered."""
+    wants = any(name.startswith("ssl") and name != "ssl_disabled" for name in found)
+    return wants and not found.get("ssl_disabled")
 
 
 def connect(found: Parameters, seconds: float) -> TimedConnection:
@@ -199,9 +251,28 @@ def connect(found: Parameters, seconds: float) -> TimedConnection:
     seconds = max(0.001, min(seconds, found["connect_timeout"]))
     keywords: Parameters = {**found, "connect_timeout": seconds, "defer_connect": True}
     connection = TimedConnection(**keywords)
+    connection.require_tls(_asks_for_tls(found), check_name=found.get("ssl_verify_identity", False))
     connection.keep_to(clock.monotonic() + seconds)
-    connection.connect()
+    with understood():
+        connection.connect()
     return connection
+
+
+@contextlib.contextmanager
+def understood() -> Generator[None]:
+    """Say in an error of PyMySQL's that somebody answers who does not speak the protocol.
+
+    PyMySQL takes what comes apart without looking whether all of it has come.
+
+    Raises:
+        pymysql.InternalError: in the place of the parser's own error.
+    """
+    try:
+        yield
+    except (AssertionError, IndexError, TypeError, ValueError, struct.error) as exc:
+        raise err.InternalError(
+            CR.CR_MALFORMED_PACKET, f"not an answer of MySQL or MariaDB: {exc}"
+        ) from exc
 
 
 def is_transient(exc: Exception) -> bool | None:

@@ -34,7 +34,10 @@ class MysqlBackend(SqlBackend):
         upshot_table_prefix  what every table's name begins with (default "upshot_")
 
     All others are PyMySQL's (`unix_socket`, `ssl_ca`, `ssl_verify_identity`, `connect_timeout` in
-    seconds, …). Of these, `charset`, `autocommit`, `read_timeout` and the like have no effect.
+    seconds, …). Any `ssl_…` parameter asks for TLS, and for a certificate that is checked, with the
+    host's name in it, unless `ssl_verify_cert=no` or `ssl_verify_identity=no`. Without one, TLS is
+    used where the server offers it, and nothing is checked. `charset`, `autocommit`,
+    `read_timeout` and the like have no effect.
     """
 
     capabilities = Capabilities(

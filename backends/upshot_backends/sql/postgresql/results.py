@@ -16,8 +16,8 @@ from __future__ import annotations
 import dataclasses
 
 from upshot.backend import Capabilities
+from upshot.listening import Listener
 from upshot.url import Url
-from upshot.waiting import Listener
 from upshot_backends.sql.postgresql.connection import PostgresqlDatabase
 from upshot_backends.sql.postgresql.records import PostgresqlRecords
 from upshot_backends.sql.postgresql.waits import listen

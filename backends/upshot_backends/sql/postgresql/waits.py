@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import Final, final
 
-from upshot.waiting import Hint, Listener
+from upshot.listening import Hint, Listener
 from upshot_backends.sql.connection import Watch
 from upshot_backends.sql.polling import PollingWatch
 from upshot_backends.sql.postgresql.connection import PostgresqlDatabase

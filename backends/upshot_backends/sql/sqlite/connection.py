@@ -31,6 +31,7 @@ from upshot.clock import Deadline
 from upshot.errors import DriverMissingError, ServiceRejectedError, UpshotError, UrlError
 from upshot.url import Url
 from upshot_backends.sql.connection import Connection, Database, SqlOptions, check_scheme
+from upshot_backends.sql.records import text
 from upshot_backends.sql.sqlite.gate import WriteGate
 from upshot_backends.sql.statements import VersionStatements
 
@@ -71,7 +72,8 @@ class SqliteDatabase(Database):
     """The tables in one file.
 
     Raises:
-        UrlError: the URL names a host, no file, a database in memory, or a driver's parameter.
+        UrlError: the URL names a host or a user, no file, a database in memory, or a parameter of
+            a driver.
         DriverMissingError: Python was built with a SQLite that is too old.
     """
 
@@ -105,6 +107,7 @@ class SqliteDatabase(Database):
             isolation_level=None,
             check_same_thread=False,
         )
+        driver.text_factory = text  # SQLite holds any bytes as text, if somebody says so
         connection = Connection(driver, driver.cursor())
         try:
             self._set_patience(connection, deadline)
@@ -206,7 +209,7 @@ def _create(path: str) -> None:
 
 def _path(url: Url) -> str:
     """Return the absolute path of the database file."""
-    if url.hosts or not url.path.startswith("/"):
+    if url.hosts or url.username or url.password or not url.path.startswith("/"):
         raise UrlError(f"{url}: a file is written sqlite:///relative.db or sqlite:////absolute.db")
     if url.query:
         names = ", ".join(name for name, _ in url.query)

@@ -13,8 +13,8 @@ from __future__ import annotations
 from typing import Final
 
 from upshot.backend import Capabilities
+from upshot.listening import Listener
 from upshot.url import Url
-from upshot.waiting import Listener
 from upshot_backends.sql.results import SqlBackend
 from upshot_backends.sql.sqlite.connection import SqliteDatabase
 from upshot_backends.sql.sqlite.records import SqliteRecords

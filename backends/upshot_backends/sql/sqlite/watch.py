@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Final, final
 
 from upshot import clock
-from upshot.waiting import Hint, Listener
+from upshot.listening import Hint, Listener
 from upshot_backends.sql.connection import Connection, Database, Watch
 
 __all__ = ["SqliteListener", "SqliteWatch"]
