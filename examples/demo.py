@@ -140,8 +140,7 @@ def address(text: str, started: dict[str, str], stack: contextlib.ExitStack) -> 
         return text
     if kind not in started:
         # Imported here: only who asks for a private service needs it.
-        from upshot_conformance.harness import CannotStartError, Harness
-        from upshot_conformance.selection import HARNESSES
+        from upshot_conformance.harness import HARNESSES, CannotStartError, Harness
 
         offers = {offer.name: offer for offer in registry.offers(HARNESSES)}
         if kind not in offers:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Final, Protocol, final
 
 import pytest
@@ -17,7 +19,9 @@ from upshot.backend import Backend, Capabilities
 from upshot.client import ResultClient
 from upshot.origin import Origin
 from upshot.result import AsyncResult
+from upshot_conformance.clauses import BrokenClauseError
 from upshot_conformance.harness import Harness, UnavailableError
+from upshot_conformance.proxies import Proxies
 from upshot_conformance.records import CODECS
 from upshot_conformance.resources import running_threads
 from upshot_conformance.selection import RUN, Run, Target
@@ -26,6 +30,7 @@ from upshot_conformance.timing import Timing, calibrate
 __all__ = [
     "Clients",
     "MakeHandle",
+    "Proxied",
     "capabilities",
     "client",
     "clients",
@@ -33,6 +38,7 @@ __all__ = [
     "harness",
     "namespace",
     "poll",
+    "proxied",
     "quiet",
     "run",
     "second_client",
@@ -43,6 +49,9 @@ __all__ = [
 
 _EXPIRES: Final = 600.0
 """Seconds that a record of the suite is kept: should a run be killed, nothing stays for long."""
+
+_ENDING: Final = 30.0
+"""Seconds that a driver's threads may take to end; pymongo's look every ten whether they should."""
 
 _SOON: Final = 120.0
 """Seconds; far less than any expiry that the suite gives a record."""
@@ -61,24 +70,60 @@ class Clients:
         self,
         *,
         make: Callable[[], Backend] | None = None,
+        url: str | None = None,
+        timeout: float = 5.0,
         default_expiry: bool = False,
+        namespace: str | None = None,
     ) -> ResultClient:
-        """Open one more client in the test's namespace.
+        """Open one more client.
 
         Args:
             make: makes another backend than the one under test, on the same service.
+            url: another way to the same service, such as through a proxy; None for the usual one.
+            timeout: seconds that one operation may take; the default is the client's own.
             default_expiry: keep the client's own default, instead of the suite's shorter one.
+            namespace: another than the test's own, which it begins with, so that what is left in
+                it is found; None for the test's own.
         """
-        declared = self._target.capabilities
+        target = self._target if url is None else replace(self._target, text=url)
+        declared = target.capabilities
         expires = _EXPIRES if declared and declared.expiry_resolution is not None else None
-        make = make or self._target.make
-        url, namespace = self._target.url, self._namespace
+        make = make or target.make
+        namespace = self._namespace if namespace is None else namespace
         if default_expiry:
-            opened = ResultClient(make, url=url, namespace=namespace)
+            opened = ResultClient(make, url=target.url, namespace=namespace, timeout=timeout)
         else:
-            opened = ResultClient(make, url=url, namespace=namespace, expires=expires)
+            opened = ResultClient(
+                make, url=target.url, namespace=namespace, timeout=timeout, expires=expires
+            )
         self._stack.callback(opened.close)
         return opened
+
+
+@final
+class Proxied:
+    """The service behind proxies, and clients that reach it through them.
+
+    Attributes:
+        line: all proxies together; its faults are the network's.
+    """
+
+    def __init__(self, line: Proxies, clients: Clients) -> None:
+        self.line = line
+        self._clients = clients
+
+    def open(
+        self, *, make: Callable[[], Backend] | None = None, timeout: float = 5.0
+    ) -> ResultClient:
+        """Open a client behind the proxies, in the test's namespace, as `Clients.open` does."""
+        return self._clients.open(make=make, url=self.line.text, timeout=timeout)
+
+    def open_direct(self) -> ResultClient:
+        """Open a client that nothing disturbs, on the same servers and in the same namespace.
+
+        `client` and `second_client` need not see what a client behind the proxies stores.
+        """
+        return self._clients.open(url=self.line.direct)
 
 
 class MakeHandle(Protocol):
@@ -113,7 +158,13 @@ def timing(target: Target, run: Run, capabilities: Capabilities) -> Timing:
     """The time knobs, measured once per backend."""
     namespace = f"{run.namespaces}-timing"
     with ResultClient(target.make, url=target.url, namespace=namespace) as client:
-        return calibrate(lambda: client.load("anybody-there"), visibility=capabilities.visibility)
+        timing = calibrate(
+            lambda: client.load("anybody-there"),
+            visibility=capabilities.visibility,
+            scale=run.scale,
+        )
+    run.timings[target.label] = timing
+    return timing
 
 
 @pytest.fixture(scope="session")
@@ -150,9 +201,28 @@ def harness(_open_harness: Harness | None, target: Target) -> Harness:
     return _open_harness
 
 
+@pytest.fixture(scope="module")
+def _ending(timing: Timing) -> Iterator[dict[threading.Thread, str]]:
+    """The threads that were still there when a test was over, each with the test's name.
+
+    Some drivers' threads end by themselves half a second later: they are waited for once.
+    """
+    left: dict[threading.Thread, str] = {}
+    yield left
+    timing.eventually(lambda: not any(thread.is_alive() for thread in left), within=_ENDING)
+    stay = [f"{thread.name} of {test}" for thread, test in left.items() if thread.is_alive()]
+    if stay:
+        raise BrokenClauseError("RL-5", f"threads run after all was closed: {', '.join(stay)}")
+
+
 @pytest.fixture
 def namespace(
-    _open_harness: Harness | None, target: Target, run: Run, timing: Timing
+    request: pytest.FixtureRequest,
+    _open_harness: Harness | None,
+    _ending: dict[threading.Thread, str],
+    target: Target,
+    run: Run,
+    timing: Timing,
 ) -> Iterator[str]:
     """A namespace that only this test uses; what the test leaves behind is its failure."""
     name = f"{run.namespaces}-{secrets.token_hex(4)}"
@@ -160,9 +230,8 @@ def namespace(
     threads = running_threads()
     before = _open_harness.raw_objects("") if _open_harness and alone else set[str]()
     yield name
-    timing.eventually(lambda: running_threads() <= threads)
-    left = running_threads() - threads
-    assert not left, f"threads that still run after every client was closed: {left}"
+    test: str = request.node.name
+    _ending.update(dict.fromkeys(running_threads() - threads, test))
     if _open_harness is not None:
         _assert_unsubscribed(_open_harness, name, timing)
         _open_harness.purge(name)
@@ -189,6 +258,17 @@ def client(clients: Clients) -> ResultClient:
 def second_client(clients: Clients) -> ResultClient:
     """Another client, in the same namespace: what another process would have."""
     return clients.open()
+
+
+@pytest.fixture
+def proxied(target: Target, namespace: str, harness: Harness) -> Iterator[Proxied]:
+    """Opens clients whose line to the service can be cut, delayed and so on.
+
+    They are closed before the proxies, and over a line that is healed.
+    """
+    with Proxies(target.text, harness) as line, contextlib.ExitStack() as stack:
+        yield Proxied(line, Clients(target, namespace, stack))
+        line.heal()
 
 
 @pytest.fixture

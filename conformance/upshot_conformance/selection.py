@@ -14,15 +14,16 @@ import functools
 import importlib
 import logging
 import os
+import secrets
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
 import pytest
 
-from upshot import registry
+from upshot import clock, registry
 from upshot.backend import Backend, Capabilities
 from upshot.client import ResultClient
 from upshot.errors import (
@@ -32,18 +33,20 @@ from upshot.errors import (
     UpshotError,
 )
 from upshot.url import Url, mask
-from upshot_conformance.harness import CannotStartError, Harness
+from upshot_conformance.contract import CONTRACT
+from upshot_conformance.harness import HARNESSES, CannotStartError, Harness
+from upshot_conformance.records import new_id, success
+from upshot_conformance.timing import Timing
 
-__all__ = ["HARNESSES", "RUN", "Run", "SelectionError", "Selector", "Target"]
+__all__ = ["RUN", "Run", "SelectionError", "Selector", "Target"]
 
 logger = logging.getLogger(__name__)
 
-HARNESSES: Final = "upshot.conformance"
-"""The entry-point group of harnesses. A name is a URL scheme, or what `--backend` takes to start
-one kind of a service that has several, such as `mongo-standalone`."""
-
 _ALIAS: Final = "UPSHOT_CONFORMANCE_URL_"
-_PATIENCE: Final = 3.0  # seconds that a service has to answer the first request
+_REQUIRE: Final = "UPSHOT_CONFORMANCE_REQUIRE"
+_PATIENCE: Final = 3.0  # seconds that a service may take for one request
+_SOON: Final = 60.0  # seconds that the first record is kept, should nobody remove it
+_PAUSE: Final = 0.2  # seconds before the first request is sent again
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +56,18 @@ class Run:
     Attributes:
         namespaces: what every namespace of this process begins with; of this process alone.
         parallel: other processes run tests against the same services at this moment.
+        seed: what everything random in the suite is drawn from; `--seed` repeats a run's.
+        folder: where reports and recorded histories go; None if none were asked for.
+        scale: by which factor time bounds are widened.
+        timings: the time knobs of each backend that was measured, by label.
     """
 
     namespaces: str
     parallel: bool
+    seed: int
+    folder: Path | None
+    scale: float
+    timings: dict[str, Timing] = field(default_factory=dict[str, Timing])
 
 
 RUN: Final = pytest.StashKey[Run]()
@@ -122,11 +133,18 @@ class Selector:
     Args:
         root: the folder whose `pyproject.toml` may hold aliases.
         stack: what ends the private services.
+        wait: seconds that a service has to answer the first request.
+        lenient: what `all` cannot start may be missing, unless UPSHOT_CONFORMANCE_REQUIRE names
+            it.
     """
 
-    def __init__(self, root: Path, stack: contextlib.ExitStack) -> None:
+    def __init__(
+        self, root: Path, stack: contextlib.ExitStack, *, wait: float = 10.0, lenient: bool = False
+    ) -> None:
         self._root = root
         self._stack = stack
+        self._wait = wait
+        self._required = os.environ.get(_REQUIRE, "").split(",") if lenient else []
         self.unavailable: dict[str, str] = {}
         """Schemes that `all` found but cannot test, and why."""
 
@@ -156,6 +174,8 @@ class Selector:
             try:
                 yield self._one(name)
             except SelectionError as exc:
+                if name in self._required:
+                    raise
                 self.unavailable[name] = str(exc)
 
     def _one(self, value: str) -> Target:
@@ -163,9 +183,9 @@ class Selector:
             text = value if "://" in value else self._alias(value)
             if text is not None:
                 label = Url.parse(text).scheme if "://" in value else value
-                return _checked(Target(label, text))
+                return _checked(Target(label, text), self._wait)
             text = self._stack.enter_context(self._startable(value).start())
-            return _checked(Target(value, text, private=True))
+            return _checked(Target(value, text, private=True), self._wait)
         except (ConfigError, CannotStartError) as exc:
             raise SelectionError(f"--backend={mask(value)}: {exc}") from exc
 
@@ -175,7 +195,7 @@ class Selector:
         if scheme not in offered and scheme in harnesses:
             return registry.load(harnesses[scheme], Harness)  # type: ignore[type-abstract]  # as above
         if scheme not in offered:
-            aliases = self._aliases()
+            aliases = self.aliases()
             near = difflib.get_close_matches(scheme, {*aliases, *harnesses, *offered}, n=3)
             hint = f"did you mean {' or '.join(near)}? " if near else ""
             raise SelectionError(
@@ -189,7 +209,7 @@ class Selector:
         return harness
 
     def _alias(self, name: str) -> str | None:
-        return self._aliases().get(name)
+        return self.aliases().get(name)
 
     @functools.cached_property
     def _file_aliases(self) -> Mapping[str, str]:
@@ -201,7 +221,8 @@ class Selector:
             table = table.get(name, {})
         return cast("dict[str, str]", table)
 
-    def _aliases(self) -> Mapping[str, str]:
+    def aliases(self) -> Mapping[str, str]:
+        """Return the URLs that have a name, from the environment and the project."""
         return dict(self._file_aliases) | {
             name.removeprefix(_ALIAS).lower().replace("_", "-"): url
             for name, url in os.environ.items()
@@ -223,20 +244,27 @@ def _harness_class(url: Url) -> type[Harness] | None:
     return named
 
 
-def _checked(target: Target) -> Target:
+def _checked(target: Target, wait: float) -> Target:
     """Talk to the service once and fill in what it is.
 
     Raises:
-        SelectionError: it does not answer, or its harness cannot look into it.
+        SelectionError: it does not answer, its harness cannot look into it, or the backend was
+            written for a contract that this suite does not know yet.
     """
     backend = registry.backend_class(target.url)
-    client = ResultClient(target.make, url=target.url, namespace="cf-preflight", timeout=_PATIENCE)
+    if not _is_known(backend.contract):
+        raise SelectionError(
+            f"--backend={target.url}: the backend was written for contract {backend.contract!r}, "
+            f"and this suite tests {CONTRACT}: use the suite that came with it"
+        )
+    namespace = f"cf-preflight-{secrets.token_hex(4)}"
+    client = ResultClient(target.make, url=target.url, namespace=namespace, timeout=_PATIENCE)
     with contextlib.closing(client):
-        _knock(client)
+        _knock(client, clock.Deadline(wait))
         capabilities = client.capabilities
-    if harness := target.open_harness():
-        with contextlib.closing(harness):
-            _look(harness)
+        if harness := target.open_harness():
+            with contextlib.closing(harness):
+                _look(harness, client)
     return replace(
         target,
         capabilities=capabilities,
@@ -245,29 +273,66 @@ def _checked(target: Target) -> Target:
     )
 
 
-def _knock(client: ResultClient) -> None:
-    """Ask the backend for something, to see whether its service answers."""
+def _is_known(contract: str) -> bool:
     try:
-        client.load("anybody-there")
-    except (ServiceUnavailableError, ServiceRejectedError) as exc:
-        raise SelectionError(
-            f"--backend={client.url}: the service does not answer. {exc}\n"
-            "Start it or correct the URL; no test was run."
-        ) from exc
-    except Exception:  # the service answers, the backend is broken: the clauses will say how
-        logger.debug("the backend failed the first request", exc_info=True)
+        versions = [tuple(map(int, text.split("."))) for text in (contract, CONTRACT)]
+    except ValueError:
+        return False
+    return versions[0] <= versions[1]
 
 
-def _look(harness: Harness) -> None:
+def _knock(client: ResultClient, deadline: clock.Deadline) -> None:
+    """Ask the backend for something, again and again until its service answers."""
+    while True:
+        try:
+            client.load("anybody-there")
+        except (ServiceUnavailableError, ServiceRejectedError) as exc:
+            if isinstance(exc, ServiceRejectedError) or deadline.expired:
+                raise SelectionError(
+                    f"--backend={client.url}: the service does not answer. {exc}\n"
+                    "Start it or correct the URL; no test was run."
+                ) from exc
+            clock.sleep(_PAUSE)
+        except Exception:  # the service answers, the backend is broken: the clauses will say how
+            logger.debug("the backend failed the first request", exc_info=True)
+            return
+        else:
+            return
+
+
+def _look(harness: Harness, client: ResultClient) -> None:
     """Ask the harness for something: one that is broken must not look like a broken backend."""
+    record = success(new_id(), "preflight")
     try:
-        harness.raw_objects("cf-preflight")
+        before = harness.raw_objects("")
+        is_stored = _tried(lambda: client.store(record, expires=_kept(client)))
+        seen = harness.raw_objects("") - before
+        is_stored = is_stored and _tried(lambda: client.load(record.task_id) == record)
+        harness.purge(client.namespace)
     except Exception as exc:  # a harness is anybody's code, on anybody's driver
         reason = harness.url.scrub(str(exc)) or type(exc).__name__
         raise SelectionError(
             f"--backend={harness.url}: {type(harness).__name__} cannot look into the service: "
             f"{reason}"
         ) from exc
+    if is_stored and not seen:
+        raise SelectionError(
+            f"--backend={harness.url}: {type(harness).__name__} is blind: a record was stored and "
+            "read, and raw_objects() shows no new server object"
+        )
+
+
+def _kept(client: ResultClient) -> float | None:
+    return None if client.capabilities.expiry_resolution is None else _SOON
+
+
+def _tried(call: Callable[[], bool]) -> bool:
+    """Return what a call says, False if it fails: a broken backend is for the clauses to tell."""
+    try:
+        return call()
+    except Exception:
+        logger.debug("the backend failed one of its first requests", exc_info=True)
+        return False
 
 
 def _offer(scheme: str, backend: type[Backend]) -> str:

@@ -59,17 +59,18 @@ class Timing:
         return seen
 
 
-def calibrate(request: Callable[[], object], *, visibility: float) -> Timing:
+def calibrate(request: Callable[[], object], *, visibility: float, scale: float = 1.0) -> Timing:
     """Measure the service, by `request`, and the machine.
 
     Args:
         request: one round trip to the service.
         visibility: seconds after which the backend promises that everybody sees a write.
+        scale: by which factor to take the machine for slower than it shows itself now.
     """
     request()  # connects
     round_trip = statistics.median(_duration(request) for _ in range(_SAMPLES))
     late = max(_duration(lambda: clock.sleep(0.001)) - 0.001 for _ in range(_SAMPLES))
-    jitter = max(_LEAST_JITTER, 4 * late)
+    jitter = scale * max(_LEAST_JITTER, 4 * late)
     return Timing(
         round_trip=round_trip,
         jitter=jitter,

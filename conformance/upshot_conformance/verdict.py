@@ -5,43 +5,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from typing import Final
 
 import pytest
 
-from upshot_conformance.clauses import CLAUSES, Clause
+from upshot_conformance.clauses import CLAUSES
+from upshot_conformance.findings import PROVEN, Finding, Standing, clauses_of, worst
+from upshot_conformance.options import Options
 
-__all__ = ["KIND", "Kind", "Standing", "Tally"]
-
-KIND: Final = "kind"
-"""The user property of a report that says why it is neither a plain pass nor a plain failure."""
-
-
-class Kind(StrEnum):
-    """Values of the user property `KIND`; a colon and a detail may follow."""
-
-    ABSENT = "absent"
-    """Skipped: a capability is not declared."""
-    DECLARED = "declared"
-    """Skipped: it tests a refusal, and the capability is declared."""
-    REFUSAL = "refusal"
-    """It tests that what is not declared is refused."""
-    UNAVAILABLE = "unavailable"
-    """Skipped: the harness cannot tell."""
-    PROBE = "probe"
-    """It tests what is not declared, to see whether it works nevertheless."""
+__all__ = ["Tally", "Verdict"]
 
 
-class Standing(StrEnum):
-    """How a clause stands after a run, worst first."""
+class Verdict(StrEnum):
+    """The last word on a backend."""
 
-    FAILED = "failed"
-    UNAVAILABLE = "unavailable"
-    PASSED = "passed"
-    REFUSED = "refused as declared"
-    ABSENT = "not applicable"
+    CONFORMANT = "conformant"
+    """Every clause holds, is refused as declared, or does not apply."""
+    PARTIAL = "partial"
+    """Nothing unexpected is broken, and something is waived, unproven or was left out."""
+    NON_CONFORMANT = "non-conformant"
+    """Something is broken that no waiver names, or a waiver does not say what is so."""
     NOT_RUN = "not run"
-    UNTESTED = "not yet tested"
+    """Not one clause was proven."""
 
 
 class Tally:
@@ -49,87 +33,108 @@ class Tally:
 
     Args:
         label: how reports call the backend.
+        options: what the run was asked for.
     """
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, options: Options) -> None:
         self.label = label
-        self.undeclared: set[str] = set()
-        """Clauses that hold although their capability is not declared."""
-        self._seen: dict[str, set[Standing]] = {}
-        self._details: dict[str, set[str]] = {}
+        self.options = options
+        self._findings: dict[str, Finding] = {}
 
     def add(self, report: pytest.TestReport) -> None:
         """Take the report of one phase of one test."""
-        properties = [(name, str(value)) for name, value in report.user_properties]
-        clauses = [value for name, value in properties if name == "clause"]
-        said = next((value for name, value in reversed(properties) if name == KIND), "")
-        kind, _, detail = said.partition(":")
-        standing = _standing(report, kind)
-        for clause_id in clauses:
-            if standing is not None:
-                self._seen.setdefault(clause_id, set()).add(standing)
-            if detail and report.skipped:
-                self._details.setdefault(clause_id, set()).add(detail.strip())
-            if kind == Kind.PROBE and report.when == "call" and report.passed:
-                self.undeclared.add(clause_id)
+        new = Finding(report.nodeid.rpartition("/")[2], clauses_of(report))
+        self._findings.setdefault(report.nodeid, new).add(report)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What every test found, in the order in which they were first heard of."""
+        return list(self._findings.values())
+
+    @property
+    def undeclared(self) -> set[str]:
+        """Clauses that hold although their capability is not declared."""
+        return {each for found in self.findings if found.undeclared for each in found.clauses}
 
     def standings(self) -> Mapping[str, Standing]:
         """Return how every clause of the contract stands."""
-        return {clause.id: self._of(clause) for clause in CLAUSES.values()}
+        seen: dict[str, set[Standing]] = {}
+        for finding in self.findings:
+            for clause_id in finding.clauses:
+                if finding.standing is not None:
+                    seen.setdefault(clause_id, set()).add(finding.standing)
+        return {clause_id: worst(seen.get(clause_id, ())) for clause_id in CLAUSES}
+
+    def reasons(self, clause_id: str) -> list[str]:
+        """Return why tests of a clause were not simply run, each reason once."""
+        told = [each.reason for each in self.findings if clause_id in each.clauses and each.reason]
+        return sorted(set(told))
 
     def count(self) -> Counter[Standing]:
         """Return how many clauses stand how."""
         return Counter(self.standings().values())
 
-    @property
-    def proves_nothing(self) -> bool:
-        """True if not one test of a clause passed: then the run must not look green."""
-        proven = {Standing.PASSED, Standing.REFUSED}
-        return not any(standings & proven for standings in self._seen.values())
-
-    def verdict(self) -> str:
-        """Return the run's last word on the backend, in a sentence."""
+    def verdict(self) -> tuple[Verdict, str]:
+        """Return the run's last word on the backend, and why."""
         count = self.count()
-        unproven = count[Standing.UNAVAILABLE] + count[Standing.NOT_RUN]
-        tested = sum(clause.tested for clause in CLAUSES.values())
+        strays = len(self._complaints())
         if count[Standing.FAILED]:
-            return f"non-conformant: {count[Standing.FAILED]} clauses are broken"
-        if self.proves_nothing:
-            return "not run: no clause was proven"
+            return Verdict.NON_CONFORMANT, f"{_clauses(count[Standing.FAILED])} broken"
+        if strays:
+            return Verdict.NON_CONFORMANT, f"{strays} of the waivers do not say what is so"
+        if self.options.strict and self.undeclared:
+            return Verdict.NON_CONFORMANT, f"{_clauses(len(self.undeclared))} under-claimed"
+        if not any(finding.standing in PROVEN for finding in self.findings):
+            return Verdict.NOT_RUN, "no clause was proven"
+        return self._incomplete(count) or (Verdict.CONFORMANT, self._praise(count))
+
+    def _praise(self, count: Counter[Standing]) -> str:
+        applying = len(CLAUSES) - count[Standing.ABSENT]
+        kept = (
+            f"all {applying}" if applying == len(CLAUSES) else f"the {applying} of {len(CLAUSES)}"
+        )
+        apply = "" if applying == len(CLAUSES) else " that apply"
+        return f"with {kept} clauses{apply}" + ", certified" * self.options.certify
+
+    def _incomplete(self, count: Counter[Standing]) -> tuple[Verdict, str] | None:
+        unproven = count[Standing.UNAVAILABLE] + count[Standing.NOT_RUN]
+        if count[Standing.WAIVED]:
+            return Verdict.PARTIAL, f"{_clauses(count[Standing.WAIVED])} broken and waived"
         if unproven:
-            return f"partial: {unproven} of {tested} clauses were not proven"
-        return f"conformant with the {tested} clauses that this version of the suite tests"
+            return Verdict.PARTIAL, f"{unproven} of {len(CLAUSES)} clauses were not proven"
+        if self.options.filters:
+            return Verdict.PARTIAL, f"tests were left out by {' '.join(self.options.filters)}"
+        return None
+
+    @property
+    def is_red(self) -> bool:
+        """True if the run must end with an exit code that is not 0."""
+        verdict, _ = self.verdict()
+        if verdict is Verdict.PARTIAL:
+            return self.options.certify
+        return verdict is not Verdict.CONFORMANT
 
     def lines(self) -> Iterator[str]:
         """Yield the table for the terminal."""
         count = self.count()
         yield "clauses: " + ", ".join(f"{count[each]} {each}" for each in Standing if count[each])
         standings = self.standings()
-        for shown in (Standing.FAILED, Standing.UNAVAILABLE, Standing.ABSENT, Standing.NOT_RUN):
-            ids = [clause_id for clause_id, standing in standings.items() if standing is shown]
-            told = self._details if shown is not Standing.FAILED else {}
-            reasons = {reason for each in ids for reason in told.get(each, ())}
-            why = f" ({'; '.join(sorted(reasons))})" if reasons else ""
+        for shown in (each for each in Standing if each not in PROVEN):
+            asked = [each for each in standings if each in self.options.clauses]
+            ids = [clause_id for clause_id in asked if standings[clause_id] is shown]
+            told = {reason for each in ids for reason in self.reasons(each)}
+            why = f" ({'; '.join(sorted(told))})" if told and shown is not Standing.FAILED else ""
             if ids:
                 yield f"{shown}: {' '.join(ids)}{why}"
         if self.undeclared:
             yield f"works although undeclared: {' '.join(sorted(self.undeclared))}"
-        yield f"verdict: {self.verdict()}"
+        for clause_id, complaint in self._complaints():
+            yield f"waiver: {clause_id} {complaint}"
+        yield f"verdict: {': '.join(self.verdict())}"
 
-    def _of(self, clause: Clause) -> Standing:
-        if not clause.tested:
-            return Standing.UNTESTED
-        seen = self._seen.get(clause.id, set())
-        return next((standing for standing in Standing if standing in seen), Standing.NOT_RUN)
+    def _complaints(self) -> list[tuple[str, str]]:
+        return list(self.options.waivers.complaints(self.standings(), self.options.clauses))
 
 
-def _standing(report: pytest.TestReport, kind: str) -> Standing | None:
-    """Return what one phase says about its clauses, None if nothing."""
-    if report.failed:
-        return Standing.FAILED
-    if report.skipped:
-        skipped = {Kind.DECLARED: None, Kind.ABSENT: Standing.ABSENT, Kind.PROBE: Standing.ABSENT}
-        return skipped.get(Kind(kind), Standing.UNAVAILABLE) if kind else Standing.UNAVAILABLE
-    if report.when != "call" or kind == Kind.PROBE:
-        return Standing.ABSENT if kind == Kind.PROBE else None
-    return Standing.REFUSED if kind == Kind.REFUSAL else Standing.PASSED
+def _clauses(count: int) -> str:
+    return f"{count} clause{' is' if count == 1 else 's are'}"

@@ -25,6 +25,7 @@ def run_suite(
     *arguments: str,
     path: Sequence[Path] = (),
     environment: Mapping[str, str] | None = None,
+    inherit: Mapping[str, str] | None = None,
     plugins: Sequence[str] = (),
     timeout: float = 300,
 ) -> Outcome:
@@ -35,11 +36,13 @@ def run_suite(
         arguments: added to the command line.
         path: what to put on the import path.
         environment: more environment variables.
+        inherit: the variables to add them to; None for those of this process.
         plugins: pytest plugins to load besides the suite's.
         timeout: seconds after which the run counts as hung.
     """
-    inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    search = [*map(str, path), str(HERE), *(os.path.abspath(each) for each in inherited if each)]
+    inherit = os.environ if inherit is None else inherit
+    given = inherit.get("PYTHONPATH", "").split(os.pathsep)
+    search = [*map(str, path), str(HERE), *(os.path.abspath(each) for each in given if each)]
     loaded = [word for name in (*plugins, "upshot_conformance.plugin") for word in ("-p", name)]
     done = subprocess.run(
         [
@@ -48,7 +51,7 @@ def run_suite(
         ],
         cwd=folder,
         env={
-            **os.environ,
+            **inherit,
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
             "PYTHONPATH": os.pathsep.join(search),
             **(environment or {}),
@@ -64,6 +67,24 @@ def run_suite(
 
 
 SUITE = ("--pyargs", "upshot_conformance")
+
+SUITE_SECONDS = 900
+"""How long the whole suite may take on one service; two or three minutes are usual."""
+
+
+def install(source: Path, site: Path) -> None:
+    """Build the distribution in `source`, a folder that may be written to, and put it in `site`.
+
+    What it requires is installed already; nothing is fetched.
+    """
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+            *("--no-deps", "--no-index", "--no-build-isolation", f"--target={site}", str(source)),
+        ],
+        check=True,
+        timeout=120,
+    )
 
 
 def register(folder: Path, group: str, entries: Mapping[str, str], *, name: str) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from upshot_conformance.servers import RedisServer
 
-from .running import SUITE, register, run_suite  # noqa: TID251 - this folder, no source root
+from .mutants.over import ENTRY_POINTS, MUTANT
+from .running import SUITE, register, run_suite
 
 QUICK = "--clause=ST-3"
 PASSWORD = "Tr0ub4dor-unique"
@@ -81,7 +82,7 @@ def test_an_unknown_scheme_lists_what_there_is(tmp_path: Path) -> None:
 def test_a_server_that_does_not_answer_stops_the_run(tmp_path: Path, extra: tuple[str]) -> None:
     url = f"redis://user:{PASSWORD}@127.0.0.1:1/0"
 
-    outcome = run_suite(tmp_path, *SUITE, f"--backend={url}", *extra)
+    outcome = run_suite(tmp_path, *SUITE, f"--backend={url}", "--backend-wait=1", *extra)
 
     assert_usage_error(
         outcome.text, outcome.code, "redis://user:***@127.0.0.1:1/0", "does not answer"
@@ -111,6 +112,7 @@ def test_a_server_program_that_is_missing_says_how_to_install_it(
     assert_usage_error(outcome.text, outcome.code, "Redis is not installed", "apt-get install")
 
 
+@pytest.mark.timeout(600)  # it starts every service
 def test_all_skips_what_cannot_be_started_and_is_not_green(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,11 +210,11 @@ def test_another_plugin_may_own_the_short_option(tmp_path: Path) -> None:
 
 
 def test_a_report_names_the_broken_clause_first_and_its_properties(tmp_path: Path) -> None:
-    register(tmp_path, "upshot.backends", {"late": "mutants:LateStartOverwrites"}, name="late")
+    register(tmp_path, "upshot.backends", ENTRY_POINTS, name="mutants")
 
     outcome = run_suite(
-        tmp_path, *SUITE, "--backend=late://", "--clause=ST-2", "-x", "--junitxml=report.xml",
-        path=[tmp_path],
+        tmp_path, *SUITE, "--backend=mutant+memory", "--clause=ST-2", "-x", "--junitxml=report.xml",
+        path=[tmp_path], environment={MUTANT: "states:LateStartOverwrites"},
     )  # fmt: skip
 
     assert outcome.code == pytest.ExitCode.TESTS_FAILED
@@ -220,7 +222,7 @@ def test_a_report_names_the_broken_clause_first_and_its_properties(tmp_path: Pat
     assert failure is not None
     properties = [(each.get("name"), each.get("value")) for each in failure.iter("property")]
     assert ("clause", "ST-2") in properties
-    assert ("backend", "late") in properties
+    assert ("backend", "mutant+memory") in properties
     message = failure.find("failure")
     assert message is not None
     assert (message.get("message") or "").startswith("broken clause ST-2: A record that is not")
@@ -228,7 +230,12 @@ def test_a_report_names_the_broken_clause_first_and_its_properties(tmp_path: Pat
 
 def test_two_distributions_with_one_scheme_are_an_error(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        register(tmp_path, "upshot.backends", {"twice": "mutants:Slow"}, name=name)
+        register(
+            tmp_path,
+            "upshot.backends",
+            {"twice": "upshot_backends.memory.results:MemoryBackend"},
+            name=name,
+        )
 
     outcome = run_suite(tmp_path, *SUITE, "--backend=twice://", path=[tmp_path])
 

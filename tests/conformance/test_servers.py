@@ -7,6 +7,7 @@ import socket
 import ssl
 import struct
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -78,11 +79,12 @@ def processes_in(folder: Path) -> list[str]:
 
 
 def my_children() -> set[str]:
-    """Return the ids of this process's own children, those still to be reaped included."""
-    children: set[str] = set()
-    for task in Path("/proc/self/task").iterdir():
-        children.update((task / "children").read_text(encoding="ascii").split())
-    return children
+    """Return the ids of this thread's own children, those still to be reaped included.
+
+    Other threads of this process may run something else meanwhile.
+    """
+    path = Path(f"/proc/self/task/{threading.get_native_id()}/children")
+    return set(path.read_text(encoding="ascii").split())
 
 
 @pytest.fixture(scope="module", params=SERVERS, ids=str)

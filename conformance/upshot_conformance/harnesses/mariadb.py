@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar, Final, cast
 from urllib.parse import unquote
 
-from upshot.url import Url
-from upshot_conformance.harness import CannotStartError
+from upshot_conformance.harnesses.private import PrivateHarness, PrivateService
 from upshot_conformance.harnesses.rows import RowsHarness
 
 __all__ = ["MariadbHarness"]
@@ -25,21 +23,29 @@ _OTHERS: Final = """
 """
 
 
-class MariadbHarness(RowsHarness):
+class MariadbHarness(PrivateHarness, RowsHarness):
     """A server object is a row, named `table/its primary key`; it belongs to a namespace if any of
     its columns but the record's body holds the namespace.
     """
 
     scheme: ClassVar[str] = "mariadb"
+    default_port: ClassVar[int] = 3306
 
-    def __init__(self, url: Url) -> None:
-        super().__init__(url)
+    @classmethod
+    def make_service(cls) -> PrivateService:
+        """Return a private MariaDB with an empty database."""
+        from upshot_conformance.servers import MariaDBServer  # only who starts one
+
+        return MariaDBServer()
+
+    def connect(self) -> None:
         import pymysql  # here, so that a missing driver is reported by the backend, once
 
+        url = self.url
         host, port = url.hosts[0]
         self._connection: Any = pymysql.connect(
             host=host,
-            port=port or 3306,
+            port=port or self.default_port,
             user=url.username,
             password=url.password or "",
             database=unquote(url.path[1:]),
@@ -48,22 +54,6 @@ class MariadbHarness(RowsHarness):
             connect_timeout=10,
             read_timeout=10,
         )
-
-    @classmethod
-    @contextlib.contextmanager
-    def start(cls) -> Generator[str]:
-        """Start a private MariaDB with an empty database."""
-        from upshot_conformance.servers import MariaDBServer, ServerError  # only who starts one
-
-        server = MariaDBServer()
-        try:
-            server.start()
-        except ServerError as exc:
-            raise CannotStartError(str(exc)) from exc
-        try:
-            yield server.url
-        finally:
-            server.stop()
 
     def server_version(self) -> str:
         version = str(self._run("SELECT VERSION()")[0][0])

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import socket
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Final
 from urllib.parse import unquote_to_bytes
 
 from upshot import clock
 from upshot.url import Url
-from upshot_conformance.harness import CannotStartError, Harness, UnavailableError
+from upshot_conformance.harness import NotApplicableError, UnavailableError
+from upshot_conformance.harnesses.private import PrivateHarness, PrivateService
 
 __all__ = ["MemcachedHarness"]
 
@@ -23,7 +23,7 @@ _DUMPED: Final = re.compile(rb"key=(\S+) exp=(-?\d+) ")
 _REFUSED: Final = re.compile(rb"(?:ERROR|CLIENT_ERROR|SERVER_ERROR|BUSY|BADCLASS)[^\r]*\r\n")
 
 
-class MemcachedHarness(Harness):
+class MemcachedHarness(PrivateHarness):
     """A server object is an item, named `host:port/key`; it belongs to the namespaces that its key
     mentions. memcached has no subscriptions. It counts whole seconds, so `ttl` is what an item has
     left at least.
@@ -33,27 +33,27 @@ class MemcachedHarness(Harness):
     """
 
     scheme: ClassVar[str] = "memcached"
+    default_port: ClassVar[int] = 11211
 
     def __init__(self, url: Url) -> None:
-        super().__init__(url)
-        hosts = [(host, port or 11211) for host, port in url.hosts]
+        hosts = [(host, port or self.default_port) for host, port in url.hosts]
         if not hosts:
-            hosts = [(url.path, 0)] if url.path else [("localhost", 11211)]
+            hosts = [(url.path, 0)] if url.path else [("localhost", self.default_port)]
         self._servers = [_Server(host, port) for host, port in hosts]
+        super().__init__(url)
 
     @classmethod
-    @contextlib.contextmanager
-    def start(cls) -> Generator[str]:
-        """Start two private servers, which share the keys."""
-        from upshot_conformance.servers import MemcachedServer, ServerError  # only who starts them
+    def make_service(cls) -> PrivateService:
+        """Return two private servers, which share the keys."""
+        from upshot_conformance.servers import MemcachedServers  # only who starts them
 
-        with contextlib.ExitStack() as stack:
-            try:
-                servers = [stack.enter_context(MemcachedServer()) for _ in range(2)]
-            except ServerError as exc:
-                raise CannotStartError(str(exc)) from exc
-            addresses = (server.url.removeprefix("memcached://") for server in servers)
-            yield f"memcached://{','.join(addresses)}"
+        return MemcachedServers()
+
+    def addresses(self) -> Sequence[tuple[str, int]]:
+        """Return one: clients tell by the names of servers which of them has a key."""
+        if self.url.path and not self.url.hosts:
+            raise NotApplicableError("clients reach the service by a socket file, not by TCP")
+        return [self._servers[0].address]
 
     def raw_objects(self, namespace: str) -> set[str]:
         return {
@@ -105,7 +105,7 @@ class _Server:
 
     def __init__(self, host: str, port: int) -> None:
         self.name = f"{host}:{port}" if port else host
-        self._address = (host, port)
+        self.address = (host, port)
         self._socket: socket.socket | None = None
 
     def ask(self, command: bytes, *, end: bytes = b"END\r\n") -> bytes:
@@ -171,9 +171,9 @@ class _Server:
         return received
 
     def _connect(self) -> socket.socket:
-        host, port = self._address
+        host, port = self.address
         if port:
-            return socket.create_connection(self._address, timeout=_PATIENCE)
+            return socket.create_connection(self.address, timeout=_PATIENCE)
         opened = socket.socket(socket.AF_UNIX)
         opened.settimeout(_PATIENCE)
         opened.connect(host)

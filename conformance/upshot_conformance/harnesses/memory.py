@@ -6,11 +6,12 @@ import contextlib
 import secrets
 import sys
 from collections.abc import Generator, Mapping
+from contextlib import AbstractContextManager
 from typing import ClassVar, Protocol, cast
 
 from upshot import clock
 from upshot_backends.memory import results
-from upshot_conformance.harness import Harness
+from upshot_conformance.harness import Harness, NotApplicableError
 
 __all__ = ["MemoryHarness"]
 
@@ -30,6 +31,7 @@ class MemoryHarness(Harness):
     """The "server objects" of `memory://` are the slots of its dict."""
 
     scheme: ClassVar[str] = "memory"
+    over_network: ClassVar[bool] = False
 
     @classmethod
     @contextlib.contextmanager
@@ -57,6 +59,9 @@ class MemoryHarness(Harness):
     def ttl(self, name: str) -> float | None:
         expires_at = self._slots[name].expires_at
         return None if expires_at == float("inf") else expires_at - clock.monotonic()
+
+    def writes_blocked(self) -> AbstractContextManager[None]:
+        raise NotApplicableError("no write to this process's own memory can fail")
 
     def subscriptions(self, namespace: str) -> set[str]:
         heard = [cast("set[str]", vars(each)["_keys"]) for each in self._listeners]

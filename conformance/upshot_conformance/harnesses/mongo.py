@@ -5,12 +5,11 @@ A sharded cluster is not tested: no `mongos` is among the files that `make servi
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
-from upshot.url import Url
-from upshot_conformance.harness import CannotStartError, Harness
+from upshot_conformance.harness import UnavailableError
+from upshot_conformance.harnesses.private import PrivateHarness, PrivateService
 
 __all__ = ["MongoHarness", "MongoStandaloneHarness"]
 
@@ -19,43 +18,61 @@ _SYSTEM: Final = frozenset({"admin", "config", "local"})
 _SCHEMES: Final = {"mongo": "mongodb", "mongo+srv": "mongodb+srv"}
 
 
-class MongoHarness(Harness):
+class MongoHarness(PrivateHarness):
     """A server object is a document, named `database/collection/id`; it belongs to a namespace if
     its bytes hold the namespace anywhere.
     """
 
     scheme: ClassVar[str] = "mongodb"
+    default_port: ClassVar[int] = 27017
     _replica_set: ClassVar[bool] = True
 
-    def __init__(self, url: Url) -> None:
-        super().__init__(url)
+    @classmethod
+    def make_service(cls) -> PrivateService:
+        """Return a private MongoDB: a replica set of one member."""
+        from upshot_conformance.servers import MongoDBServer  # only who starts one
+
+        return MongoDBServer(replica_set=cls._replica_set)
+
+    def connect(self) -> None:
         import pymongo  # here, so that a missing driver is reported by the backend, once
         from bson.raw_bson import RawBSONDocument
 
         # `Any`: pymongo's hints of raw documents say less than is used here.
         self._server: Any = pymongo.MongoClient(
-            url.driver_url(_SCHEMES.get(url.scheme, url.scheme)),
+            self.url.driver_url(_SCHEMES.get(self.url.scheme, self.url.scheme)),
             document_class=RawBSONDocument,
             appname=_OWN_NAME,
             serverSelectionTimeoutMS=10_000,
             socketTimeoutMS=10_000,
+            # Otherwise it starts one more thread in ten seconds, in the midst of some test, which
+            # would then be said to have left it behind.
+            serverMonitoringMode="poll",
         )
 
-    @classmethod
-    @contextlib.contextmanager
-    def start(cls) -> Generator[str]:
-        """Start a private MongoDB: a replica set of one member."""
-        from upshot_conformance.servers import MongoDBServer, ServerError  # only who starts one
+    def addresses(self) -> Sequence[tuple[str, int]]:
+        """Return those of the URL and those that the members of a set give themselves."""
+        if self.url.scheme.endswith("+srv"):
+            raise UnavailableError("behind a name of DNS's SRV records no proxy can be put")
+        return list(dict.fromkeys([*super().addresses(), *self._members()]))
 
-        server = MongoDBServer(replica_set=cls._replica_set)
-        try:
-            server.start()
-        except ServerError as exc:
-            raise CannotStartError(str(exc)) from exc
-        try:
-            yield server.url
-        finally:
-            server.stop()
+    def renaming(
+        self, proxies: Mapping[tuple[str, int], tuple[str, int]]
+    ) -> Callable[[bytes], bytes] | None:
+        """Put the proxies' names into each `hello`: of the same length, because BSON counts."""
+        names = [
+            tuple(b"%b:%d" % (host.encode(), port) for host, port in (member, proxies[member]))
+            for member in self._members()
+        ]
+        if any(len(old) != len(new) for old, new in names):
+            raise UnavailableError("a proxy cannot pass for a member with a name of that length")
+
+        def renamed(piece: bytes) -> bytes:
+            for old, new in names:
+                piece = piece.replace(old, new)
+            return piece
+
+        return renamed
 
     def raw_objects(self, namespace: str) -> set[str]:
         return {name for name, document in self._documents() if _mentions(document, namespace)}
@@ -102,6 +119,11 @@ class MongoHarness(Harness):
 
     def close(self) -> None:
         self._server.close()
+
+    def _members(self) -> list[tuple[str, int]]:
+        names: list[str] = self._server.admin.command("hello").get("hosts", [])
+        split = (name.rpartition(":") for name in names)
+        return [(host, int(port)) for host, _, port in split]
 
     def _documents(self) -> Iterator[tuple[str, Any]]:
         for collection in self._collections():

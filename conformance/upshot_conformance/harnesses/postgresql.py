@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar, Final, cast
 
-from upshot.url import Url
-from upshot_conformance.harness import CannotStartError
+from upshot_conformance.harnesses.private import PrivateHarness, PrivateService
 from upshot_conformance.harnesses.rows import RowsHarness
 
 __all__ = ["PostgresqlHarness"]
@@ -28,40 +26,31 @@ _OTHERS: Final = """
 """
 
 
-class PostgresqlHarness(RowsHarness):
+class PostgresqlHarness(PrivateHarness, RowsHarness):
     """A server object is a row, named `schema.table/its primary key`; it belongs to a namespace if
     any of its columns holds the namespace as text.
     """
 
     scheme: ClassVar[str] = "postgresql"
+    default_port: ClassVar[int] = 5432
 
-    def __init__(self, url: Url) -> None:
-        super().__init__(url)
+    @classmethod
+    def make_service(cls) -> PrivateService:
+        """Return a private PostgreSQL with an empty database."""
+        from upshot_conformance.servers import PostgreSQLServer  # only who starts one
+
+        return PostgreSQLServer()
+
+    def connect(self) -> None:
         import psycopg  # here, so that a missing driver is reported by the backend, once
 
         # Nothing is prepared, so that a proxy may stand between.
         self._connection: Any = psycopg.connect(
-            url.driver_url("postgresql"),
+            self.url.driver_url("postgresql"),
             autocommit=True,
             prepare_threshold=None,
             connect_timeout=10,
         )
-
-    @classmethod
-    @contextlib.contextmanager
-    def start(cls) -> Generator[str]:
-        """Start a private PostgreSQL with an empty database."""
-        from upshot_conformance.servers import PostgreSQLServer, ServerError  # only who starts one
-
-        server = PostgreSQLServer()
-        try:
-            server.start()
-        except ServerError as exc:
-            raise CannotStartError(str(exc)) from exc
-        try:
-            yield server.url
-        finally:
-            server.stop()
 
     def server_version(self) -> str:
         return f"PostgreSQL {self._run('SHOW server_version')[0][0]}"

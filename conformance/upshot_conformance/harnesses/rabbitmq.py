@@ -17,7 +17,8 @@ from upshot import clock
 from upshot.url import Url
 from upshot_backends.amqp import office
 from upshot_backends.amqp.mailbox import Mailbox
-from upshot_conformance.harness import CannotStartError, Harness, UnavailableError
+from upshot_conformance.harness import UnavailableError
+from upshot_conformance.harnesses.private import PrivateHarness, PrivateService, running
 
 __all__ = ["RabbitMQHarness"]
 
@@ -25,7 +26,6 @@ _API: Final = "UPSHOT_CONFORMANCE_RABBITMQ_API"
 """The environment variable with the API's URL, as `http://user:password@host:15672`."""
 
 _API_PORT: Final = 15672
-_AMQP_PORT: Final = 5672
 _PATIENCE: Final = 10.0  # seconds for one request
 _QUEUE: Final = "queue "
 _RECORD: Final = "record "
@@ -38,7 +38,7 @@ class _Slot(Protocol):
     expires_at: float
 
 
-class RabbitMQHarness(Harness):
+class RabbitMQHarness(PrivateHarness):
     """A server object is a queue, or a record that a queue of this process has brought.
 
     Records are carried: what has arrived is nowhere but in the memory of the process. The server
@@ -48,6 +48,7 @@ class RabbitMQHarness(Harness):
     """
 
     scheme: ClassVar[str] = "rpc"
+    default_port: ClassVar[int] = 5672
 
     def __init__(self, url: Url) -> None:
         super().__init__(url)
@@ -64,24 +65,28 @@ class RabbitMQHarness(Harness):
     @classmethod
     @contextlib.contextmanager
     def start(cls) -> Generator[str]:
-        """Start a private RabbitMQ with its management plug-in."""
-        from upshot_conformance.servers import RabbitMQServer, ServerError  # only who starts one
+        """Start a private RabbitMQ, and note where its management plug-in answers."""
+        from upshot_conformance.servers import RabbitMQServer  # only who starts one
 
-        server = RabbitMQServer(management=True)
-        try:
-            server.start()
-        except ServerError as exc:
-            raise CannotStartError(str(exc)) from exc
         before = os.environ.get(_API)
-        os.environ[_API] = server.api_url  # for the processes of pytest-xdist too
-        try:
-            yield server.url
-        finally:
-            server.stop()
-            if before is None:
-                del os.environ[_API]
-            else:
-                os.environ[_API] = before
+        with super().start() as url:
+            service = running(url)
+            assert isinstance(service, RabbitMQServer), "`make_service` made it"
+            os.environ[_API] = service.api_url  # for the processes of pytest-xdist too
+            try:
+                yield url
+            finally:
+                if before is None:
+                    del os.environ[_API]
+                else:
+                    os.environ[_API] = before
+
+    @classmethod
+    def make_service(cls) -> PrivateService:
+        """Return a private RabbitMQ with its management plug-in."""
+        from upshot_conformance.servers import RabbitMQServer  # only who starts one
+
+        return RabbitMQServer(management=True)
 
     def raw_objects(self, namespace: str) -> set[str]:
         names = {_QUEUE + queue["name"] for queue in self._ask(self._queues + "?columns=name")}
@@ -127,7 +132,8 @@ class RabbitMQHarness(Harness):
         table = Path("/proc/net/tcp")
         if host != "127.0.0.1" or not table.exists():
             raise UnavailableError("only connections to a server on this machine can be counted")
-        local = f"{int.from_bytes(socket.inet_aton(host), 'little'):08X}:{port or _AMQP_PORT:04X}"
+        number = int.from_bytes(socket.inet_aton(host), "little")
+        local = f"{number:08X}:{port or self.default_port:04X}"
         rows = [line.split() for line in table.read_text().splitlines()[1:]]
         return sum(row[1] == local and row[3] == _ESTABLISHED for row in rows)
 

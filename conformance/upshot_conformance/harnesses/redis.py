@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any, ClassVar, Final, Protocol, cast
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Final, cast
 from urllib.parse import quote, urlencode
 
 from upshot.url import Url
-from upshot_conformance.harness import CannotStartError, Harness
+from upshot_conformance.harness import NotApplicableError, UnavailableError
+from upshot_conformance.harnesses.private import PrivateHarness, PrivateService
 
-__all__ = ["RedisHarness", "open_member", "started"]
+__all__ = ["RedisHarness", "open_member", "renaming"]
 
 _PAGE: Final = 1000
 _OWN_NAME: Final = "upshot-conformance-harness"
@@ -18,7 +19,7 @@ _SENTINEL: Final = "sentinel-"  # how the connections of a sentinel to others ar
 _LINKS: Final = frozenset("SM")  # flags of connections to replicas and from masters
 
 
-class RedisHarness(Harness):
+class RedisHarness(PrivateHarness):
     """A server object is a key; a subscription is a pub/sub channel that somebody listens to.
 
     Attributes:
@@ -27,19 +28,22 @@ class RedisHarness(Harness):
     """
 
     scheme: ClassVar[str] = "redis"
-
-    def __init__(self, url: Url) -> None:
-        super().__init__(url)
-        self.servers: list[Any] = self._open_all()
+    default_port: ClassVar[int] = 6379
 
     @classmethod
-    @contextlib.contextmanager
-    def start(cls) -> Generator[str]:
-        """Start a private Redis without persistence."""
-        from upshot_conformance.servers import RedisServer  # only for who starts one
+    def make_service(cls) -> PrivateService:
+        """Return a private Redis without persistence, which asks for a password."""
+        from upshot_conformance.servers import RedisServer, new_password  # only who starts one
 
-        with started(RedisServer) as url:
-            yield url
+        return RedisServer(password=new_password())
+
+    def connect(self) -> None:
+        self.servers: list[Any] = self._open_all()
+
+    def addresses(self) -> Sequence[tuple[str, int]]:
+        if self.url.scheme.endswith("+unix"):
+            raise NotApplicableError("clients reach the service by a socket file, not by TCP")
+        return super().addresses()
 
     def raw_objects(self, namespace: str) -> set[str]:
         return {name for name, _ in self._found(namespace)}
@@ -95,34 +99,32 @@ class RedisHarness(Harness):
                     yield _name(key), server
 
 
-class _Startable(Protocol):
-    """A private server, or an ensemble of them."""
+def renaming(
+    url: Url, proxies: Mapping[tuple[str, int], tuple[str, int]]
+) -> Callable[[bytes], bytes]:
+    """Return what puts proxies in place of servers where an answer says where to go.
 
-    @property
-    def url(self) -> str: ...
-
-    def start(self) -> None: ...
-    def stop(self) -> None: ...
-
-
-@contextlib.contextmanager
-def started(make: Callable[[], _Startable]) -> Generator[str]:
-    """Run a private service; the context's value is its URL.
+    Such an answer has host and port as two items of an array, or as the last word of a line.
 
     Raises:
-        CannotStartError: it cannot be started.
+        UnavailableError: nobody but the client can read the answers.
     """
-    from upshot_conformance.servers import ServerError  # only for who starts one
+    if url.scheme.startswith(("rediss", "valkeys")):
+        raise UnavailableError("servers name each other to their clients, and TLS hides where")
+    forms = (b"$%d\r\n%b\r\n:%d\r\n", b"$%d\r\n%b\r\n$%d\r\n%d\r\n", b" %b:%d\r\n")
+    words: dict[bytes, bytes] = {}
+    for old, new in proxies.items():
+        for form in forms:
+            words[_said(form, *old)] = _said(form, *new)
+    pattern = re.compile(b"|".join(map(re.escape, words)))
+    return lambda piece: pattern.sub(lambda found: words[found[0]], piece)
 
-    server = make()
-    try:
-        server.start()
-    except ServerError as exc:
-        raise CannotStartError(str(exc)) from exc
-    try:
-        yield server.url
-    finally:
-        server.stop()
+
+def _said(form: bytes, host: str, port: int) -> bytes:
+    """Write an address as a server says it, in one of the forms of `renaming`."""
+    name = host.encode()
+    values = {2: (name, port), 3: (len(name), name, port)}
+    return form % values.get(form.count(b"%"), (len(name), name, len(str(port)), port))
 
 
 def open_member(

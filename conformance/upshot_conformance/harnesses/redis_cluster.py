@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
-from upshot_conformance.harnesses.redis import RedisHarness, open_member, started
+from upshot_conformance.harnesses.private import PrivateService
+from upshot_conformance.harnesses.redis import RedisHarness, open_member, renaming
 
 __all__ = ["RedisClusterHarness"]
 
@@ -17,22 +18,29 @@ class RedisClusterHarness(RedisHarness):
     scheme: ClassVar[str] = "redis+cluster"
 
     @classmethod
-    @contextlib.contextmanager
-    def start(cls) -> Generator[str]:
-        """Start three masters without persistence."""
+    def make_service(cls) -> PrivateService:
+        """Return three masters without persistence."""
         from upshot_conformance.servers import RedisClusterServer  # only for who starts one
 
-        with started(RedisClusterServer) as url:
-            yield url
+        return RedisClusterServer()
+
+    def addresses(self) -> Sequence[tuple[str, int]]:
+        """Return those of the URL and those that the masters give themselves."""
+        return list(dict.fromkeys([*super().addresses(), *self._masters]))
+
+    def renaming(
+        self, proxies: Mapping[tuple[str, int], tuple[str, int]]
+    ) -> Callable[[bytes], bytes]:
+        return renaming(self.url, proxies)
 
     def _open_all(self) -> list[Any]:
         host, port = self.url.hosts[0]
-        with contextlib.closing(open_member(self.url, host, port or 6379)) as somebody:
+        seed = open_member(self.url, host, port or self.default_port)
+        with contextlib.closing(seed) as somebody:
             ranges = cast("list[list[Any]]", somebody.execute_command("CLUSTER", "SLOTS"))
-        masters = dict.fromkeys(
-            (_text(master[0]) or host, master[1]) for _, _, master, *_ in ranges
-        )
-        return [open_member(self.url, *address) for address in masters]
+        found = ((_text(master[0]) or host, int(master[1])) for _, _, master, *_ in ranges)
+        self._masters = list(dict.fromkeys(found))
+        return [open_member(self.url, *address) for address in self._masters]
 
     def _channels(self, server: Any) -> Sequence[bytes]:
         sharded = cast("list[bytes]", server.execute_command("PUBSUB", "SHARDCHANNELS"))

@@ -26,6 +26,7 @@ class SqliteHarness(Harness):
     """
 
     scheme: ClassVar[str] = "sqlite"
+    over_network: ClassVar[bool] = False
 
     def __init__(self, url: Url) -> None:
         super().__init__(url)
@@ -66,6 +67,15 @@ class SqliteHarness(Harness):
             raise UnavailableError(f"no column of {name!r} says when it expires")
         moment = row[columns[0]]
         return None if moment is None else float(moment) - clock.now()
+
+    @contextlib.contextmanager
+    def writes_blocked(self) -> Generator[None]:
+        with self._open() as connection:
+            connection.execute("BEGIN EXCLUSIVE")
+            try:
+                yield
+            finally:
+                connection.rollback()
 
     def subscriptions(self, namespace: str) -> set[str]:
         return set()  # SQLite has none

@@ -14,8 +14,9 @@ from .base import Server
 from .ensemble import Ensemble
 from .installation import ServerError
 from .mariadb import MariaDBServer
-from .memcached import MemcachedServer
+from .memcached import MemcachedServer, MemcachedServers
 from .mongodb import MongoDBServer
+from .passwords import PASSWORD_MARK, new_password
 from .pgbouncer import PgBouncerServer
 from .postgresql import PostgreSQLServer
 from .rabbitmq import RabbitMQServer
@@ -24,10 +25,12 @@ from .redis_cluster import RedisClusterServer, RedisNode
 from .redis_sentinel import RedisSentinelServer, Sentinel
 
 __all__ = [
+    "PASSWORD_MARK",
     "SERVERS",
     "Ensemble",
     "MariaDBServer",
     "MemcachedServer",
+    "MemcachedServers",
     "MongoDBServer",
     "PgBouncerServer",
     "PostgreSQLServer",
@@ -39,6 +42,7 @@ __all__ = [
     "Sentinel",
     "Server",
     "ServerError",
+    "new_password",
 ]
 
 SERVERS: dict[str, type[Server]] = {

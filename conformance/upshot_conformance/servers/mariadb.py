@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from .base import Server
+from .passwords import new_password
 from .ports import LOOPBACK
 from .programs import find_program
 
@@ -35,7 +35,7 @@ class MariaDBServer(Server):
 
     def __init__(self, *, arguments: Sequence[str] = (), start_timeout: float = 60.0) -> None:
         super().__init__(start_timeout=start_timeout)
-        self._password = secrets.token_hex(16)
+        self._password = new_password()
         self._arguments = tuple(arguments)
 
     @classmethod

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from .base import Server
+from .ensemble import Ensemble
 from .ports import LOOPBACK
 
-__all__ = ["MemcachedServer"]
+__all__ = ["MemcachedServer", "MemcachedServers"]
 
 
 class MemcachedServer(Server):
@@ -82,3 +83,38 @@ class MemcachedServer(Server):
             connection.close()
             raise
         return connection
+
+
+class MemcachedServers(Ensemble):
+    """Several memcached that share the keys among them, as their clients decide.
+
+    Args:
+        count: how many.
+        start_timeout: seconds that each may take until it answers.
+    """
+
+    name: ClassVar[str] = "memcached"
+
+    def __init__(self, *, count: int = 2, start_timeout: float = 60.0) -> None:
+        super().__init__(start_timeout=start_timeout)
+        self._servers = [MemcachedServer(start_timeout=start_timeout) for _ in range(count)]
+
+    @property
+    def servers(self) -> Sequence[Server]:
+        """Every server, in the order of the URL."""
+        return self._servers
+
+    @property
+    def url(self) -> str:
+        """`memcached://127.0.0.1:<port>,127.0.0.1:<port>`.
+
+        Raises:
+            ServerError: they were not started.
+        """
+        return f"memcached://{','.join(f'{LOOPBACK}:{each.port}' for each in self._servers)}"
+
+    def _introduce(self) -> None:
+        """Do nothing: they never hear of each other."""
+
+    def _is_whole(self) -> bool:
+        return True  # each is whole in itself

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import signal
 import struct
 import subprocess
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from .base import Server
+from .passwords import new_password
 from .ports import LOOPBACK
 
 __all__ = ["PostgreSQLServer"]
@@ -41,7 +41,7 @@ class PostgreSQLServer(Server):
 
     def __init__(self, *, arguments: Sequence[str] = (), start_timeout: float = 60.0) -> None:
         super().__init__(start_timeout=start_timeout)
-        self._password = secrets.token_hex(16)
+        self._password = new_password()
         self._arguments = tuple(arguments)
 
     @property

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from .base import Server
 from .installation import ServerError
+from .passwords import new_password
 from .ports import LOOPBACK
 
 __all__ = ["RabbitMQServer"]
@@ -14,6 +15,7 @@ __all__ = ["RabbitMQServer"]
 _PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 _CONNECTION_START = b"\x00\x0a\x00\x0a"  # class 10, method 10
 _NODE = "upshot@localhost"
+_USER = "upshot"
 _VERSION = re.compile(rb"\x07versionS\x00\x00\x00.([0-9.]+)", re.DOTALL)
 
 
@@ -40,7 +42,9 @@ class _Epmd(Server):
 
 
 class RabbitMQServer(Server):
-    """RabbitMQ with its own node, files, cookie and port mapper; user and password `guest`.
+    """RabbitMQ with its own node, files, cookie and port mapper, and one user, `upshot`.
+
+    The password is random.
 
     Args:
         config: more lines for `rabbitmq.conf`: `"heartbeat = 2"`.
@@ -61,6 +65,7 @@ class RabbitMQServer(Server):
         self, *, config: str = "", management: bool = False, start_timeout: float = 120.0
     ) -> None:
         super().__init__(start_timeout=start_timeout)
+        self._password = new_password()
         self._config = config
         self._management = management
         self._port_mapper = _Epmd()
@@ -72,21 +77,22 @@ class RabbitMQServer(Server):
 
     @property
     def url(self) -> str:
-        """`amqp://guest:guest@127.0.0.1:<port>//`: the virtual host `/`.
+        """`amqp://upshot:<password>@127.0.0.1:<port>//`: the virtual host `/`.
 
         Raises:
             ServerError: the server was not started.
         """
-        return f"amqp://guest:guest@{LOOPBACK}:{self.port}//"
+        return f"amqp://{_USER}:{self._password}@{LOOPBACK}:{self.port}//"
 
     @property
     def api_url(self) -> str:
-        """`http://guest:guest@127.0.0.1:<port>`: the HTTP API, if it is served.
+        """`http://upshot:<password>@127.0.0.1:<port>`: the HTTP API, if it is served.
 
         Raises:
             ServerError: the server was not started.
         """
-        return f"http://guest:guest@{LOOPBACK}:{self._started().ports[2]}"
+        port = self._started().ports[2]
+        return f"http://{_USER}:{self._password}@{LOOPBACK}:{port}"
 
     def control(self, *arguments: str) -> str:
         """Run `rabbitmqctl` on the server and return what it printed, without its headings.
@@ -102,6 +108,7 @@ class RabbitMQServer(Server):
         self._started().write(
             "rabbitmq.conf",
             f"listeners.tcp.1 = {LOOPBACK}:{self.port}\n"
+            f"default_user = {_USER}\ndefault_pass = {self._password}\n"
             # The default, 50 MB, blocks every publisher on a full disk.
             f"disk_free_limit.absolute = 1MB\n{self._api_config()}{self._config}\n",
         )

@@ -166,8 +166,14 @@ class RedisClusterServer(Ensemble):
         replicas = len(self.nodes) - self._masters
         following = [node.ask("INFO", "replication") for node in self.nodes]
         return sum("master_link_status:up" in text for text in following) == replicas and all(
-            "cluster_state:ok" in node.ask("CLUSTER", "INFO") for node in self.nodes
+            _is_content(node) for node in self.nodes
         )
+
+
+def _is_content(node: RedisNode) -> bool:
+    """True when a node serves keys and has heard who has which slot; either may be first."""
+    lines = node.ask("CLUSTER", "INFO").splitlines()
+    return {"cluster_state:ok", f"cluster_slots_ok:{_SLOTS}"}.issubset(map(str.strip, lines))
 
 
 def _view(node: RedisNode, other: str) -> tuple[str, ...]:

@@ -103,6 +103,7 @@ class FolderHarness(Harness):
     """A server object is a file, the lock excepted."""
 
     scheme: ClassVar[str] = "folder"
+    over_network: ClassVar[bool] = False
 
     @classmethod
     @contextlib.contextmanager

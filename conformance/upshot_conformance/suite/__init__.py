@@ -1,0 +1,1 @@
+"""The tests: each checks clauses of the contract on whatever backend was chosen."""

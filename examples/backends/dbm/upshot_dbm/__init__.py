@@ -1,0 +1,1 @@
+"""An upshot backend that keeps results in databases of the module `dbm`."""

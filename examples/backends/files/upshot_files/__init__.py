@@ -1,0 +1,1 @@
+"""An upshot backend that keeps results in a folder of files."""
