@@ -1,0 +1,302 @@
+"""Every decoder, as a function that takes bytes and raises only where the decoder has a flaw.
+
+A decoder may return something or raise the errors that its documentation declares. Anything else
+leaves `feed` as it is. What is allocated and how long it takes is for the caller to watch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from tests.faults.hostility import flaws_of, sealed
+from upshot import clock
+from upshot.cli.printing import as_text
+from upshot.config import Configuration
+from upshot.envelope import Envelopes
+from upshot.errors import (
+    ConfigError,
+    CorruptRecordError,
+    DecodeError,
+    InvalidTaskIdError,
+    UpshotError,
+    UrlError,
+)
+from upshot.failure import Failure, describe, rebuild
+from upshot.keys import Keyspace
+from upshot.masking import mask
+from upshot.message import Message
+from upshot.record import Payload, Record, check_task_id, printable
+from upshot.serializers import JsonSerializer, MsgpackSerializer
+from upshot.settings import SETTINGS
+from upshot.states import State
+from upshot.url import Url
+from upshot_backends.amqp.channel import Received
+from upshot_backends.amqp.options import AmqpOptions
+from upshot_backends.amqp.queues import Letter
+from upshot_backends.amqp.replies import unpack
+from upshot_backends.memcached import layout
+from upshot_backends.memcached.driver import MemcacheError
+from upshot_backends.memcached.wire import Value, Wire
+from upshot_conformance.suite.forge import forged, header_of
+
+__all__ = ["MAX_BYTES", "TARGETS", "Target"]
+
+MAX_BYTES: Final = 65_536
+"""The longest input; nothing that reads one may allocate 64 MiB."""
+
+JSON, MSGPACK = JsonSerializer(), MsgpackSerializer()
+_SECRET: Final = "Zq7Kx9WvmJ4Tr8Bn"
+_URL: Final = Url.parse("memory://fuzz")
+_ENVELOPES: Final = Envelopes(
+    Keyspace("fuzz", max_bytes=250, text=False), url=_URL, expires=None, max_bytes=MAX_BYTES
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One decoder.
+
+    Attributes:
+        feed: reads an input; raises if the decoder has a flaw.
+        seeds: inputs that it understands, to start from.
+    """
+
+    feed: Callable[[bytes], None]
+    seeds: tuple[bytes, ...]
+
+
+def _is_plain(shown: str) -> None:
+    assert not [*flaws_of(shown)], shown
+
+
+def _is_short(shown: str, text: str) -> None:
+    """Check that an error does not quote more than there was, escapes counted."""
+    assert len(shown) < 12 * len(text) + 2000
+
+
+def _record(data: bytes) -> None:
+    with contextlib.suppress(CorruptRecordError):
+        _use(Record.decode(data))
+
+
+def _record_header(data: bytes) -> None:
+    """Read a header under a right checksum, with payloads behind it."""
+    head, _, payload = data.partition(b"\xff")
+    with contextlib.suppress(CorruptRecordError):
+        _use(Record.decode(forged(head, payload)))
+
+
+def _use(record: Record) -> None:
+    """Do with a record what readers do; it can be written, shown and dated."""
+    record.encode()
+    for moment in (record.queued_at, record.started_at, record.finished_at):
+        clock.to_datetime(moment)
+    assert not record.is_terminal or record.state == State.REVOKED or record.outcome is not None
+
+
+def _envelope(data: bytes) -> None:
+    found = _ENVELOPES.open("fuzz:a", data)
+    assert isinstance(found, (Record, UpshotError))
+    assert not [*flaws_of(str(found))] or isinstance(found, Record)
+
+
+def _message(data: bytes) -> None:
+    with contextlib.suppress(DecodeError):
+        Message.decode(data).encode()
+
+
+def _message_header(data: bytes) -> None:
+    """Read a header under a right checksum; what can be read can be sent again."""
+    try:
+        message = Message.decode(sealed(data))
+    except DecodeError as exc:
+        _is_plain(str(exc))
+    else:
+        assert Message.decode(message.encode()) == message
+        assert message.name.isprintable()
+
+
+def _json(data: bytes) -> None:
+    with contextlib.suppress(DecodeError):
+        JSON.loads(data)
+
+
+def _json_again(data: bytes) -> None:
+    """Read a value, and write and show it."""
+    try:
+        value = JSON.loads(data)
+    except DecodeError:
+        return
+    JSON.dumps(value)
+    assert not [*flaws_of(as_text(value))]
+
+
+def _msgpack(data: bytes) -> None:
+    with contextlib.suppress(DecodeError):
+        MSGPACK.loads(data)
+
+
+def _failure(data: bytes) -> None:
+    """Rebuild an exception, print it, and describe it anew."""
+    try:
+        exc = rebuild(Failure.from_data(JSON.loads(data)))
+    except DecodeError:
+        return
+    traceback.format_exception(exc)
+    describe(exc, encodable=JSON.can_encode)
+
+
+def _url(data: bytes) -> None:
+    text = data.decode(errors="surrogateescape")
+    try:
+        url = Url.parse(text)
+    except UrlError as exc:
+        _is_short(str(exc), text)
+        return
+    assert url.password is None or len(url.password) < 8 or url.password not in str(url)
+    url.scrub("redis://:x@h and some text")
+    url.driver_url()
+    with contextlib.suppress(UrlError):
+        url.read_options(AmqpOptions)
+
+
+def _mask(data: bytes) -> None:
+    once = mask(data.decode(errors="replace"))
+    assert mask(once) == once
+
+
+def _secret(data: bytes) -> None:
+    """Mask a URL with a password in it, whatever stands around."""
+    text = "".join(data.decode(errors="replace").split())
+    before, _, after = text.partition("?")
+    shown = mask(f"{before} redis://u:{_SECRET}@h/{after}")
+    assert _SECRET not in shown
+
+
+def _headers(data: bytes) -> dict[str, Any]:
+    try:
+        found: Any = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+
+
+def _reply(data: bytes) -> None:
+    received = Received(1, False, data, _headers(data), None, None)
+    reply = unpack(received)
+    assert reply is None or (reply.rank >= 0 and reply.barrier >= 0)
+
+
+def _letter(data: bytes) -> None:
+    letter = Letter.read(Received(1, True, data, _headers(data), "\x1b", None), "default")
+    letter.due_in()
+    letter.parcel("x")
+
+
+class _Line:
+    """A socket on which a server has said something, and then closed it."""
+
+    def __init__(self, said: bytes) -> None:
+        self._said = said
+
+    def sendall(self, data: bytes) -> None:
+        """Take a command."""
+
+    def recv(self, size: int) -> bytes:
+        """Return at most so many bytes, in small pieces."""
+        piece, self._said = self._said[: min(size, 100)], self._said[min(size, 100) :]
+        return piece
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def _memcached(data: bytes) -> None:
+    line: Any = _Line(data)
+    wire, found = Wire(line), dict[bytes, Value]()
+    with contextlib.suppress(MemcacheError):
+        wire.read_values(found)
+        wire.answers(2)
+
+
+def _item(data: bytes) -> None:
+    item = layout.read(data, 1e9)
+    if item.parts is not None:
+        assert len(item.parts.keys(b"key")) <= layout.MAX_RECORD // 2**16
+        assert not any(b"\r" in key or b" " in key for key in item.parts.keys(b"key"))
+
+
+def _environment(data: bytes) -> None:
+    names = list(SETTINGS)
+    name = names[(data[0] if data else 0) % len(names)]
+    text = data[1:].decode(errors="surrogateescape")
+    try:
+        configuration = Configuration({}, {f"UPSHOT_{name.upper()}": text})
+        configuration.explain()
+    except ConfigError as exc:
+        _is_short(str(exc), text)
+
+
+def _task_id(data: bytes) -> None:
+    text = data.decode(errors="surrogateescape")
+    assert printable(text).isprintable()
+    with contextlib.suppress(InvalidTaskIdError):
+        key = Keyspace("n", max_bytes=250, text=False).key(check_task_id(text))
+        assert key.isascii()
+        assert key.isprintable()
+        assert " " not in key
+
+
+_GOOD: Final = Record(task_id="a", state=State.SUCCESS, outcome=Payload("json", b"1"))
+_SENT: Final = Message(
+    task_id="a", name="n", arguments=Payload("json", b"[[],{}]"), queue="q", headers={"h": [1]}
+)
+_VALUE: Final[Any] = {
+    "a": [(1, 2.5), b"raw", {1: {"x"}}, 2**70, float("inf"), 1j], "when": clock.to_datetime(0),
+}  # fmt: skip
+_FAILED: Final = describe(OSError(2, "x", "y"), encodable=JSON.can_encode)
+_ENTRY: Final = json.dumps(header_of(_GOOD)).encode()
+_SENT_HEADER: Final = json.dumps(
+    {"c": "json", "task_id": "a", "name": "n", "queue": "q", "eta": 1.5, "headers": {"a": "\x80"},
+     "retry": {"max_retries": 3, "backoff": 1.0}, "time_limit": None, "priority": 9}
+).encode()  # fmt: skip
+
+TARGETS: Final[dict[str, Target]] = {
+    "record": Target(_record, (_GOOD.encode(),)),
+    "record-header": Target(_record_header, (_ENTRY + b"\xff1",)),
+    "envelope": Target(_envelope, (_GOOD.encode(),)),
+    "message": Target(_message, (_SENT.encode(),)),
+    "message-header": Target(_message_header, (_SENT_HEADER,)),
+    "json": Target(_json, (JSON.dumps(_VALUE), b'{"$date":"2024-01-01"}')),
+    "json-again": Target(_json_again, (JSON.dumps(_VALUE), b'["\\ud800",1e5]')),
+    "msgpack": Target(_msgpack, (MSGPACK.dumps(_VALUE), b"\xdd\xff\xff\xff\xff")),
+    "failure": Target(_failure, (JSON.dumps(_FAILED.to_data()),)),
+    "url": Target(
+        _url,
+        (b"redis://u:p%40@h1:1,h2:2/0?a=b&upshot_lease=5", b"amqp://a:b@c//;amqp://d:e@f//",
+         b"mongodb+srv://u@[::1]:5/db?authMechanismProperties=A:b"),
+    ),
+    "mask": Target(_mask, (b"cannot reach 'redis://u:p@h:1/0?token=x', amqp://a:b@c",)),
+    "secret": Target(_secret, (b"see amqp://?password=x&", b"'(?")),
+    "amqp-reply": Target(
+        _reply,
+        (b'{"upshot-key":"k","upshot-rank":5,"upshot-barrier":7,"upshot-expires":1000}',),
+    ),
+    "amqp-letter": Target(_letter, (b'{"id":"x","priority":5,"counted":1,"eta":"1.5"}',)),
+    "memcached-wire": Target(
+        _memcached, (b"VALUE k 0 3 77\r\nabc\r\nEND\r\nSTORED\r\nEXISTS\r\n",)
+    ),
+    "memcached-item": Target(
+        _item,
+        (layout.whole(b"body", barrier=5, moment=2e9),
+         layout.head(layout.Parts.of(b"x"), barrier=5, moment=2e9)),
+    ),
+    "environment": Target(_environment, (b"\0redis://u:p@h", b"\x015.5", b"\x02a,b", b"\x03none")),
+    "task-id": Target(_task_id, ("a:b é\u202e".encode(), b"x" * 255)),
+}  # fmt: skip
+"""Every decoder by name."""
