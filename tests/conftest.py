@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from tests.secrecy import pytest_runtest_makereport
 from upshot_conformance.servers import (
     MariaDBServer,
     MemcachedServer,
@@ -22,7 +23,14 @@ from upshot_conformance.servers import (
     RedisClusterServer,
     RedisSentinelServer,
     RedisServer,
+    new_password,
 )
+
+__all__ = ["pytest_runtest_makereport"]  # a hook, which pytest finds here
+
+# A shell has its background jobs ignore Ctrl-C and SIGQUIT, and nohup has them ignore SIGHUP. All
+# that is started here would inherit that, and workers heed it.
+AS_IN_FRONT = ("env", "--default-signal=HUP,INT,QUIT")
 
 TASKS = """
     import os
@@ -110,14 +118,38 @@ TASKS = """
 
 
 class Worker:
-    """A real `upshot worker` process, in a process group of its own."""
+    """A real `upshot worker` process, in a process group of its own.
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    Args:
+        folder: where `jobs.py` is.
+        options: of the command.
+        environment: what it has besides the present variables.
+        prefix: a command that runs it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        environment: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+    ) -> None:
         self.log = folder / f"worker-{os.urandom(4).hex()}.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "upshot", "-A", "jobs", "worker", *options],
+                [
+                    *AS_IN_FRONT,
+                    *prefix,
+                    sys.executable,
+                    "-m",
+                    "upshot",
+                    "-A",
+                    "jobs",
+                    "worker",
+                    *options,
+                ],
                 cwd=folder,
+                env={**os.environ, **(environment or {})},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -150,7 +182,7 @@ class Worker:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
+    with RedisServer(password=new_password()) as server:
         yield server
 
 

@@ -52,6 +52,7 @@ def blocks() -> tuple[Block, ...]:
 PROGRAMS = {block.name: block for block in blocks() if block.language == "python"}
 ALONE = ["one_file.py", "services.py"]
 WITH_WORKER = sorted(PROGRAMS.keys() - {*ALONE, "tasks.py", BACKEND})
+SUBCOMMANDS = ("worker", "call", "result", "purge", "backends", "config", "conformance")
 COMMANDS = [
     line for block in blocks() if block.language == "sh" for line in block.body.splitlines()
 ]
@@ -147,7 +148,8 @@ def test_every_command_exists(command: str) -> None:
             makefile = (ROOT / "Makefile").read_text()
             assert f"\n.PHONY: {words[0]}\n" in makefile
         case "upshot":
-            arguments = [sys.executable, "-m", "upshot", words[-1], "--help"]
+            command_name = next(word for word in words if word in SUBCOMMANDS)
+            arguments = [sys.executable, "-m", "upshot", command_name, "--help"]
             assert subprocess.run(arguments, capture_output=True, check=False).returncode == 0
         case "pip":
             extras = [
@@ -183,6 +185,17 @@ def test_every_link_leads_somewhere() -> None:
 def test_the_table_of_capabilities_is_current() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "scripts" / "capability_table.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_matrix_of_what_is_proven_is_current() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "conformance_matrix.py", "--check"],
         capture_output=True,
         text=True,
         check=False,

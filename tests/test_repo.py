@@ -23,7 +23,7 @@ PACKAGES = {
 }
 LONGEST_SOURCE = 400
 LONGEST_TEST = 600
-SUITE = re.compile(r"upshot_conformance\.test_\w+")
+SUITE = re.compile(r"upshot_conformance\.suite\.test_\w+")
 BANNED = {"utils", "util", "helpers", "helper", "common", "misc"}
 
 

@@ -170,6 +170,7 @@ def test_what_is_called_broken_here_is_refused(shape: str) -> None:
         ("sqlite:////srv/me@corp/x.db", "sqlite:////srv/me@corp/x.db"),
         ("sqlite:///:memory:", "sqlite:///:memory:"),
         ("pyamqp://guest@localhost//", "pyamqp://guest@localhost//"),
+        ("i'://u:?token=\x04pt/%ce?@edi:pe@h01/?token1/s://u=", "i'://u:***?token=***"),
         ("://", "://"),
         ("", ""),
     ],
@@ -234,3 +235,28 @@ def test_scrub_hides_a_secret_inside_a_secret_parameter() -> None:
 
 def test_scrub_leaves_text_alone_where_the_url_has_no_secret() -> None:
     assert Url.parse("redis://:@h?token=").scrub("plain text") == "plain text"
+
+
+def test_a_password_of_many_ats_is_scrubbed_in_little_time() -> None:
+    url = Url.parse("redis://u:" + "@" * 10_000 + "x@h")
+    started = time.monotonic()
+
+    assert "***" in url.scrub(f"no host {'@' * 10_000}x")
+    assert time.monotonic() - started < 5  # seconds; one form for each @ would be minutes
+
+
+def test_scrub_hides_what_a_driver_takes_for_the_host() -> None:
+    url = Url.parse("postgresql://u:on@two@thr@h")
+
+    assert url.scrub("no host two@thr@h, no host thr@h") == "no host ***@h, no host ***@h"
+
+
+def test_scrub_hides_a_secret_that_was_quoted_again_and_again() -> None:
+    secret = "a'b\"c\\d"
+    url = Url.parse(f"redis://:{quote(secret)}@h")
+    once = f"{[secret]}"
+    twice = f"{[once]}"
+
+    for text in (secret, once, twice, f"{[twice]}"):
+        assert "***" in url.scrub(text)
+        assert not set("bcd") & set(url.scrub(text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from dataclasses import replace
@@ -34,12 +35,13 @@ RECORDS = st.builds(
     info=PAYLOADS,
     outcome=PAYLOADS,
 )
+NAMES = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=20)
 MESSAGES = st.builds(
     Message,
     task_id=IDS,
-    name=st.text(min_size=1, max_size=20),
+    name=NAMES,
     arguments=st.builds(Payload, st.just("json"), st.binary()),
-    queue=st.text(min_size=1, max_size=20),
+    queue=NAMES,
     priority=st.integers(0, 9),
     eta=TIMES,
     expires=TIMES,
@@ -51,7 +53,7 @@ MESSAGES = st.builds(
     result_expires=st.none() | st.floats(0.1, 1e6),
     time_limit=st.none() | st.just(-1.0) | st.floats(0.1, 1e6),
     retry=st.none() | st.builds(RetryPolicy, max_retries=st.none() | st.integers(0, 5)),
-    reply_to=st.text(max_size=10),
+    reply_to=st.just("") | NAMES,
 )
 
 
@@ -59,7 +61,14 @@ def encodable(text: str) -> bool:
     return text.encode(errors="ignore").decode() == text
 
 
-@given(RECORDS.filter(lambda r: all(map(encodable, (r.name, r.queue, r.worker, r.token)))))
+def writable(record: Record) -> bool:
+    """Tell whether some writer makes such a record."""
+    texts = (record.name, record.queue, record.worker, record.token)
+    is_whole = record.state not in (State.SUCCESS, State.FAILURE) or record.outcome is not None
+    return is_whole and all(map(encodable, texts))
+
+
+@given(RECORDS.filter(writable))
 def test_a_record_comes_back_equal(record: Record) -> None:
     assert Record.decode(record.encode()) == record
 
@@ -102,16 +111,98 @@ def test_a_message_comes_back_equal(message: Message) -> None:
     assert Message.decode(message.encode()) == message
 
 
+@pytest.mark.parametrize("state", [State.SUCCESS, State.FAILURE])
+def test_an_end_without_an_outcome_is_no_record(state: State) -> None:
+    with pytest.raises(CorruptRecordError, match="without an outcome"):
+        Record.decode(Record(task_id="a", state=state).encode())
+
+
+@pytest.mark.parametrize("moment", [1e300, math.inf, -math.inf, math.nan, 10**400, -1e15, 3e11])
+@pytest.mark.parametrize("field", ["queued_at", "started_at", "finished_at"])
+def test_a_moment_that_no_calendar_has_is_refused(field: str, moment: float) -> None:
+    record = replace(Record(task_id="a", state=State.QUEUED), **{field: moment})  # type: ignore[arg-type]  # one field of many types
+
+    with pytest.raises(CorruptRecordError, match="in no calendar"):
+        Record.decode(record.encode())
+
+
+def test_half_a_surrogate_pair_in_a_record_is_refused() -> None:
+    encoded = Record(task_id="a", state=State.QUEUED, name="here").encode()
+    header = encoded[10:].replace(b'"here"', rb'"\ud800"')
+    sealed = struct.pack("!2sII", b"u1", zlib.crc32(header, len(header)), len(header)) + header
+
+    with pytest.raises(CorruptRecordError, match="surrogates"):
+        Record.decode(sealed)
+
+
 @pytest.mark.parametrize(
     "change",
-    [{"attempt": 0}, {"attempt": 2**40}, {"priority": 10}, {"task_id": "a\nb"}, {"name": ""}],
+    [
+        {"attempt": 0},
+        {"attempt": 2**40},
+        {"priority": 10},
+        {"task_id": "a\nb"},
+        {"name": ""},
+        {"name": "a\nERROR forged"},
+        {"name": "\x1b]0;title\x07"},
+        {"name": "\u202eabc"},
+        {"name": "x" * 256},
+        {"queue": "a\rb"},
+        {"queue": "x" * 10**6},
+        {"reply_to": "a\0b"},
+        {"retries": -1},
+        {"retries": 2**40},
+        {"eta": 1e300},
+        {"eta": 10**400},
+        {"expires": -(10**400)},
+        {"queued_at": 1e300},
+        {"result_expires": 0},
+        {"result_expires": -5.0},
+        {"result_expires": 1e300},
+        {"time_limit": 10**400},
+        {"time_limit": 0.0},
+        {"soft_time_limit": 1e10},
+    ],
 )
 def test_a_message_with_an_impossible_field_is_refused(change: dict[str, object]) -> None:
     good = Message(task_id="a", name="n", arguments=Payload("json", b""), queue="q")
     bad = replace(good, **change)  # type: ignore[arg-type]  # one field of many types
 
-    with pytest.raises(DecodeError):
+    with pytest.raises(DecodeError) as told:
         Message.decode(bad.encode())
+    assert str(told.value).isprintable()
+    assert len(str(told.value)) < 500
+
+
+HEADERS = [
+    b'"eta":NaN',
+    b'"eta":Infinity',
+    b'"eta":1e400',
+    b'"headers":{"a":NaN}',
+    b'"headers":{"a":1e400}',
+    rb'"headers":{"a":"\ud800"}',
+    rb'"headers":{"\udfff":1}',
+    b'"headers":' + b"[" * 100_000,
+    b'"headers":{"a":' + b"9" * 100_000 + b"}",
+    b'"retry":5',
+    b'"retry":{"a\\nERROR forged":1}',
+    b'"retry":{"backoff":1e300}',
+    b'"retry":{"max_retries":-1}',
+    b'"retry":{"jitter":{},"backoff":"1"}',
+    rb'"retry":{"jitter":"\ud800"}',
+    b'"priority":true',
+    b'"task_id":["a"]',
+]
+
+
+@pytest.mark.parametrize("more", HEADERS, ids=lambda more: more[:30].decode())
+def test_a_message_that_could_not_be_sent_again_is_refused(more: bytes) -> None:
+    header = b'{"c":"json","task_id":"a","name":"n","queue":"q",' + more + b"}"
+    sealed = struct.pack("!2sII", b"m1", zlib.crc32(header, len(header)), len(header)) + header
+
+    with pytest.raises(DecodeError) as told:
+        Message.decode(sealed)
+    assert str(told.value).isprintable()
 
 
 @pytest.mark.parametrize(

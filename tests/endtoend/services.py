@@ -16,8 +16,7 @@ import pytest
 
 from upshot import registry
 from upshot.url import Url
-from upshot_conformance.harness import Harness
-from upshot_conformance.selection import HARNESSES
+from upshot_conformance.harness import HARNESSES, Harness
 from upshot_conformance.servers import (
     MariaDBServer,
     MemcachedServer,

@@ -59,7 +59,7 @@ def upshot(tmp_path: Path) -> Command:
     clean["UPSHOT_BROKER_URL"] = f"sqlite:///{tmp_path}/queue.db"
 
     def run(*arguments: str, answer: str = "", **more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", "upshot", *arguments],
             cwd=tmp_path,
             env=clean | more,
@@ -68,6 +68,8 @@ def upshot(tmp_path: Path) -> Command:
             text=True,
             timeout=60,
         )
+        print(done.stdout, done.stderr, sep="\n")  # where passwords are looked for
+        return done
 
     return run
 

@@ -35,6 +35,15 @@ def until(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
     return condition()
 
 
+def is_running(pid: int) -> bool:
+    """Tell whether a process runs; one that has ended may wait for whoever inherited it."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
 def reached(terminal: Counter[str], goal: int) -> bool:
     return len(terminal) >= goal
 
@@ -105,6 +114,18 @@ def test_a_second_signal_gives_running_tasks_back(
     assert Path(marker).read_text() == "xx"
 
 
+def test_signals_to_the_very_end_change_no_exit_code(app: App, start_worker: StartWorker) -> None:
+    worker = start_worker("-c", "1")
+    assert app.send_task("jobs.add", [1, 2]).get(timeout=20) == 3
+
+    deadline = time.monotonic() + 20
+    while worker.process.poll() is None and time.monotonic() < deadline:
+        worker.process.send_signal(signal.SIGQUIT)
+        time.sleep(0.001)
+
+    assert worker.process.poll() in {0, 1}
+
+
 def test_impatient_signals_stop_cold_at_once(app: App, start_worker: StartWorker) -> None:
     worker = start_worker("-c", "1", "--grace", "60")
     running = app.send_task("jobs.nap", [60.0])
@@ -117,6 +138,26 @@ def test_impatient_signals_stop_cold_at_once(app: App, start_worker: StartWorker
     assert worker.process.wait(10) == 1
     status = app.broker.call(lambda broker, seconds: broker.survey(["default"], seconds))
     assert status["default"].ready == 1
+
+
+def test_processes_whose_supervisor_was_killed_end_after_the_grace(
+    app: App, start_worker: StartWorker, project: Path
+) -> None:
+    mark = project / "mark"
+    handle = app.send_task("jobs.mark", [str(mark), 60.0])
+    worker = start_worker("-c", "1", "--grace", "0.5")
+    assert until(mark.exists)
+    (child,) = worker.children()
+    log = worker.output
+
+    worker.process.kill()
+    worker.process.wait()
+
+    assert until(lambda: not is_running(child)), log()
+    assert f"task {handle.id} jobs.mark is given back" in log()
+    start_worker("-c", "1")
+    assert until(lambda: mark.read_text() == "xx")
+    assert handle.attempts == 2
 
 
 def test_signals_of_a_process_that_a_task_forked_are_its_own(
@@ -141,6 +182,23 @@ def test_burst_without_a_broker_ends(
     assert worker.process.wait(30) == 1
     assert "cannot be reached" in worker.output()
     assert "secret-word" not in worker.output()
+
+
+def test_burst_without_a_result_store_ends_and_runs_nothing(
+    app: App, start_worker: StartWorker, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = project / "runs"
+    handle = app.send_task("jobs.mark", [str(marker)])
+    with monkeypatch.context() as environment:
+        environment.setenv("UPSHOT_RESULT_BACKEND", "redis://127.0.0.1:1/0")
+        environment.setenv("UPSHOT_OPERATION_TIMEOUT", "0.5")
+        worker = start_worker("-c", "1", "--burst")
+
+        assert worker.process.wait(60) == 1
+    assert "is given back" in worker.output()
+    assert not marker.exists()
+    assert start_worker("-c", "1", "--burst").process.wait(60) == 0
+    assert handle.get(timeout=0) > 0
 
 
 def test_time_limits_end_the_task_and_not_the_worker(app: App, start_worker: StartWorker) -> None:

@@ -101,17 +101,17 @@ class Network:
     """A way to a server that can be slow, dead or cut, and that counts heartbeats.
 
     Args:
-        target: host and port of the server.
+        target: the URL of the server.
         delay: seconds that everything from the server is late.
         tls: ends TLS here, so that a plain server can be reached by it.
     """
 
     def __init__(
-        self, target: tuple[str, int], *, delay: float = 0.0, tls: ssl.SSLContext | None = None
+        self, target: str, *, delay: float = 0.0, tls: ssl.SSLContext | None = None
     ) -> None:
         self.heartbeats = 0
         self.connections = 0
-        self._target = target
+        self._target = urlsplit(target)
         self._delay = delay
         self._tls = tls
         self._alive = threading.Event()
@@ -126,6 +126,13 @@ class Network:
     def port(self) -> int:
         number: int = self._listening.getsockname()[1]
         return number
+
+    @property
+    def url(self) -> str:
+        """The server's URL, by this way."""
+        account = self._target.netloc.rpartition("@")[0]
+        target = self._target._replace(netloc=f"{account}@127.0.0.1:{self.port}")
+        return target._replace(scheme="amqps" if self._tls else "amqp").geturl()
 
     def die(self) -> None:
         """Let nothing through any more, without telling anybody."""
@@ -163,7 +170,8 @@ class Network:
             if self._tls is not None:
                 client = self._tls.wrap_socket(client, server_side=True)
             stack.enter_context(client)
-            upstream = stack.enter_context(socket.create_connection(self._target))
+            server = (self._target.hostname, self._target.port or 0)
+            upstream = stack.enter_context(socket.create_connection(server))
             self.connections += 1
             self._pairs.append((client, upstream))
             while self._open.is_set():
@@ -189,8 +197,7 @@ def open_network(server: RabbitMQServer) -> Iterator[Callable[..., Network]]:
     opened: list[Network] = []
 
     def open_one(url: str | None = None, **options: object) -> Network:
-        parts = urlsplit(url or server.url)
-        opened.append(Network((parts.hostname or "", parts.port or 0), **options))  # type: ignore[arg-type]  # the test's
+        opened.append(Network(url or server.url, **options))  # type: ignore[arg-type]  # the test's
         return opened[-1]
 
     yield open_one

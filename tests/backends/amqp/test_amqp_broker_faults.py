@@ -66,7 +66,7 @@ def is_transient(error: Exception) -> bool:
 def test_a_cut_connection_ends_its_leases_and_counts_them(
     open_broker: BrokerOpener, network: Any
 ) -> None:
-    broker, other = open_broker(f"amqp://127.0.0.1:{network.port}"), open_broker()
+    broker, other = open_broker(network.url), open_broker()
     broker.publish([message("a"), message("b")], (), 10.0)
     held = fetch(broker)
     network.cut()
@@ -82,7 +82,7 @@ def test_a_cut_connection_ends_its_leases_and_counts_them(
 def test_a_connection_cut_in_mid_fetch_is_an_error_and_the_next_fetch_works(
     open_broker: BrokerOpener, network: Any, eventually: Eventually
 ) -> None:
-    broker = open_broker(f"amqp://127.0.0.1:{network.port}")
+    broker = open_broker(network.url)
     failed: queue.SimpleQueue[Exception] = queue.SimpleQueue()
 
     def wait() -> None:
@@ -103,7 +103,7 @@ def test_a_connection_cut_in_mid_fetch_is_an_error_and_the_next_fetch_works(
 def test_publishing_through_a_network_that_breaks_loses_nothing(
     open_broker: BrokerOpener, network: Any
 ) -> None:
-    broker, other = open_broker(f"amqp://127.0.0.1:{network.port}"), open_broker()
+    broker, other = open_broker(network.url), open_broker()
     for number in range(30):
         batch = [message(f"{number}/{each}") for each in range(10)]
         cut = threading.Timer(number / 3000, network.cut)  # somewhere in the middle
@@ -118,7 +118,7 @@ def test_publishing_through_a_network_that_breaks_loses_nothing(
 def test_a_settlement_through_a_network_that_was_dead_is_told_once_it_is_alive(
     open_broker: BrokerOpener, network: Any
 ) -> None:
-    broker, other = open_broker(f"amqp://127.0.0.1:{network.port}"), open_broker()
+    broker, other = open_broker(network.url), open_broker()
     broker.publish([message("a")], (), 10.0)
     (held,) = fetch(broker)
     network.die()
@@ -135,7 +135,7 @@ def test_a_settlement_through_a_network_that_was_dead_is_told_once_it_is_alive(
 
 
 def test_a_dead_network_ends_every_hook_in_time(open_broker: BrokerOpener, network: Any) -> None:
-    broker = open_broker(f"amqp://127.0.0.1:{network.port}")
+    broker = open_broker(network.url)
     broker.publish([message("a"), message("b")], (), 10.0)
     held = fetch(broker, limit=1)
     network.die()
@@ -201,7 +201,7 @@ def test_publishing_to_a_queue_that_was_deleted_makes_it_again(
 def test_closing_ends_a_waiting_fetch(
     open_broker: BrokerOpener, network: Any, eventually: Eventually
 ) -> None:
-    broker = open_broker(f"amqp://127.0.0.1:{network.port}")
+    broker = open_broker(network.url)
     failed: queue.SimpleQueue[Exception] = queue.SimpleQueue()
 
     def wait() -> None:

@@ -123,7 +123,7 @@ def test_a_thousand_parcels_do_not_cost_a_thousand_round_trips(
     open_connection: ConnectionOpener, open_network: Callable[..., Any], name: str
 ) -> None:
     slow = open_network(delay=0.05)  # a thousand round trips would take fifty seconds
-    connection = open_connection(f"amqp://127.0.0.1:{slow.port}")
+    connection = open_connection(slow.url)
 
     assert publish(connection, *[parcel(name)] * 1000, timeout=20.0) == [True] * 1000
 
@@ -217,7 +217,7 @@ def test_what_the_server_refuses_ends_one_channel_only(
 def test_a_dead_network_ends_a_call_in_time(
     open_connection: ConnectionOpener, network: Any, name: str, warm: bool, disposable: bool
 ) -> None:
-    connection = open_connection(f"amqp://127.0.0.1:{network.port}", disposable=disposable)
+    connection = open_connection(network.url, disposable=disposable)
     if warm:
         publish(connection, parcel(name))
     network.die()
@@ -235,7 +235,7 @@ def test_a_dead_network_ends_a_call_in_time(
 def test_a_disposable_connection_that_was_silent_is_dropped(
     open_connection: ConnectionOpener, network: Any, name: str
 ) -> None:
-    url = f"amqp://127.0.0.1:{network.port}"
+    url = network.url
     kept, disposed = open_connection(url), open_connection(url, disposable=True)
     before = session_of(kept), session_of(disposed)
     network.die()
@@ -251,7 +251,7 @@ def test_a_disposable_connection_that_was_silent_is_dropped(
 def test_a_cut_connection_fails_what_is_pending_and_is_opened_again(
     open_connection: ConnectionOpener, network: Any, name: str
 ) -> None:
-    connection = open_connection(f"amqp://127.0.0.1:{network.port}")
+    connection = open_connection(network.url)
     before = session_of(connection)
     waiting = threading.Event()
     failed: queue.SimpleQueue[Exception] = queue.SimpleQueue()
@@ -305,7 +305,7 @@ def test_a_killed_server_is_found_again(
 def test_heartbeats_are_sent_while_every_other_thread_is_busy(
     open_connection: ConnectionOpener, network: Any, eventually: Eventually
 ) -> None:
-    connection = open_connection(f"amqp://127.0.0.1:{network.port}?heartbeat=2")
+    connection = open_connection(f"{network.url}?heartbeat=2")
     session_of(connection)
 
     eventually(lambda: network.heartbeats >= 3)  # nobody calls anything meanwhile
@@ -382,9 +382,8 @@ def test_closing_while_a_connection_is_being_opened_leaves_nothing(
     descriptors = len(os.listdir("/proc/self/fd"))
     before = set(threading.enumerate())
     thread = IoThread()
-    connection = AmqpConnection(
-        Url.parse(f"{'amqps' if tls else 'amqp'}://127.0.0.1:{network.port}"), thread
-    )
+    url = network.url.replace("amqp:", "amqps:") if tls else network.url
+    connection = AmqpConnection(Url.parse(url), thread)
     with pytest.raises(NoAnswerError):
         connection.call(_same, 0.3)  # the opening goes on, for others that may wait for it
     thread.close()
@@ -399,7 +398,7 @@ def test_a_dead_network_does_not_hold_up_a_close(
 ) -> None:
     network = open_network()
     thread = IoThread()
-    session_of(AmqpConnection(Url.parse(f"amqp://127.0.0.1:{network.port}"), thread))
+    session_of(AmqpConnection(Url.parse(network.url), thread))
     network.die()
     began = clock.monotonic()
 
@@ -479,7 +478,7 @@ def test_a_wrong_password_is_refused_for_good_and_never_shown(
     server: RabbitMQServer, open_connection: ConnectionOpener
 ) -> None:
     password = "s3cret-w0rd"
-    url = Url.parse(f"amqp://guest:{password}@127.0.0.1:{server.port}//")
+    url = Url.parse(f"amqp://upshot:{password}@127.0.0.1:{server.port}//")
     connection = AmqpConnection(url, IoThread())
 
     with pytest.raises(Exception) as refused:  # noqa: PT011 - `translate` says what it means
@@ -490,7 +489,7 @@ def test_a_wrong_password_is_refused_for_good_and_never_shown(
 
 
 def test_an_unknown_virtual_host_is_refused_for_good(server: RabbitMQServer) -> None:
-    url = Url.parse(f"amqp://127.0.0.1:{server.port}/nowhere")
+    url = Url.parse(server.url.removesuffix("//") + "/nowhere")
     thread = IoThread()
 
     with pytest.raises(Exception) as refused:  # noqa: PT011 - `translate` says what it means
@@ -500,6 +499,6 @@ def test_an_unknown_virtual_host_is_refused_for_good(server: RabbitMQServer) -> 
 
 
 def test_the_next_host_is_tried(server: RabbitMQServer, open_connection: ConnectionOpener) -> None:
-    connection = open_connection(f"amqp://127.0.0.1:1,127.0.0.1:{server.port}")
+    connection = open_connection(server.url.replace("@", "@127.0.0.1:1,"))
 
     assert session_of(connection).lost is None

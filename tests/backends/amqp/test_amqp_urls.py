@@ -126,7 +126,7 @@ def test_tls_works_with_a_known_authority_and_with_no_other(
     context.load_cert_chain(certificate)
     network = open_network(tls=context)
     thread = IoThread()
-    address = f"amqps://127.0.0.1:{network.port}"
+    address = network.url
     known = Url.parse(f"{address}?ssl_options={{'ca_certs':'{certificate}'}}")
     unknown = Url.parse(address)
 

@@ -414,7 +414,7 @@ def test_any_namespace_is_taken(
             assert client.store(_finished(task_id, bytes(2 * 2**20)))
             assert client.load(task_id) == _finished(task_id, bytes(2 * 2**20))
         client.forget(["a", "x" * 255])
-    assert harness.raw_objects("") == before
+    assert not harness.raw_objects("") - before  # what was there may have expired
 
 
 def test_the_longest_key_leaves_room_for_its_parts(

@@ -20,9 +20,9 @@ from upshot.backend import StoredRecord
 from upshot.client import ResultClient
 from upshot.clock import Deadline
 from upshot.errors import ResultForgottenError, ResultTimeoutError, ServiceClosedError
+from upshot.listening import Hint, Listener
 from upshot.record import Payload, Record
 from upshot.url import Url
-from upshot.waiting import Hint, Listener
 from upshot_backends.mongo.connection import MongoDatabase
 from upshot_backends.mongo.listener import MongoListener
 from upshot_backends.mongo.results import MongoBackend

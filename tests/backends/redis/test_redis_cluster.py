@@ -15,10 +15,10 @@ from upshot.broker import QueuedMessage
 from upshot.client import ResultClient
 from upshot.clock import Deadline
 from upshot.errors import ServiceUnavailableError, UrlError
+from upshot.listening import Hint, Listener
 from upshot.record import Payload, Record
 from upshot.retrying import translate
 from upshot.url import Url
-from upshot.waiting import Hint, Listener
 from upshot_backends.redis.broker import RedisBroker
 from upshot_backends.redis.driver import DRIVER_ERRORS
 from upshot_backends.redis.results import RedisBackend

@@ -13,9 +13,9 @@ from upshot.backend import StoredRecord
 from upshot.client import ResultClient
 from upshot.clock import Deadline
 from upshot.errors import ServiceClosedError
+from upshot.listening import Hint, Listener
 from upshot.record import Payload, Record
 from upshot.url import Url
-from upshot.waiting import Hint, Listener
 from upshot_backends.redis.results import RedisBackend
 from upshot_conformance.servers import RedisClusterServer, RedisNode
 

@@ -310,7 +310,7 @@ def test_closing_frees_what_waits_for_the_next_call(fragile: RedisServer) -> Non
     url = Url.parse(fragile.url)
     backend, broker = RedisBackend(url), RedisBroker(url, "ns")
     backend.load(["a"], 30.0)
-    assert broker.fetch(["p"], limit=1, wait=0.05, lease=5.0, worker="w") == []
+    assert broker.fetch(["p"], limit=1, wait=1.0, lease=5.0, worker="w") == []
     assert len(os.listdir("/proc/self/fd")) == descriptors + 3
 
     broker.close()

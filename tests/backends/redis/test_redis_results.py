@@ -15,10 +15,10 @@ from upshot.backend import StoredRecord
 from upshot.client import ResultClient
 from upshot.clock import Deadline
 from upshot.errors import ResultForgottenError, ServiceRejectedError, ServiceUnavailableError
+from upshot.listening import Hint
 from upshot.record import Payload, Record
 from upshot.retrying import translate
 from upshot.url import Url
-from upshot.waiting import Hint
 from upshot_backends.redis.driver import DRIVER_ERRORS
 from upshot_backends.redis.results import RedisBackend
 from upshot_conformance.servers import RedisServer

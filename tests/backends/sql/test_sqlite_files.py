@@ -26,6 +26,7 @@ RecordMaker = Callable[..., StoredRecord]
         ("sqlite:///", "memory://"),
         ("sqlite:///file:x?mode=memory", "parameters"),
         ("sqlite:///file:x", "memory://"),
+        ("sqlite://somebody:secret@/tasks.db", "a file is written"),
         ("sqlite://relative.db", "sqlite:///relative.db"),
         ("sqlite://", "sqlite:///relative.db"),
         ("sqlite:///x.db?timeout=3", "timeout"),

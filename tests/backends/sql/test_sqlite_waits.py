@@ -10,7 +10,7 @@ import pytest
 from upshot import clock
 from upshot.backend import StoredRecord
 from upshot.errors import ServiceClosedError
-from upshot.waiting import Hint, Listener
+from upshot.listening import Hint, Listener
 from upshot_backends.sql.sqlite.broker import SqliteBroker
 from upshot_backends.sql.sqlite.results import SqliteBackend
 

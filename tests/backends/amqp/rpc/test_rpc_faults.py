@@ -78,7 +78,7 @@ def test_a_result_that_was_confirmed_while_nobody_could_be_reached_outlives_the_
     elsewhere_url: Callable[[str], str],
 ) -> None:
     network = open_network(fragile.url)
-    submitter = open_client(fragile.url.replace(str(fragile.port), str(network.port)))
+    submitter = open_client(network.url)
     worker = open_client(elsewhere_url(fragile.url))
     task_id = new_id()
     submit(submitter, task_id)
@@ -103,7 +103,7 @@ def test_results_that_were_sent_while_the_connection_was_cut_are_found(
     worker: ResultClient,
 ) -> None:
     network = open_network()
-    submitter = open_client(server.url.replace(str(server.port), str(network.port)))
+    submitter = open_client(network.url)
     ids = [new_id() for _ in range(60)]
     submit(submitter, *ids)
     waiting = start(lambda: dict(submitter.wait_many(ids, timeout=300)))

@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from upshot import clock
+from upshot.listening import Hint
 from upshot.states import NEVER
-from upshot.waiting import Hint
 from upshot_backends.amqp import mailbox as module
 from upshot_backends.amqp.mailbox import Mailbox
 from upshot_backends.amqp.replies import Reply

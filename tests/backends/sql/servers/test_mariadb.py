@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import ssl
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +16,7 @@ from upshot.broker import QueuedMessage
 from upshot.errors import PayloadTooLargeError, ServiceRejectedError, UrlError
 from upshot.url import Url
 from upshot_backends.sql.mysql.broker import MysqlBroker
+from upshot_backends.sql.mysql.driver import connect, parameters
 from upshot_backends.sql.mysql.results import MysqlBackend
 from upshot_conformance.servers import MariaDBServer
 
@@ -177,3 +183,29 @@ def test_what_a_url_cannot_say_is_refused_before_anything_is_opened(rest: str, h
         MysqlBackend(Url.parse(f"mariadb://me:s3cret@localhost{rest}"))
 
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.fixture
+def offering_tls() -> Iterator[MariaDBServer]:
+    """A server with a certificate that nobody has signed."""
+    with tempfile.TemporaryDirectory() as folder:
+        key, certificate = Path(folder, "key.pem"), Path(folder, "certificate.pem")
+        made = ["openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt"]
+        made += ["ec_paramgen_curve:prime256v1", "-subj", "/CN=nobody", "-days", "2"]
+        subprocess.run([*made, "-keyout", key, "-out", certificate], check=True)
+        for each in (Path(folder), key, certificate):
+            each.chmod(0o755)  # the server runs under an account of its own
+        with MariaDBServer(arguments=[f"--ssl-key={key}", f"--ssl-cert={certificate}"]) as server:
+            yield server
+
+
+def test_tls_is_spoken_where_it_is_offered_and_costs_no_reading_of_certificates(
+    offering_tls: MariaDBServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(ssl.SSLContext, "load_default_certs")
+
+    connection = connect(parameters(Url.parse(offering_tls.url))[0], 30.0)
+
+    with contextlib.closing(connection), connection.cursor() as cursor:
+        cursor.execute("SHOW STATUS LIKE 'Ssl_version'")
+        assert "TLS" in str(cursor.fetchall())

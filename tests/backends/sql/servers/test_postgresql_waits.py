@@ -15,9 +15,9 @@ from upshot.backend import StoredRecord
 from upshot.broker import Action, Delivery, QueuedMessage, Settlement
 from upshot.client import ResultClient
 from upshot.errors import ServiceUnavailableError
+from upshot.listening import Hint, Listener
 from upshot.registry import backend_class
 from upshot.url import Url
-from upshot.waiting import Hint, Listener
 from upshot_backends.sql.postgresql.broker import PostgresqlBroker
 from upshot_backends.sql.postgresql.connection import PostgresqlDatabase
 from upshot_backends.sql.postgresql.notifications import Ear, hears

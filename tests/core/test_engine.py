@@ -1,0 +1,95 @@
+"""The consumer: what it keeps of a message, of an outcome and of a limit."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from upshot import App, clock
+from upshot.backend import StoredRecord
+from upshot.broker import Delivery
+from upshot.errors import TimeLimitExceededError
+from upshot_backends.memory.broker import MemoryBroker
+from upshot_backends.memory.results import MemoryBackend
+
+LARGE = 2**20
+
+
+def large_deliveries() -> int:
+    """Return how many deliveries of this process are in memory that carry a large message."""
+    return sum(
+        type(each) is Delivery and len(each.body) >= LARGE  # by type: asking objects may run code
+        for each in gc.get_objects()
+    )
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_idle_worker_keeps_nothing_of_the_message_before(threads: int) -> None:
+    with App(broker="memory://large", backend="memory://large", no_worker_warning=None) as app:
+
+        @app.task
+        def length(text: str) -> int:
+            return len(text)
+
+        with app.running(threads=threads):
+            assert length.delay("x" * LARGE).get(timeout=30) == LARGE
+            deadline = clock.Deadline(10)
+            while large_deliveries() and not deadline.expired:
+                clock.sleep(0.01)
+
+            assert large_deliveries() == 0
+
+
+def test_an_outcome_outlives_an_error_that_no_driver_declares(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, failed = MemoryBackend.store, threading.Event()
+
+    def fails_once(
+        backend: MemoryBackend, records: Sequence[StoredRecord], timeout: float
+    ) -> Sequence[bool]:
+        if any(each.state == "SUCCESS" for each in records) and not failed.is_set():
+            failed.set()
+            raise RuntimeError("can't start new thread")
+        return store(backend, records, timeout)
+
+    monkeypatch.setattr(MemoryBackend, "store", fails_once)
+    with App(broker="memory://once", backend="memory://once", no_worker_warning=None) as app:
+
+        @app.task
+        def answer() -> int:
+            return 42
+
+        with app.running():
+            assert answer.delay().get(timeout=30) == 42
+
+    assert failed.is_set()
+
+
+def test_a_limit_is_kept_while_the_broker_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+
+    def beat(*_: Any, **__: Any) -> list[bool]:
+        answers.wait(60)
+        return []
+
+    with App(broker="memory://mute", backend="memory://mute", no_worker_warning=None) as app:
+
+        @app.task(time_limit=0.2)
+        def endless() -> None:
+            answers.wait(60)
+
+        handle = endless.delay()
+        monkeypatch.setattr(MemoryBroker, "beat", beat)
+        try:
+            with app.running():
+                ended = handle.exception(timeout=30)
+                answers.set()
+        finally:
+            answers.set()
+
+    assert isinstance(ended, TimeLimitExceededError)

@@ -1,0 +1,175 @@
+"""The wait hub: what ends, interrupts or collects its callers does it no harm."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from upshot.client import ResultClient
+from upshot.errors import ResultForgottenError, UpshotError
+from upshot.listening import Hint, Listener
+from upshot.record import Record
+from upshot.registry import backend_class
+from upshot.url import Url
+from upshot.waiters import ThreadSink
+from upshot_conformance.layer import Layer, ListenerLayer
+from upshot_conformance.records import success, unfinished, value_of
+
+TOO_LARGE = 2**46  # bytes of a stack that no machine has the memory for
+PATIENCE = 60.0
+
+
+@pytest.fixture
+def client() -> Iterator[ResultClient]:
+    """A client of a service that nobody else sees."""
+    url = Url.parse(f"memory://{uuid.uuid4().hex}")
+    make = backend_class(url)
+    with ResultClient(lambda: make(url), url=url) as client:
+        yield client
+
+
+@pytest.fixture
+def no_threads() -> Iterator[Callable[[], None]]:
+    """No thread can be started until what this yields is called."""
+    usual = threading.stack_size(TOO_LARGE)
+
+    def again() -> None:
+        threading.stack_size(usual)
+
+    yield again
+    threading.stack_size(usual)
+
+
+def test_a_wait_that_could_not_start_a_thread_spoils_no_later_one(
+    client: ResultClient, no_threads: Callable[[], None]
+) -> None:
+    with pytest.raises(RuntimeError, match="start"):
+        client.wait("task", timeout=PATIENCE)
+
+    no_threads()
+
+    threading.Timer(0.05, client.store, [success("task", 1)]).start()
+    assert value_of(client.wait("task", timeout=PATIENCE)) == 1
+
+
+def test_a_callback_that_could_not_start_a_thread_spoils_no_later_one(
+    client: ResultClient, no_threads: Callable[[], None]
+) -> None:
+    called = threading.Event()
+    with pytest.raises(RuntimeError, match="start"):
+        client.when_ended("task", lambda found: pytest.fail("it was never registered"))
+
+    no_threads()
+
+    client.when_ended("task", lambda found: called.set())
+    client.store(success("task", 1))
+    assert called.wait(PATIENCE)
+
+
+@pytest.mark.timeout(60)
+def test_an_abandoned_wait_may_be_collected_in_the_midst_of_the_hubs_work(
+    client: ResultClient,
+) -> None:
+    abandoned = client.wait_many(["first", "second"], timeout=PATIENCE)
+    threading.Timer(0.05, client.store, [success("first", 1)]).start()
+    assert next(abandoned)[0] == "first"
+    cycle: list[Any] = [abandoned]
+    cycle.append(cycle)
+    del abandoned, cycle
+
+    def keys() -> Iterator[str]:  # the hub holds its lock meanwhile
+        gc.collect()
+        yield "key"
+
+    hub = client._waiting_hub()  # pyright: ignore[reportPrivateUsage]
+    hub.watch(keys(), ThreadSink[Record]())
+
+    assert client.stats()["waiters"] == 1
+
+
+@pytest.mark.parametrize("reason", [ValueError("a mistake"), SystemExit(3), KeyboardInterrupt()])
+def test_whatever_a_callback_raises_the_next_one_is_called(
+    client: ResultClient, reason: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    called = threading.Event()
+
+    def fails(found: Record | UpshotError) -> None:
+        raise reason
+
+    with caplog.at_level(logging.ERROR):
+        client.when_ended("first", fails)
+        client.store(success("first", 1))
+        client.when_ended("second", lambda found: called.set())
+        client.store(success("second", 2))
+        assert called.wait(PATIENCE)
+
+    assert "a callback of a result raised" in caplog.text
+
+
+def test_a_callback_on_a_closed_client_starts_no_thread(client: ResultClient) -> None:
+    client.close()
+    threads = threading.active_count()
+
+    with pytest.raises(UpshotError):
+        client.when_ended("task", lambda found: None)
+
+    assert threading.active_count() == threads
+
+
+def test_a_wait_that_timed_out_is_referred_to_by_nobody(client: ResultClient) -> None:
+    sink = ThreadSink[Record]()
+    hub = client._waiting_hub()  # pyright: ignore[reportPrivateUsage]
+    hub.watch(["task"], sink)
+    hub.unwatch(["task"], sink)
+
+    assert client.stats()["waiters"] == 0
+    assert sys.getrefcount(sink) == 2  # its name here, and the argument
+
+
+OLD = success("task", "old")
+
+
+class TellsOldNews(Layer):
+    """Tells each subscriber first how the id's last use ended, and that it was forgotten."""
+
+    def listen(self, timeout: float) -> Listener | None:
+        below = self.below.listen(timeout)
+        return below and OldNews(below)
+
+
+class OldNews(ListenerLayer):
+    def __init__(self, below: Listener) -> None:
+        super().__init__(below)
+        self.told: list[str] = []
+
+    def subscribe(self, keys: Sequence[str]) -> None:
+        super().subscribe(keys)
+        self.told += keys
+
+    def wait(self, timeout: float) -> Sequence[Hint]:
+        told, self.told = self.told, []
+        old = [hint for key in told for hint in (Hint(key, OLD.encode()), Hint(key, b""))]
+        return old or super().wait(timeout)
+
+
+def test_news_of_an_ids_last_use_ends_no_wait_for_what_is_there() -> None:
+    url = Url.parse(f"memory://{uuid.uuid4().hex}")
+    make = backend_class(url)
+    with ResultClient(lambda: TellsOldNews.above(make(url)), url=url) as client:
+        client.store(OLD)
+        client._waiting_hub()  # pyright: ignore[reportPrivateUsage]
+        client.forget(["task"])
+        client.store(unfinished("task"))
+        threading.Timer(0.2, client.store, [success("task", 1)]).start()
+        assert value_of(client.wait("task", timeout=PATIENCE)) == 1
+
+        client.forget(["task"])
+        with pytest.raises(ResultForgottenError):
+            client.wait("task", timeout=PATIENCE)
