@@ -4,9 +4,12 @@ PYTHON  ?= python3
 VENV    ?= .venv
 BACKEND ?=
 BROKER  ?=
+SIZE    ?= wide
 
 bin := $(VENV)/bin
 pip := $(bin)/python -m pip install --quiet --disable-pip-version-check
+# At full size there are figures to measure, which nothing else should disturb.
+faults_options := $(if $(filter full,$(SIZE)),,-n 3 --dist loadgroup)
 demo_options := $(if $(BACKEND),--backend '$(BACKEND)') $(if $(BROKER),--broker '$(BROKER)')
 
 .PHONY: help
@@ -29,6 +32,18 @@ lint: $(VENV)/.installed-dev ## check style, types and import layers
 	$(bin)/pyright
 	$(bin)/lint-imports
 
+.PHONY: mutants
+mutants: $(VENV)/.installed-dev services ## show that the conformance suite finds each of many bugs
+	$(bin)/python -m scripts.mutants $(MUTANTS)
+
+.PHONY: faults
+faults: $(VENV)/.installed-dev services ## kill, freeze, cut and flood everything, and count what is lost
+	FAULTS_SIZE=$(SIZE) FAULTS_SEED=$(SEED) $(bin)/python -m pytest tests/faults $(faults_options) $(FAULTS)
+
+.PHONY: fuzz
+fuzz: $(VENV)/.installed-fuzz ## give RUNS inputs to everything that decodes; 1 000 000 by default
+	$(bin)/python -m tests.fuzz.run $(or $(RUNS),1000000) $(SEED)
+
 .PHONY: services
 services: $(VENV)/.made ## install the services that tests start privately; start none
 	@PYTHON=$(bin)/python scripts/install-services.sh
@@ -44,6 +59,10 @@ $(VENV)/.made:
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/.made
 	$(pip) --editable '.[all]'
+	@touch $@
+
+$(VENV)/.installed-fuzz: $(VENV)/.installed-dev
+	$(pip) --group fuzz
 	@touch $@
 
 # It brings everything that `demo` needs, so that stamp is fresh as well.

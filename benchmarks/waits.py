@@ -42,9 +42,9 @@ from upshot.client import ResultClient
 from upshot.request import Request
 from upshot.result_set import ResultSet
 from upshot.url import Url
-from upshot_conformance.harness import Harness, UnavailableError
+from upshot_conformance.harness import HARNESSES, Harness, UnavailableError
 from upshot_conformance.records import success
-from upshot_conformance.selection import HARNESSES, SelectionError, Selector, Target
+from upshot_conformance.selection import SelectionError, Selector, Target
 
 DELAY: Final = (0.025, 0.075)  # seconds from the start of a wait until its result is stored
 PATIENCE: Final = 60.0  # seconds for anything that should come at once
