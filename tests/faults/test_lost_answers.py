@@ -120,8 +120,8 @@ def test_answers_to_submissions_are_lost(
             armed = seen = 0
             while proxies.dropped < losses and sends < 20 * losses:
                 if proxies.dropped >= armed:  # the last one was lost
+                    armed = proxies.dropped + 1  # counted before: the next may be lost at once
                     proxies.lose_answer(after=dice.randrange(3))
-                    armed = proxies.dropped + 1
                 count = BATCH if dice.random() < 0.1 else 1
                 values = [f"{sends}-{n}" for n in range(count)]
                 sends += 1

@@ -10,6 +10,7 @@ from upshot.backend import StoredRecord
 from upshot.errors import UrlError
 from upshot.url import Url
 from upshot_files.backend import FilesBackend
+from upshot_files.harness import FilesHarness
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,19 @@ def test_sweeping_removes_expired_files_and_no_others(tmp_path: Path) -> None:
     assert removed == [1, 1, 0]
     assert list(backend.scan("", 1.0)) == ["kept"]
     assert len(list(tmp_path.glob("*.record"))) == 1
+
+
+def test_a_draft_that_a_killed_writer_left_is_taken_by_the_next(tmp_path: Path) -> None:
+    backend = FilesBackend(Url.parse(f"files://{tmp_path}"))
+    harness = FilesHarness(Url.parse(f"files://{tmp_path}"))
+    (tmp_path / ".draft").touch()
+
+    assert harness.raw_objects("") == set()
+
+    backend.store([record("it")], 1.0)
+
+    assert not (tmp_path / ".draft").exists()
+    assert len(harness.raw_objects("")) == 1
 
 
 def record(key: str, expires: float | None = None) -> StoredRecord:

@@ -20,7 +20,7 @@ __all__ = ["FilesHarness"]
 
 
 class FilesHarness(Harness):
-    """A server object is a file. The lock, which is made once and stays, is none."""
+    """A server object is a file with content: the lock and a draft just begun have none."""
 
     scheme: ClassVar[str] = "files"
     over_network: ClassVar[bool] = False
@@ -40,7 +40,8 @@ class FilesHarness(Harness):
         found: set[str] = set()
         for path in self._folder.glob("*"):
             with contextlib.suppress(FileNotFoundError):  # removed since it was listed
-                if path.name != ".lock" and namespace.encode() in path.read_bytes():
+                content = path.read_bytes()
+                if content and namespace.encode() in content:
                     found.add(path.name)
         return found
 
