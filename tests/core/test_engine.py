@@ -12,7 +12,9 @@ import pytest
 from upshot import App, clock
 from upshot.backend import StoredRecord
 from upshot.broker import Delivery
+from upshot.engine import Consumer
 from upshot.errors import TimeLimitExceededError
+from upshot.states import State
 from upshot_backends.memory.broker import MemoryBroker
 from upshot_backends.memory.results import MemoryBackend
 
@@ -93,3 +95,74 @@ def test_a_limit_is_kept_while_the_broker_does_not_answer(monkeypatch: pytest.Mo
             answers.set()
 
     assert isinstance(ended, TimeLimitExceededError)
+
+
+def test_a_cold_stop_leaves_nothing_leased_to_a_process_that_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is given back must not go to the free thread of the very process that gives it back."""
+    goes_on, begun = threading.Event(), threading.Event()
+    seen: list[tuple[int, int | None]] = []
+    fetch = MemoryBroker.fetch
+
+    def slow_fetch(broker: MemoryBroker, queues: Sequence[str], **options: Any) -> Any:
+        found = fetch(broker, queues, **options)
+        clock.sleep(0.2 if found else 0.0)  # its answer is on its way
+        return found
+
+    monkeypatch.setattr(MemoryBroker, "fetch", slow_fetch)
+    with App(broker="memory://cold", backend="memory://cold", no_worker_warning=None) as app:
+
+        @app.task
+        def endless() -> None:
+            begun.set()
+            goes_on.wait(60)
+
+        def end_process() -> None:
+            clock.sleep(0.1)  # the fetch has taken by now what it is to take
+            status = app.broker.call(lambda broker, seconds: broker.survey(["default"], seconds))
+            seen.append((status["default"].ready, status["default"].leased))
+            goes_on.set()
+
+        consumer = Consumer(app.host(), queues=["default"], threads=3, end_process=end_process)
+        runs = threading.Thread(target=consumer.run)
+        runs.start()
+        handles = [endless.delay(), endless.delay()]
+        assert begun.wait(30)
+        deadline = clock.Deadline(30)
+        while {each.state for each in handles} != {State.STARTED} and not deadline.expired:
+            clock.sleep(0.01)
+        clock.sleep(0.3)  # by now the third thread waits for a message
+        consumer.cut_short()
+        runs.join(30)
+
+    assert seen == [(2, 0)]
+
+
+def test_a_consumer_returns_after_its_cold_stop() -> None:
+    """Its own end, which is quicker, must not be taken for that of a process with nothing cut."""
+    begun, order = threading.Event(), list[str]()
+    with App(broker="memory://order", backend="memory://order", no_worker_warning=None) as app:
+
+        @app.task
+        def short() -> None:
+            begun.set()
+            clock.sleep(0.2)
+
+        def end_process() -> None:
+            clock.sleep(0.5)
+            order.append("cut")
+
+        def run() -> None:
+            consumer.run()
+            order.append("returned")
+
+        consumer = Consumer(app.host(), queues=["default"], end_process=end_process)
+        runs = threading.Thread(target=run)
+        runs.start()
+        short.delay()
+        assert begun.wait(30)
+        consumer.cut_short()
+        runs.join(30)
+
+    assert order == ["cut", "returned"]

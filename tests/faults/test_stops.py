@@ -178,7 +178,8 @@ def test_a_cold_stop_gives_back_at_once(
 ) -> None:
     """What runs is in the queue again, visible to others, when the worker has gone."""
     for number in range(sized(5, 1)):
-        worker = start_worker("-c", "1", "--threads", "3", "--grace", "60")
+        # Threads to spare: what is given back must not go to one of them, which ends as well.
+        worker = start_worker("-c", "2", "--threads", "3", "--grace", "60")
         handles = [app.send_task("jobs.echo", [n, LONG]) for n in range(3)]
         comes_to(partial(_begun, ledger), 3 * (number + 1))
         judge(score, stopped(worker, signal.SIGTERM, signal.SIGTERM), {CUT_SHORT}, "a cold stop")

@@ -88,6 +88,9 @@ class Consumer:
         self._slots = threading.Semaphore(threads)
         self._lock = threading.Lock()
         self._cutting = threading.Lock()
+        self._is_cut = threading.Event()
+        self._none_on_its_way = threading.Event()
+        self._none_on_its_way.set()
         self._noting = threading.Lock()
         self._taken = False
         self._jobs: set[Job] = set()
@@ -113,7 +116,7 @@ class Consumer:
     def is_idle(self) -> bool:
         """Whether no task runs and nothing that was taken is unsettled.
 
-        What the broker has given, but is still on its way, cannot be known; its lease returns it.
+        What the broker has given, but is still on its way, cannot be known.
         """
         return not (self._jobs or self._taken)
 
@@ -140,6 +143,8 @@ class Consumer:
                 with ThreadPoolExecutor(self._threads, "upshot-task") as pool:
                     self._consume(lambda job: pool.submit(self._run_job, job))
         finally:
+            if self._cutting.locked():  # which needs the broker, and ends the process if it can
+                self._is_cut.wait(2 * _FAREWELL)
             self._done.set()
             self._host.broker.stop()
             for keeper in keepers:
@@ -158,7 +163,7 @@ class Consumer:
             if not self._slots.acquire(timeout=_TICK):
                 continue
             try:
-                deliveries = list(self._fetch())
+                found = self._take(start)
                 pause = 0.0
             except ServiceClosedError:
                 self._slots.release()
@@ -176,13 +181,25 @@ class Consumer:
                 logger.exception("fetching messages failed")
                 self._stopping.wait(_LONGEST_BACKOFF)
                 continue
-            if not deliveries:
+            if not found:
                 self._slots.release()
                 if self._burst and not self._jobs:
                     return
+
+    def _take(self, start: Callable[[Job], object]) -> bool:
+        """Fetch a message for the free slot and start its task; tell whether there was one."""
+        self._none_on_its_way.clear()
+        try:
+            if self._stop_asked:  # asked for afterwards, it waits for what is on its way
+                return False
+            deliveries = list(self._fetch())
+            found = bool(deliveries)
             while deliveries:  # taken out: a large message must not stay while the next is awaited
                 self._start(deliveries.pop(0), start)
+            return found
+        finally:
             self._taken = False
+            self._none_on_its_way.set()
 
     def _fetch(self) -> Sequence[Delivery]:
         """Fetch one message for the free slot; waits unless in burst mode."""
@@ -210,6 +227,7 @@ class Consumer:
         )
         with self._lock:
             self._jobs.add(job)
+        self._none_on_its_way.set()
         if self._left is not None:
             self._left -= 1
         if self._stop_asked:  # stopped while the fetch was on its way
@@ -323,17 +341,22 @@ class Consumer:
         """Give back what runs, and end the process, whatever goes wrong with that."""
         if not self._cutting.acquire(blocking=False):  # another thread is at it
             return
+        self._stop_asked = True
+        deadline = clock.Deadline(_FAREWELL)
         try:
-            self._give_back(why)
+            self._give_back(why, deadline)
+            # What was given back may be what a fetch of this very process has waited for.
+            self._none_on_its_way.wait(deadline.left())
+            self._give_back(why, deadline)
         except Exception:
             logger.exception("giving tasks back failed")
         finally:
             if self._end_process is not None:
                 self._end_process()
+            self._is_cut.set()
 
-    def _give_back(self, why: str) -> None:
-        """Give back all that is not settled, in one step and half a second."""
-        deadline = clock.Deadline(_FAREWELL)
+    def _give_back(self, why: str, deadline: clock.Deadline) -> None:
+        """Give back all that is not settled, in one step."""
         jobs, taken = self._snapshot(), list[Settlement]()
         for job in jobs:
             try:

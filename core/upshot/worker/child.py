@@ -69,7 +69,7 @@ def serve(
     except BaseException:  # a defect of ours, or a task's doing; the supervisor starts another
         logger.exception("the process ends")
         _end(signs, Ending.LOST)
-    _end(signs, Ending.DONE)
+    _end(signs, stops.ending)
 
 
 @final
@@ -77,6 +77,8 @@ class _Stops:
     """Why and how the process may have to stop."""
 
     consumer: Consumer
+    ending = Ending.DONE
+    """How the process ends if it ends now, by itself or by a cold stop."""
 
     def __init__(self, signs: Signs, *, parent: int, grace: float) -> None:
         self._signs = signs
@@ -90,14 +92,14 @@ class _Stops:
         if number == signal.SIGTERM:
             self.consumer.stop()
         elif number == signal.SIGQUIT:
-            if self.consumer.is_idle:  # it only waits for a service
-                _end(self._signs, Ending.DONE)
+            if not self.consumer.is_idle:  # otherwise it only waits for a service
+                self.ending = Ending.CUT_SHORT
             self._is_cold = True
             self.consumer.cut_short()
 
     def end(self) -> NoReturn:
         """End the process while tasks run in it."""
-        _end(self._signs, Ending.CUT_SHORT if self._is_cold else Ending.TIME_LIMIT)
+        _end(self._signs, self.ending if self._is_cold else Ending.TIME_LIMIT)
 
     def is_orphaned(self) -> bool:
         """Tell whether the parent is gone; stop cold once that is so for longer than the grace."""
