@@ -8,6 +8,7 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 
 from upshot import clock, forking, retrying
 from upshot.errors import ServiceClosedError
+from upshot.interrupts import shield
 from upshot.retrying import DriverErrors
 from upshot.url import Url
 
@@ -77,21 +78,24 @@ class OpenService(Generic[S]):
     ) -> T:
         """Run `operation(object, seconds)` with retries and translated errors.
 
+        No time limit of a task interrupts it.
+
         Raises:
             ServiceUnavailableError: still failing after `timeout` seconds or at the deadline.
             ServiceRejectedError: the service refused for good.
             ServiceClosedError: `close` was called, before or meanwhile.
         """
-        opened = self.current
         try:
-            return retrying.call(
-                lambda seconds: operation(opened, seconds),
-                errors=opened.driver_errors,
-                url=self.url,
-                deadline=deadline or clock.Deadline(None),
-                limit=self.timeout,
-                stopping=self._stopping,
-            )
+            with shield():
+                opened = self.current
+                return retrying.call(
+                    lambda seconds: operation(opened, seconds),
+                    errors=opened.driver_errors,
+                    url=self.url,
+                    deadline=deadline or clock.Deadline(None),
+                    limit=self.timeout,
+                    stopping=self._stopping,
+                )
         except Exception as exc:
             retrying.hide_secrets(exc, self.url)
             if self._closed and not isinstance(exc, ServiceClosedError):

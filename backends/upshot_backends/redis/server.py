@@ -79,7 +79,10 @@ class Server:
         """Begin an exchange; `receive` or `discard` must follow."""
         connection = self._take(until)
         try:
-            connection.send_packed_command(connection.pack_commands(commands))
+            # Text only: hiredis crashes if a signal's handler raises while it turns a number into
+            # text (3.5.0), as Ctrl-C does.
+            texts = [[x if isinstance(x, str | bytes) else str(x) for x in c] for c in commands]
+            connection.send_packed_command(connection.pack_commands(texts))
         except BaseException as exc:
             self._fail(connection, exc)
             raise

@@ -250,21 +250,23 @@ class Database(abc.ABC):
         Raises:
             ServiceClosedError: the database was closed.
         """
-        with self._changed:
-            while self._held:
-                self._changed.wait()
-            if self._closed:
-                raise ServiceClosedError(f"{self.url} was closed by this process")
-            self._in_use += 1
-        try:
+        counted = False
+        try:  # around all of it: Ctrl-C may come at any point
+            with self._changed:
+                while self._held:
+                    self._changed.wait()
+                if self._closed:
+                    raise ServiceClosedError(f"{self.url} was closed by this process")
+                self._in_use += 1
+                counted = True
             with self.translating():
                 yield
         finally:
             with self._changed:
-                self._in_use -= 1
+                self._in_use -= counted
                 if not self._in_use:
                     self._changed.notify_all()
-                is_last = self._closed and not self._in_use
+                is_last = counted and self._closed and not self._in_use
             if is_last:
                 self._release()
 

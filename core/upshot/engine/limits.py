@@ -2,19 +2,19 @@
 
 In a process's main thread a timer signal does it, which also ends a `time.sleep` or a blocking
 read. In any other thread the interpreter delivers it between two bytecodes, so a call into C has
-to return first.
+to return first. A call to a service, such as a progress report, comes to its end in either case.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import signal
 import threading
 from collections.abc import Generator
 from types import FrameType
 
 from upshot.errors import SoftTimeLimitExceededError
+from upshot.interrupts import shield
 
 __all__ = ["soft_limit"]
 
@@ -29,8 +29,10 @@ def soft_limit(seconds: float) -> Generator[None]:
 
 @contextlib.contextmanager
 def _by_signal(seconds: float) -> Generator[None]:
+    here = shield()
+
     def expired(number: int, frame: FrameType | None) -> None:
-        raise SoftTimeLimitExceededError(f"the task ran longer than {seconds} seconds")
+        here.interrupt_here(_error(seconds))
 
     before = signal.signal(signal.SIGALRM, expired)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -43,16 +45,14 @@ def _by_signal(seconds: float) -> Generator[None]:
 
 @contextlib.contextmanager
 def _by_interpreter(seconds: float) -> Generator[None]:
-    target = threading.get_ident()
+    here = shield()
     lock = threading.Lock()
     armed = True
 
     def expired() -> None:
         with lock:  # once the block is left, nothing may be raised in the thread any more
             if armed:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                    ctypes.c_ulong(target), ctypes.py_object(SoftTimeLimitExceededError)
-                )
+                here.interrupt(_error(seconds))
 
     timer = threading.Timer(seconds, expired)
     timer.daemon = True
@@ -60,9 +60,13 @@ def _by_interpreter(seconds: float) -> Generator[None]:
     try:
         yield
     except SoftTimeLimitExceededError as exc:
-        exc.args = exc.args or (f"the task ran longer than {seconds} seconds",)
+        exc.args = exc.args or _error(seconds).args
         raise
     finally:
         with lock:
             armed = False
         timer.cancel()
+
+
+def _error(seconds: float) -> SoftTimeLimitExceededError:
+    return SoftTimeLimitExceededError(f"the task ran longer than {seconds} seconds")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 
@@ -52,6 +53,14 @@ def behind(gate: str, value: object, how: str = "return") -> object:
     if how == "raise":
         raise RuntimeError(value)
     return value
+
+
+@app.task
+def report_for_ever() -> None:
+    """Do nothing but call a service, so that whatever strikes does so in a call."""
+    note()
+    for number in itertools.count():
+        current_task().progress(number)
 
 
 @app.task(time_limit=1.0)
