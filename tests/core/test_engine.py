@@ -166,3 +166,52 @@ def test_a_consumer_returns_after_its_cold_stop() -> None:
         runs.join(30)
 
     assert order == ["cut", "returned"]
+
+
+def test_a_task_whose_deliveries_went_astray_is_not_taken_for_one_that_kills(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A frozen server leases a message to whoever has left: no worker has died of that."""
+    fetch, astray, ran = MemoryBroker.fetch, list[Delivery](), list[int]()
+
+    def lossy_fetch(broker: MemoryBroker, queues: Sequence[str], **options: Any) -> Any:
+        found = fetch(broker, queues, **options)
+        if found and len(astray) < 4:
+            astray.extend(found)
+            return []
+        return found
+
+    monkeypatch.setattr(MemoryBroker, "fetch", lossy_fetch)
+    url = "memory://astray"
+    with App(broker=url, backend=url, worker_lease=1.0, no_worker_warning=None) as app:
+
+        @app.task
+        def answer() -> int:
+            ran.append(1)
+            return 42
+
+        with app.running():
+            assert answer.delay().get(timeout=30) == 42
+
+    assert len(astray) == 4
+    assert len(ran) == 1
+
+
+def test_a_revoked_task_without_a_result_is_not_run() -> None:
+    url, ran = "memory://revoked", list[str]()
+    with App(broker=url, backend=url, no_worker_warning=None) as app:
+
+        @app.task(ignore_result=True)
+        def note(what: str) -> None:
+            ran.append(what)
+
+        @app.task
+        def last() -> None:
+            pass
+
+        assert note.delay("revoked").revoke()
+        note.delay("kept")
+        with app.running():
+            last.delay().get(timeout=30)
+
+    assert ran == ["kept"]

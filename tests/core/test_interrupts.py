@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import ClassVar
 
 import pytest
 
@@ -22,7 +23,7 @@ LONGER = 0.3  # seconds
 class Driver:
     """Does half of something, and the other half later."""
 
-    driver_errors = DriverErrors()
+    driver_errors: ClassVar = DriverErrors()
 
     def __init__(self) -> None:
         self.halves = 0

@@ -92,7 +92,7 @@ class Job:
     def run(self, run_coroutine: Callable[[Coroutine[Any, Any, Any]], Any] = asyncio.run) -> None:
         """Do all that this delivery asks for. Raises nothing a task or a service raised."""
         limit = self._host.settings.task_max_deliveries
-        if self.delivery.deliveries > limit + 1:  # even to say so has ended a worker
+        if self.delivery.deliveries > 2 * limit + 1:  # even to say so has ended workers
             self._bury(lost("it", limit))
             return
         try:
@@ -147,9 +147,14 @@ class Job:
         recorder: Recorder,
         run_coroutine: Callable[[Coroutine[Any, Any, Any]], Any],
     ) -> None:
-        refused = refusal(self._host, execution.message, self.delivery.deliveries)
+        is_lethal = self._is_lethal(execution, recorder)
+        refused = refusal(self._host, execution.message, is_lethal=is_lethal)
         if refused is not None:
             self._refuse(execution, recorder, refused)
+            return
+        if execution.ignore_result and self.is_revoked():  # otherwise storing STARTED tells
+            logger.warning("task %s not run: it was revoked", _label(execution))
+            self.settling.settle(Action.ACK)
             return
         self._may_be_started = True
         started = execution.started()
@@ -174,6 +179,20 @@ class Job:
         finally:
             self._limit(None)
         self._finish(execution, recorder, outcome, clock.monotonic() - began)
+
+    def _is_lethal(self, execution: Execution, recorder: Recorder) -> bool:
+        """Tell whether the task has taken as many workers down with it as may be.
+
+        A delivery counts although its answer never reached a worker: its server was frozen, or the
+        connection cut. So the record decides, if it tells that the delivery before did not begin.
+        """
+        if self.delivery.deliveries <= self._host.settings.task_max_deliveries:
+            return False
+        if execution.ignore_result or not self._host.client.capabilities.reread:
+            return True
+        known = recorder.recall()
+        before = execution.attempt - 1
+        return known is not None and known.state == State.STARTED and known.attempt >= before
 
     def _limit(self, deadline: float | None) -> None:
         if deadline != self.deadline:

@@ -11,19 +11,18 @@ from upshot.message import Message
 __all__ = ["lost", "refusal"]
 
 
-def refusal(host: Host, message: Message, deliveries: int) -> TaskError | None:
+def refusal(host: Host, message: Message, *, is_lethal: bool) -> TaskError | None:
     """Return why the task must not run, None if it may.
 
     Args:
         host: the app's side.
         message: what asks for the run.
-        deliveries: how often it was delivered, this time included.
+        is_lethal: it has taken as many workers down with it as may be.
     """
     if message.expires is not None and clock.now() > message.expires:
         return TaskExpiredError(f"{message.name} expired before it was started")
-    limit = host.settings.task_max_deliveries
-    if deliveries > limit:
-        return lost(shown(message.name), limit)
+    if is_lethal:
+        return lost(shown(message.name), host.settings.task_max_deliveries)
     if message.name not in host.tasks:
         known = ", ".join(sorted(host.tasks)) or "none"
         return UnknownTaskError(f"this worker has no task {shown(message.name)!r}; it has: {known}")
