@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Final, final
@@ -68,12 +69,18 @@ class Origin:
         """Live `AsyncResult`s that were neither read nor forgotten."""
         self._missing_worker = missing_worker
         self._warned: set[str] = set()
-        _ORIGINS[self.address] = self
+        self._pid = os.getpid()
+        _ORIGINS[(*self.address, id(self))] = self
 
     @property
     def address(self) -> tuple[str, str]:
         """The masked URL and the namespace: how an unpickled handle finds its way back."""
         return str(self.client.url), self.client.namespace
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this process is a fork of the one that opened the results."""
+        return os.getpid() != self._pid
 
     def require_here(self, task_ids: Iterable[str]) -> None:
         """Refuse handles of results that can only come to another process.
@@ -183,9 +190,10 @@ class Origin:
         )
 
 
-_ORIGINS: Final[weakref.WeakValueDictionary[tuple[str, str], Origin]] = (
+_ORIGINS: Final[weakref.WeakValueDictionary[tuple[str, str, int], Origin]] = (
     weakref.WeakValueDictionary()
 )
+"""By address and, because two apps may have opened one, by identity."""
 
 
 def restore(address: str, namespace: str) -> Origin:
@@ -194,11 +202,11 @@ def restore(address: str, namespace: str) -> Origin:
     Raises:
         ConfigError: none is open in this process.
     """
-    origin = _ORIGINS.get((address, namespace))
-    if origin is None:
-        raise ConfigError(
-            f"this handle came from another process, and no app here has opened the results at "
-            f"{address} (namespace {namespace!r}); make the app, then use app.AsyncResult(id), "
-            "which works here if these results are stored, and not carried to who submitted"
-        )
-    return origin
+    for origin in list(_ORIGINS.values()):
+        if origin.address == (address, namespace):
+            return origin
+    raise ConfigError(
+        f"this handle came from another process, and no app here has opened the results at "
+        f"{address} (namespace {namespace!r}); make the app, then use app.AsyncResult(id), "
+        "which works here if these results are stored, and not carried to who submitted"
+    )

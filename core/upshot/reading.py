@@ -85,18 +85,26 @@ class Reader:
     def ended(
         self, keys: Sequence[str], deadline: Deadline
     ) -> tuple[dict[str, Record | UpshotError], UpshotError | None]:
-        """Look once; return what needs no waiting, and why something could not be read."""
+        """Look once; return what needs no waiting, and why something could not be read.
+
+        Past the deadline no further batch is begun, nor after `MIN_LOOK` if that is later.
+        """
         ended: dict[str, Record | UpshotError] = {}
         trouble: UpshotError | None = None
-        try:
-            seen = self.reachable(keys, deadline)
-        except ServiceUnavailableError as exc:
-            return ended, exc  # a service that is away for a moment ends no wait: the hub tries on
-        for key, found in zip(keys, seen, strict=True):
-            if isinstance(found, ServiceUnavailableError):
-                trouble = found
-            elif found is not None and (isinstance(found, UpshotError) or found.is_terminal):
-                ended[key] = found
+        left = deadline.left()
+        end = Deadline(None if left is None else max(left, retrying.MIN_LOOK))
+        for batch in batches(keys):
+            try:
+                seen = self.reachable(batch, deadline)
+            except ServiceUnavailableError as exc:  # ends no wait: the hub tries on
+                return ended, exc
+            for key, found in zip(batch, seen, strict=True):
+                if isinstance(found, ServiceUnavailableError):
+                    trouble = found
+                elif found is not None and (isinstance(found, UpshotError) or found.is_terminal):
+                    ended[key] = found
+            if end.expired:
+                break
         return ended, trouble
 
     def _read(self, key: str, body: bytes | Exception | None) -> Record | UpshotError | None:

@@ -88,13 +88,18 @@ class AsyncResult(Generic[T]):
 
         Raises:
             ConfigError: the handle was unpickled in a process that has not opened its backend.
-            UnsupportedError: it was unpickled where its result cannot be read.
+            UnsupportedError: it was unpickled, or inherited by a fork, where its result cannot be
+                read.
         """
-        if not isinstance(self._named_origin, Origin):
-            origin = restore(*self._named_origin)
-            origin.require_here([self.id])
-            self._named_origin = origin
-        return self._named_origin
+        named = self._named_origin
+        if isinstance(named, Origin):
+            if named.is_inherited and self._record is None:
+                named.require_here([self.id])
+            return named
+        origin = restore(*named)
+        origin.require_here([self.id])
+        self._named_origin = origin
+        return origin
 
     @property
     def _where(self) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import pickle
 import threading
 import time
@@ -321,6 +322,19 @@ def test_callbacks_run_once_also_for_what_has_ended(app: App) -> None:
         assert both.acquire(timeout=10)
 
     assert seen == [1, 1]
+
+
+def test_a_handle_finds_the_one_of_two_apps_that_is_open() -> None:
+    """Both have the same address."""
+    with App(broker="memory://", backend="memory://twice") as first:
+        data = pickle.dumps(first.AsyncResult("any"))
+        second = App(broker="memory://", backend="memory://twice")
+        second.AsyncResult("any")
+        second.close()
+        del second
+        gc.collect()
+
+        assert pickle.loads(data).state == "PENDING"
 
 
 def test_a_handle_pickles_without_sockets_and_finds_its_app_again(app: App) -> None:

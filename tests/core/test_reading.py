@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import pytest
 
+from upshot import clock
 from upshot.backend import Backend, StoredRecord
 from upshot.client import ResultClient
 from upshot.clock import Deadline
@@ -123,3 +124,23 @@ def test_what_no_retry_helps_is_raised_and_ends_no_other_wait(
     with pytest.raises(ServiceRejectedError, match="b refuses"):
         client.load_many(["a1", "b1"])
     assert client.wait("a1", timeout=_PATIENCE) == _finished("a1")
+
+
+def test_a_look_at_many_ends_with_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = MemoryBackend.load
+
+    def slow_load(
+        backend: MemoryBackend, keys: Sequence[str], timeout: float
+    ) -> Sequence[bytes | None]:
+        clock.sleep(0.3)
+        return load(backend, keys, timeout)
+
+    monkeypatch.setattr(MemoryBackend, "load", slow_load)
+    url = Url.parse("memory://slow-look")
+    with ResultClient(lambda: MemoryBackend(url), url=url) as client:
+        began = clock.monotonic()
+        with pytest.raises(ResultTimeoutError):
+            list(client.wait_many([f"id-{n}" for n in range(20_000)], timeout=0))
+        spent = clock.monotonic() - began
+
+    assert spent < 20 * 0.3 / 2

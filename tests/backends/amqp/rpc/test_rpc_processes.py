@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from upshot import State, clock
+from upshot import App, State, clock
 from upshot.client import ResultClient
-from upshot.errors import ResultTimeoutError
+from upshot.errors import ResultTimeoutError, UnsupportedError
 from upshot.record import Record
 from upshot_conformance.concurrency import start
 from upshot_conformance.records import new_id, success, unfinished, value_of
@@ -167,6 +167,21 @@ def test_a_child_forked_in_a_wait_has_an_address_of_its_own_and_steals_nothing(
     assert is_there(address)
     worker.store(success(awaited, "the parent's"), reply_to=address)
     assert value_of(waiting.result(30)) == "the parent's"
+
+
+def test_a_child_is_refused_the_handles_that_it_has_inherited(server: RabbitMQServer) -> None:
+    with App(broker="memory://", backend=server.url.replace("amqp:", "rpc:")) as app:
+        ended, awaited = (app.send_task("nobody.knows", task_id=new_id()) for _ in range(2))
+        app.results.store(success(ended.id, 1), reply_to=app.results.backend.reply_to)
+        assert ended.get(timeout=30) == 1
+
+        def in_child() -> None:
+            assert ended.get() == 1, "it had come before the fork"
+            with pytest.raises(UnsupportedError, match="not submitted by this one"):
+                awaited.get(timeout=30)
+            app.close()
+
+        assert fork(in_child) == 0
 
 
 def test_a_child_that_ends_at_once_does_not_hold_anything_up(
