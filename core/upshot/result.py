@@ -248,7 +248,10 @@ class AsyncResult(Generic[T]):
     # -- releasing --------------------------------------------------------------------------------
 
     def forget(self) -> None:
-        """Delete the record and all that belongs to it; harmless if there is none."""
+        """Delete the record and all that belongs to it; harmless if there is none.
+
+        A revocation is deleted as well: a task that still waits for a worker is run then.
+        """
         self.mark_released()
         self._record = None
         self.origin.client.forget([self.id])
@@ -259,6 +262,7 @@ class AsyncResult(Generic[T]):
         The state becomes REVOKED at once. A task that is running goes on until it asks
         `current_task().is_revoked()` or ends; what it returns is not stored. Where results are
         carried and not stored (`rpc://`), no worker can ask: the task runs, its outcome is void.
+        Do not `forget()` it before the task has come to a worker, which is to see it.
 
         Returns:
             False if the task had ended already: then nothing was changed.
