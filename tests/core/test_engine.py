@@ -107,7 +107,7 @@ def test_a_cold_stop_leaves_nothing_leased_to_a_process_that_ends(
 
     def slow_fetch(broker: MemoryBroker, queues: Sequence[str], **options: Any) -> Any:
         found = fetch(broker, queues, **options)
-        clock.sleep(0.2 if found else 0.0)  # its answer is on its way
+        clock.sleep(0.15 if found else 0.0)  # its answer is on its way
         return found
 
     monkeypatch.setattr(MemoryBroker, "fetch", slow_fetch)

@@ -28,6 +28,7 @@ _FETCH_WAIT: Final = 1.0  # seconds that one fetch waits, and so the longest del
 _LONGEST_BACKOFF: Final = 5.0  # seconds between attempts to reach a broker that is down
 _TICK: Final = 0.5  # seconds between two looks at hard limits and at the parent process
 _FAREWELL: Final = 0.5  # seconds that a service has to hear of the end of this consumer
+_LAST_FETCH: Final = 0.2  # seconds of those for a fetch that waits: what is there comes in a few ms
 
 
 @final
@@ -345,8 +346,9 @@ class Consumer:
         deadline = clock.Deadline(_FAREWELL)
         try:
             self._give_back(why, deadline)
-            # What was given back may be what a fetch of this very process has waited for.
-            self._none_on_its_way.wait(deadline.left())
+            # What was given back, here or by another process that stops, may be what a fetch of
+            # this very process has waited for.
+            self._none_on_its_way.wait(deadline.left(_LAST_FETCH))
             self._give_back(why, deadline)
         except Exception:
             logger.exception("giving tasks back failed")
