@@ -1,7 +1,8 @@
 """Messages in an SQL database: what is the same on every service.
 
 Layout: tables `messages`, `dead_letters` and `workers`, see `schema`. A lease is a moment on the
-wall clock: a step of the clock by more than a lease's length delivers messages again, or late.
+wall clock of the service: a step of that clock by more than a lease's length delivers messages
+again, or late.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ class SqlBroker(Broker):
     def publish(
         self, messages: Sequence[QueuedMessage], records: Sequence[StoredRecord], timeout: float
     ) -> None:
-        now = clock.now()
         with self.database.write(timeout) as cursor:
+            now = self.database.now()
             self._messages.insert(cursor, messages, now)
             if records:
                 self._records.store(cursor, records, now, tell=False)
@@ -90,7 +91,7 @@ class SqlBroker(Broker):
             return []
         is_alone = self._messages.is_one_settlement(settlements)
         with self.database.alone(timeout) if is_alone else self.database.write(timeout) as cursor:
-            return self._messages.settle(cursor, settlements, clock.now())
+            return self._messages.settle(cursor, settlements, self.database.now())
 
     def beat(
         self,
@@ -101,8 +102,8 @@ class SqlBroker(Broker):
         lease: float,
         timeout: float,
     ) -> Sequence[bool]:
-        now = clock.now()
         with self.database.write(timeout) as cursor:
+            now = self.database.now()
             self._messages.sign_only(cursor, worker, queues, now=now, until=now + lease)
             answers = self._messages.renew(cursor, deliveries, now + lease)
         self._signed = (worker, tuple(queues)) if queues else None
@@ -110,13 +111,13 @@ class SqlBroker(Broker):
         return answers
 
     def survey(self, queues: Sequence[str], timeout: float) -> Mapping[str, QueueStatus]:
-        now = clock.now()
         with self.database.read(timeout) as cursor:
+            now = self.database.now()
             return {queue: self._messages.status(cursor, queue, now) for queue in queues}
 
     def purge(self, queues: Sequence[str], timeout: float) -> int:
-        now = clock.now()
         with self.database.write(timeout) as cursor:
+            now = self.database.now()
             return sum(self._messages.purge(cursor, queue, now) for queue in dict.fromkeys(queues))
 
     def close(self) -> None:
@@ -148,18 +149,18 @@ class SqlBroker(Broker):
 
     def _due_in(self, queues: Sequence[str]) -> float:
         with self.database.read(_FETCH_TIMEOUT) as cursor:
-            return self._messages.next_due(cursor, queues) - clock.now()
+            return self._messages.next_due(cursor, queues) - self.database.now()
 
     def _claim(
         self, queues: Sequence[str], limit: int, lease: float, worker: str
     ) -> list[Delivery]:
-        now = clock.now()
         is_alone = self._messages.claims_alone
         with (
             self.database.alone(_FETCH_TIMEOUT)
             if is_alone
             else self.database.write(_FETCH_TIMEOUT) as cursor
         ):
+            now = self.database.now()
             return self._messages.claim(
                 cursor, queues, limit, now=now, until=now + lease, worker=worker
             )

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 from sqlalchemy.engine import Dialect
 
-from upshot import retrying
+from upshot import clock, retrying
 from upshot.clock import Deadline
 from upshot.errors import (
     ServiceClosedError,
@@ -231,6 +231,13 @@ class Database(abc.ABC):
         deadline = Deadline(timeout)
         self._prepare(deadline)
         return self._connect(deadline)
+
+    def now(self) -> float:
+        """Return the present moment on the clock that all who use the tables share.
+
+        It is asked for by who has a cursor: before, a server's clock may be unknown.
+        """
+        return clock.now()
 
     def close(self) -> None:
         """Let no call begin, and close everything, after the last running call. Idempotent."""

@@ -1,7 +1,7 @@
 """The rows of `messages`, `dead_letters` and `workers`, see `schema`; what is the same everywhere.
 
-A lease is a moment on the wall clock: a step of the clock by more than a lease's length delivers
-messages again, or late.
+A lease is a moment on the wall clock of the service: a step of that clock by more than a lease's
+length delivers messages again, or late.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ _PROMOTED: Final = 1000  # messages that one claim makes ready, so that it holds
 class Messages(abc.ABC):
     """Reads and writes one namespace's messages in the caller's transaction, from any thread.
 
-    `now` is the present moment, in seconds since the epoch; `until`, when a lease or a sign of
-    life ends.
+    `now` is the present moment, from `Database.now`; `until`, when a lease or a sign of life ends.
 
     Args:
         database: where.

@@ -18,7 +18,7 @@ _ROWS: Final = 1000  # records in one statement
 class Records(abc.ABC):
     """Reads and writes records in the caller's transaction; usable from any thread.
 
-    `now` is the present moment, in seconds since the epoch.
+    `now` is the present moment, from `Database.now`.
     """
 
     def __init__(self, database: Database) -> None:

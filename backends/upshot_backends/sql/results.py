@@ -48,10 +48,10 @@ class SqlBackend(Backend):
     def store(self, records: Sequence[StoredRecord], timeout: float) -> Sequence[bool]:
         if not records:
             return []
-        deadline, now = clock.Deadline(timeout), clock.now()
+        deadline = clock.Deadline(timeout)
         is_alone = self.records.is_one_statement(records)
         with self.database.alone(timeout) if is_alone else self.database.write(timeout) as cursor:
-            answers = self.records.store(cursor, records, now)
+            answers = self.records.store(cursor, records, self.database.now())
         self._unswept += len(records)
         if self._unswept >= _SWEEP_RECORDS or clock.monotonic() >= self._next_sweep:
             self._unswept = 0
@@ -64,7 +64,7 @@ class SqlBackend(Backend):
         if not keys:
             return []
         with self.database.read(timeout) as cursor:
-            return self.records.load(cursor, keys, clock.now())
+            return self.records.load(cursor, keys, self.database.now())
 
     def delete(self, keys: Sequence[str], timeout: float) -> None:
         if not keys:
@@ -80,7 +80,7 @@ class SqlBackend(Backend):
         while True:
             first = last
             with self.database.read(timeout) as cursor:
-                page = self.records.scan(cursor, last or prefix, clock.now(), _PAGE)
+                page = self.records.scan(cursor, last or prefix, self.database.now(), _PAGE)
             for key in page:
                 if not key.startswith(prefix):  # in order: all that do were before it
                     return
@@ -97,7 +97,7 @@ class SqlBackend(Backend):
         once; what another one is removing is left to it.
         """
         with self.database.write(timeout) as cursor:
-            return self.records.sweep(cursor, clock.now(), limit)
+            return self.records.sweep(cursor, self.database.now(), limit)
 
     def ddl(self) -> str:
         """Return the statements that create all tables, those of the broker too.

@@ -8,9 +8,11 @@ A prefix, "upshot_" if the URL does not say otherwise, stands before each name:
     dead_letters  messages that were buried, with the reason
     workers       which worker serves which queue, and until when that is believed
 
-All moments are seconds since the epoch on the clock of whoever wrote the row. What is compared is
-compared byte by byte, whatever the database's collation is: on PostgreSQL by COLLATE "C", on MySQL
-and MariaDB in VARBINARY columns, because their text columns ignore spaces at the end.
+All moments are seconds since the epoch on the clock of the server, or of the machine where SQLite
+is; but until a message is delivered first, its `due_at` is the eta that its sender's clock gave.
+What is compared is compared byte by byte, whatever the database's collation is: on PostgreSQL by
+COLLATE "C", on MySQL and MariaDB in VARBINARY columns, because their text columns ignore spaces at
+the end.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 A connection belongs to one call at a time and keeps to that call's deadline on the client's side,
 so that a frozen server holds nobody up. A statement outside a transaction is one by itself.
 
+The present moment is the server's. Every connection asks for it when it is opened, and in between
+it is reckoned; after a minute, or a sleep of the machine, the next call asks again.
+
 After a fork the child gives up its copies of the parent's sockets without a word to the server:
 were they left open, the parent's locks would outlive the parent for as long as the child lives.
 """
@@ -23,6 +26,7 @@ from upshot.clock import Deadline
 from upshot.errors import ServiceRejectedError
 from upshot.url import Url
 from upshot_backends.sql.connection import Connection, Cursor, Database, SqlOptions
+from upshot_backends.sql.readings import ClockReading
 from upshot_backends.sql.schema import Schema
 from upshot_backends.sql.statements import VersionStatements
 
@@ -30,7 +34,17 @@ __all__ = ["ServerConnection", "ServerDatabase"]
 
 
 class ServerConnection(Connection, abc.ABC):
-    """A connection to a server, whose every wait ends at one moment."""
+    """A connection to a server, whose every wait ends at one moment.
+
+    Attributes:
+        reading: what the server's clock said last.
+    """
+
+    reading: ClockReading
+
+    @abc.abstractmethod
+    def read_clock(self) -> None:
+        """Ask the server what its clock says."""
 
     @abc.abstractmethod
     def keep_to(self, until: float) -> None:
@@ -63,6 +77,7 @@ class ServerDatabase(Database):
         super().__init__(url, options, dialect, schema)
         self._version_sql = VersionStatements(self.schema, dialect)
         self._open: set[ServerConnection] = set()
+        self._reading: ClockReading | None = None
         forking.register(self)
 
     # -- what a service decides -----------------------------------------------------------------
@@ -94,6 +109,11 @@ class ServerDatabase(Database):
     def identity(self) -> Hashable:
         return self.dialect.name, self.url.identity, self.schema.schema.schema, self.schema.prefix
 
+    def now(self) -> float:
+        if self._reading is None:
+            raise AssertionError("the present moment is asked for within a call")
+        return self._reading.now()
+
     def alone(self, timeout: float) -> contextlib.AbstractContextManager[Cursor]:
         return self.read(timeout)
 
@@ -117,12 +137,16 @@ class ServerDatabase(Database):
                     raise
             else:
                 self._open.add(connection)
+                self._reading = connection.reading  # the last one's: hosts may differ
                 return connection
         raise AssertionError("no host to connect to")
 
     def _set_patience(self, connection: Connection, deadline: Deadline) -> None:
         if isinstance(connection, ServerConnection):
             connection.keep_to(clock.monotonic() + (deadline.left() or 0.0))
+            if self._reading is None or self._reading.is_doubtful:
+                connection.read_clock()
+                self._reading = connection.reading
 
     def _discard(self, connection: Connection) -> None:
         if isinstance(connection, ServerConnection):

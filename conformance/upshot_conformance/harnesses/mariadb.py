@@ -17,6 +17,7 @@ _KEY: Final = """
     WHERE table_schema = DATABASE() AND table_name = %s AND column_key = 'PRI'
     ORDER BY ordinal_position
 """
+_MICROSECONDS: Final = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))"
 _OTHERS: Final = """
     SELECT COUNT(*) FROM information_schema.processlist
     WHERE db = DATABASE() AND id <> CONNECTION_ID()
@@ -73,6 +74,9 @@ class MariadbHarness(PrivateHarness, RowsHarness):
         with self._connection.cursor() as cursor:
             cursor.execute(statement, values)
             return cast("list[tuple[Any, ...]]", list(cursor.fetchall()))
+
+    def _now(self) -> float:
+        return int(self._run(_MICROSECONDS)[0][0]) / 1e6
 
     def _tables(self) -> list[str]:
         return [table for (table,) in self._run(_TABLES)]

@@ -68,6 +68,9 @@ class PostgresqlHarness(PrivateHarness, RowsHarness):
         cursor = self._connection.execute(statement, values)
         return cast("list[tuple[Any, ...]]", cursor.fetchall()) if cursor.description else []
 
+    def _now(self) -> float:
+        return float(self._run("SELECT extract(epoch FROM clock_timestamp())::float8")[0][0])
+
     def _tables(self) -> list[str]:
         return [table for (table,) in self._run(_TABLES)]
 

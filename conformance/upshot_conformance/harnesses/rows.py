@@ -40,7 +40,11 @@ class RowsHarness(Harness):
         if len(columns) != 1:
             raise UnavailableError(f"no column of {name!r} says when it expires")
         moment = row[columns[0]]
-        return None if moment is None else float(moment) - clock.now()
+        return None if moment is None else float(moment) - self._now()
+
+    def _now(self) -> float:
+        """Return the present moment on the service's clock, if that is not this machine's."""
+        return clock.now()
 
     @abc.abstractmethod
     def _tables(self) -> list[str]:

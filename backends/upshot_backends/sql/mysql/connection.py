@@ -16,6 +16,7 @@ from pymysql import err
 from pymysql.constants import ER
 from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
 
+from upshot import clock
 from upshot.clock import Deadline
 from upshot.errors import PayloadTooLargeError
 from upshot.url import Url
@@ -28,6 +29,7 @@ from upshot_backends.sql.mysql.driver import (
     parameters,
     understood,
 )
+from upshot_backends.sql.readings import ClockReading
 from upshot_backends.sql.schema import Schema
 from upshot_backends.sql.server import ServerConnection, ServerDatabase
 
@@ -39,8 +41,10 @@ _IDLE: Final = 10  # seconds for which a transaction may stand still, as in a st
 _SET_UP: Final = (
     "SET SESSION autocommit = 1, sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-    "SELECT @@max_allowed_packet, VERSION()",
 )
+# Not UNIX_TIMESTAMP(), which counts whole seconds, or passes through the server's time zone, where
+# an hour may come twice.
+_MICROSECONDS: Final = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))"
 
 
 @final
@@ -98,11 +102,21 @@ class MysqlConnection(ServerConnection):
         cursor = timed.cursor()
         for statement in _SET_UP:
             cursor.execute(statement)
-        ((largest, version),) = cast("tuple[tuple[int, str]]", cursor.fetchall())
+        asked = clock.monotonic()
+        cursor.execute(f"SELECT {_MICROSECONDS}, @@max_allowed_packet, VERSION()")
+        facts = cast("tuple[tuple[int, int, str]]", cursor.fetchall())
+        ((microseconds, largest, version),) = facts
+        self.reading = ClockReading(microseconds / 1e6, asked)
         super().__init__(timed, PacketCursor(timed, largest))
         self.timed = timed
         self.largest = largest
         self.is_mariadb = "mariadb" in version.lower()
+
+    def read_clock(self) -> None:
+        asked = clock.monotonic()
+        self.cursor.execute(f"SELECT {_MICROSECONDS}")
+        ((microseconds,),) = self.cursor.fetchall()
+        self.reading = ClockReading(microseconds / 1e6, asked)
 
     def keep_to(self, until: float) -> None:
         self.timed.keep_to(until)

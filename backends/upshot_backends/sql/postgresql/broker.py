@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from upshot import clock
 from upshot.backend import StoredRecord
 from upshot.broker import BrokerCapabilities, QueuedMessage
 from upshot.states import NEVER
@@ -51,11 +50,11 @@ class PostgresqlBroker(SqlBroker):
     def publish(
         self, messages: Sequence[QueuedMessage], records: Sequence[StoredRecord], timeout: float
     ) -> None:
-        now = clock.now()
         if not self._is_one_statement(messages, records):
             super().publish(messages, records, timeout)
             return
         with self.database.alone(timeout) as cursor:
+            now = self.database.now()
             if records:
                 self._own_messages.insert_beside(cursor, messages, records, now)
             else:

@@ -29,6 +29,7 @@ from upshot_backends.sql.postgresql.driver import (
     is_transient,
     parameters,
 )
+from upshot_backends.sql.readings import ClockReading
 from upshot_backends.sql.schema import Schema, as_run
 from upshot_backends.sql.server import ServerConnection, ServerDatabase
 
@@ -46,6 +47,13 @@ _WHERE: Final = """
     WHERE pg_class.oid = to_regclass(%(table)s)
 """
 _CREATING: Final = 0x7570_7368_6F74  # "upshot": whoever creates tables holds this advisory lock
+# Halfway between the question's arrival and the answer: in between, a server's new process reads
+# catalogs, which would count as the way there.
+_CLOCK: Final = """
+    SELECT extract(
+        epoch FROM statement_timestamp() + (clock_timestamp() - statement_timestamp()) / 2
+    )::float8
+"""
 _IDLE: Final = 10.0  # seconds for which a transaction may stand still, as in a stopped process
 
 
@@ -111,6 +119,13 @@ class PostgresqlConnection(ServerConnection):
     def __init__(self, timed: TimedConnection) -> None:
         super().__init__(timed, PatientCursor(timed))
         self.timed = timed
+        self.read_clock()
+
+    def read_clock(self) -> None:
+        asked = clock.monotonic()
+        self.cursor.execute(_CLOCK)
+        ((said,),) = self.cursor.fetchall()
+        self.reading = ClockReading(said, asked)
 
     def keep_to(self, until: float) -> None:
         self.timed.until = until
@@ -167,7 +182,12 @@ class PostgresqlDatabase(ServerDatabase):
         return connection
 
     def _open_one(self, place: int, deadline: Deadline) -> PostgresqlConnection:
-        return PostgresqlConnection(connect(self._hosts[place], deadline.left() or 0.0))
+        timed = connect(self._hosts[place], deadline.left() or 0.0)
+        try:
+            return PostgresqlConnection(timed)
+        except BaseException:
+            timed.close()
+            raise
 
     def _begin(self, deadline: Deadline) -> str:
         left = deadline.left() or 0.0

@@ -114,7 +114,7 @@ def test_a_renewal_that_changes_nothing_is_no_loss(
 ) -> None:
     broker.publish([QueuedMessage(message_id="m", queue="q", body=b"")], (), 10.0)
     held = broker.fetch(["q"], limit=1, wait=0.0, lease=60.0, worker="w")
-    monkeypatch.setattr("upshot.clock.now", lambda: 2e9)
+    monkeypatch.setattr(broker.database, "now", lambda: 2e9)
 
     answers = [broker.beat("w", ["q"], held, lease=60.0, timeout=10.0) for _ in range(3)]
 

@@ -94,7 +94,7 @@ def test_the_same_progress_stored_again_is_applied_each_time(
     backend: SqlBackend, record: RecordMaker, beside: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moment = clock.now()
-    monkeypatch.setattr(clock, "now", lambda: moment)  # so that no column changes
+    monkeypatch.setattr(backend.database, "now", lambda: moment)  # so that no column changes
     batch = [record(key, b"same", rank=20, barrier=20) for key in ["k", *beside]]
 
     answers = [list(backend.store(batch, 10.0)) for _ in range(3)]
