@@ -157,6 +157,8 @@ class Configuration:
 
 
 def _masked(value: object) -> object:
+    if isinstance(value, tuple):
+        return tuple(map(_masked, cast("tuple[object, ...]", value)))
     return mask(value) if isinstance(value, str) else value
 
 

@@ -25,7 +25,7 @@ from upshot.errors import (
     UnknownSchemeError,
 )
 from upshot.serializers import Serializer
-from upshot.url import Url
+from upshot.url import Url, mask
 
 __all__ = [
     "BACKENDS",
@@ -141,7 +141,7 @@ def serializers(names: tuple[str, ...]) -> dict[str, Serializer]:
         candidates = [offer for offer in offers(SERIALIZERS) if offer.name == name]
         if not candidates:
             known = ", ".join(offer.name for offer in offers(SERIALIZERS))
-            raise ConfigError(f"no serializer is called {name!r}; installed are {known}")
+            raise ConfigError(f"no serializer is called {mask(name)!r}; installed are {known}")
         factory: Callable[[], Serializer] = load(_only(candidates, name), Serializer)  # type: ignore[type-abstract]  # as above
         instances[name] = _made_by(factory)
     return instances

@@ -12,13 +12,12 @@ from upshot.cli.call import call
 from upshot.cli.config import config
 from upshot.cli.exits import FAILED, INTERRUPTED, OK, exit_code
 from upshot.cli.parameters import app_help
-from upshot.cli.printing import show_error, use_plain_streams
+from upshot.cli.printing import safe, show_error, use_plain_streams
 from upshot.cli.purge import purge
 from upshot.cli.result import result
 from upshot.cli.version import version
 from upshot.cli.worker import worker
 from upshot.errors import ConfigError, UpshotError
-from upshot.record import printable
 
 __all__ = ["main", "upshot"]
 
@@ -82,7 +81,7 @@ def main() -> int:
         code: object = upshot.main(prog_name="upshot", standalone_mode=False)
     except click.ClickException as exc:
         # click quotes what was typed as it was typed, and calls its message final
-        vars(exc)["message"] = printable(exc.message)
+        vars(exc)["message"] = safe(exc.message)
         exc.show()
         return exc.exit_code
     except click.Abort as exc:

@@ -1,7 +1,8 @@
 """What the command prints: JSON for programs; text, fields and tables for people.
 
 Whatever a task, a queue or a service said is shown as plain text: no markup in it is obeyed, and
-control characters are escaped, so that it cannot drive the terminal.
+control characters are escaped, so that it cannot drive the terminal. Errors and notes repeat what
+was typed, and a URL may have been typed where none belongs: their passwords are hidden.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from upshot.masking import mask
 from upshot.record import printable
 
 __all__ = [
     "as_text",
     "is_plain",
     "json_or_repr",
+    "safe",
     "show_error",
     "show_field",
     "show_json",
@@ -66,14 +69,19 @@ def use_plain_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def safe(message: str) -> str:
+    """Return a message in one line of plain text, without the passwords of URLs."""
+    return mask(printable(message))
+
+
 def show_error(message: str) -> None:
     """Write one line about what went wrong to stderr."""
-    _write(Text.assemble(("Error: ", "bold red"), printable(message)), stderr=True)
+    _write(Text.assemble(("Error: ", "bold red"), safe(message)), stderr=True)
 
 
 def show_note(message: str) -> None:
     """Write one line to stderr that is no error, and not what was asked for either."""
-    _write(Text(printable(message), "yellow"), stderr=True)
+    _write(Text(safe(message), "yellow"), stderr=True)
 
 
 def show_lines(text: str, *, stderr: bool = False, indent: str = "") -> None:

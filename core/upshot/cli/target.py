@@ -22,6 +22,7 @@ from upshot.app import App
 from upshot.cli.exits import USAGE
 from upshot.cli.printing import show_error, show_lines
 from upshot.errors import ConfigError, UpshotError
+from upshot.masking import mask
 
 __all__ = ["load"]
 
@@ -35,7 +36,7 @@ class _BrokenModuleError(click.ClickException):
     exit_code = USAGE
 
     def show(self, file: IO[Any] | None = None) -> None:
-        show_lines(_user_traceback(self.__cause__), stderr=True)
+        show_lines(mask(_user_traceback(self.__cause__)), stderr=True)  # it may quote a URL
         show_error(self.message)
 
 
@@ -52,8 +53,8 @@ def load(target: str) -> App:
     module_name, colon, name = target.partition(":")
     if not _is_dotted(module_name) or (colon and not name.isidentifier()):
         raise ConfigError(
-            f"cannot read -A {target!r}: it is MODULE or MODULE:NAME, such as shop.jobs:app"
-            f"{_meant(_as_module(module_name), colon + name)}"
+            f"cannot read -A {mask(target)!r}: it is MODULE or MODULE:NAME, such as shop.jobs:app"
+            f"{_hint(module_name, colon + name)}"
         )
     here = str(Path.cwd())
     if here not in sys.path:
@@ -69,6 +70,13 @@ def _is_dotted(name: str) -> bool:
 def _as_module(path: str) -> str:
     """Return the module that a path of a file, as a shell completes it, may stand for."""
     return path.removesuffix(".py").removeprefix("./").strip("/").replace("/", ".")
+
+
+def _hint(module: str, rest: str) -> str:
+    """Return what may have been meant by a target that cannot be read."""
+    if "://" in module + rest:
+        return "; a broker's URL goes into App(broker=…) or UPSHOT_BROKER_URL"
+    return _meant(_as_module(module), rest)
 
 
 def _meant(module: str, rest: str) -> str:
