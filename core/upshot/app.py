@@ -10,22 +10,16 @@ from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, ParamSpec, TypeVar, final, overload
 
-from upshot import clock, forking, registry
+from upshot import clock, forking, registration, registry
 from upshot.broker import Broker
+from upshot.checks import check_main, check_queues, check_threads
 from upshot.client import ResultClient
 from upshot.config import Configuration
 from upshot.engine import Consumer, Host
 from upshot.errors import ConfigError, ServiceError, UnknownSchemeError
 from upshot.execution import TaskSpec
 from upshot.origin import Origin
-from upshot.registration import (
-    OPTIONS,
-    BoundDecorator,
-    Decorator,
-    elsewhere,
-    is_same_source,
-    spec_of,
-)
+from upshot.registration import BoundDecorator, Decorator, elsewhere, is_same_source, spec_of
 from upshot.request import Request
 from upshot.result import AsyncResult as Handle
 from upshot.result_set import ResultSet as HandleSet
@@ -65,7 +59,7 @@ class App:
         settings: any setting by its name; `upshot config` explains them all.
 
     Raises:
-        ConfigError: a setting or its value is wrong.
+        ConfigError: a setting or its value is wrong, or `main` can be no module's name.
     """
 
     def __init__(
@@ -81,7 +75,7 @@ class App:
                 if name in settings:
                     raise ConfigError(f"{name} is given twice")
                 settings[name] = url
-        self.main = main
+        self.main = check_main(main)
         self.configuration = Configuration(settings)
         self._tasks: dict[str, TaskSpec] = {}
         self._opened: dict[str, Any] = {}
@@ -279,12 +273,9 @@ class App:
             serializer: what encodes the result.
 
         Raises:
-            ConfigError: an option is unknown, or the name is taken by another function.
+            ConfigError: an option is unknown or wrong, or the name is taken by another function.
         """
-        if unknown := options.keys() - OPTIONS:
-            raise ConfigError(
-                f"@app.task has no option {min(unknown)!r}; it has {', '.join(sorted(OPTIONS))}"
-            )
+        registration.check_options(options)
         if not function:
             return functools.partial(self._register, options=options)
         return self._register(function[0], options)
@@ -362,8 +353,17 @@ class App:
         For scripts of one file and for tests. Leaving the block waits for running tasks; those
         that have not started stay in their queues. A hard time limit ends a task's record here,
         but cannot end its thread.
+
+        Args:
+            threads: tasks at once, 1 or more.
+            queues: names; by default all that the app's tasks name.
+
+        Raises:
+            ConfigError: one of the two is something else.
         """
-        consumer = Consumer(self.host(), queues=queues or self.queues(), threads=threads)
+        check_threads(threads)
+        names = check_queues(queues) or self.queues()
+        consumer = Consumer(self.host(), queues=names, threads=threads)
         thread = threading.Thread(target=consumer.run, name="upshot-worker", daemon=True)
         self._running += 1
         thread.start()

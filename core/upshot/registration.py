@@ -7,15 +7,29 @@ import typing
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, overload
 
+from upshot.checks import (
+    check_exceptions,
+    check_flag,
+    check_limits,
+    check_name,
+    check_priority,
+)
 from upshot.context import TaskContext
 from upshot.errors import ConfigError
 from upshot.execution import TaskSpec
 from upshot.message import RetryPolicy
-from upshot.request import check_limits, check_name
 from upshot.settings import Settings
 from upshot.task import Task, name_of
 
-__all__ = ["OPTIONS", "BoundDecorator", "Decorator", "elsewhere", "is_same_source", "spec_of"]
+__all__ = [
+    "OPTIONS",
+    "BoundDecorator",
+    "Decorator",
+    "check_options",
+    "elsewhere",
+    "is_same_source",
+    "spec_of",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -68,11 +82,15 @@ def spec_of(
     settings: Settings,
     main: str | None,
 ) -> TaskSpec:
-    """Return what is registered for `function` under these options of `@app.task`, all known."""
-    name = options.get("name") or name_of(function, main)
+    """Return what is registered for `function` under these options, which were checked.
+
+    Raises:
+        ConfigError: no task can have its name, or the options for retries are wrong.
+    """
+    name = options.get("name")
+    if name is None:
+        name = name_of(function, main)
     check_name("a task's name", name)
-    for limit in ("time_limit", "soft_time_limit", "result_expires"):
-        check_limits(limit, options.get(limit))
     hints = _annotations(function)
     return TaskSpec(
         name=name,
@@ -95,6 +113,29 @@ def spec_of(
         returns=hints.pop("return", None),
         parameters=hints,
     )
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Check the options of `@app.task`: a worker would refuse each message of the task later.
+
+    Raises:
+        ConfigError: an option is unknown, of the wrong type or out of range.
+    """
+    if unknown := options.keys() - OPTIONS:
+        raise ConfigError(
+            f"@app.task has no option {min(unknown)!r}; it has {', '.join(sorted(OPTIONS))}"
+        )
+    for limit in ("time_limit", "soft_time_limit", "result_expires"):
+        check_limits(limit, options.get(limit))
+    for flag in ("bind", "ignore_result"):
+        check_flag(flag, options.get(flag, False))
+    if options.get("queue") is not None:
+        check_name("queue", options["queue"])
+    check_priority(options.get("priority"))
+    check_exceptions("autoretry_for", options.get("autoretry_for", ()))
+    serializer = options.get("serializer")
+    if not isinstance(serializer, str | None):
+        raise ConfigError(f"serializer is a name, such as 'json'; not {serializer!r}")
 
 
 def elsewhere(name: str, settings: Settings) -> TaskSpec:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
+from upshot.checks import check_limits, check_name, check_priority, is_number
 from upshot.errors import ConfigError
 from upshot.execution import TaskSpec
-from upshot.message import LONGEST, MAX_NAME, MAX_PRIORITY, RetryPolicy, is_name
-from upshot.record import printable
+from upshot.message import RetryPolicy
 
-__all__ = ["Request", "check_limits", "check_name", "check_request"]
+__all__ = ["Request", "check_request"]
 
 _FAR: Final = 100 * 365 * 86_400.0  # seconds: what lies further off is a mistake
 _AS_TASK: Final = -1.0
@@ -50,12 +49,10 @@ def check_request(request: Request) -> None:
     check_name("a task's name", request.name)
     if request.queue is not None:
         check_name("queue", request.queue)
-    priority = request.priority
-    if priority is not None and not (type(priority) is int and 0 <= priority <= MAX_PRIORITY):
-        raise ConfigError(f"priority is 0 to {MAX_PRIORITY}, larger first; not {priority!r}")
+    check_priority(request.priority)
     for name in ("countdown", "eta", "expires"):
         value = getattr(request, name)
-        if value is not None and not (_is_number(value) and abs(value) < _FAR):
+        if value is not None and not (is_number(value) and abs(value) < _FAR):
             raise ConfigError(
                 f"{name} is a number of seconds or a moment, less than {_FAR:g}; not {value!r}"
             )
@@ -71,30 +68,3 @@ def check_request(request: Request) -> None:
     headers = cast("Mapping[Any, Any]", request.headers or {})
     if not all(type(key) is str for key in headers):
         raise ConfigError("headers have text as keys")
-
-
-def check_name(what: str, name: object) -> None:
-    """Check the name of a task or queue: 1 to 255 printable characters.
-
-    Raises:
-        ConfigError: it is anything else.
-    """
-    if not is_name(name):
-        shown = printable(name) if isinstance(name, str) else repr(name)
-        raise ConfigError(f"{what} is 1 to {MAX_NAME} printable characters, not {shown!r}")
-
-
-def check_limits(name: str, value: object) -> None:
-    """Check a duration: more than 0 and at most `LONGEST` seconds, or None.
-
-    Raises:
-        ConfigError: it is anything else.
-    """
-    if value is not None and not (_is_number(value) and 0 < cast("float", value) <= LONGEST):
-        raise ConfigError(
-            f"{name} is more than 0 seconds, at most {LONGEST:g}, or None; not {value!r}"
-        )
-
-
-def _is_number(value: object) -> bool:
-    return type(value) is int or (type(value) is float and math.isfinite(value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from upshot import App, State, current_task
+from upshot import App, State, Task, current_task
 from upshot.errors import ConfigError, Retry, TaskError, TaskRevokedError
 
 
@@ -59,6 +60,103 @@ def test_a_wrong_option_is_refused_at_the_call_by_its_name(
 
     with pytest.raises(ConfigError, match=next(iter(options))):
         one.apply_async(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"queue": ""}, "queue is 1 to 255"),
+        ({"queue": 5}, "queue is 1 to 255"),
+        ({"name": ""}, "name is 1 to 255"),
+        ({"priority": 99}, "priority is 0 to 9"),
+        ({"priority": "3"}, "priority is 0 to 9"),
+        ({"ignore_result": "no"}, "ignore_result is True or False"),
+        ({"ignore_result": None}, "ignore_result is True or False"),
+        ({"bind": "no"}, "bind is True or False"),
+        ({"serializer": 5}, "serializer is a name"),
+        ({"autoretry_for": ValueError}, "autoretry_for is a tuple"),
+        ({"autoretry_for": (1,)}, "autoretry_for is a tuple"),
+        ({"autoretry_for": (ValueError, "KeyError")}, "autoretry_for is a tuple"),
+        ({"autoretry_for": "KeyError"}, "autoretry_for is a tuple"),
+        ({"autoretry_for": None}, "autoretry_for is a tuple"),
+        ({"max_retries": -1}, "max_retries is 0 or more"),
+        ({"retry_backoff": math.nan}, "backoff is zero or more"),
+        ({"retry_jitter": "no"}, "jitter is True or False"),
+        ({"time_limit": "3"}, "time_limit is more than 0"),
+    ],
+    ids=str,
+)
+def test_a_wrong_option_of_the_decorator_is_refused_where_it_stands(
+    app: App, options: dict[str, Any], message: str
+) -> None:
+    decorate: Any = app.task
+
+    with pytest.raises(ConfigError, match=message):
+        decorate(**options)(lambda: 1)
+    assert not app.tasks
+
+
+def test_options_that_say_nothing_new_are_fine(app: App) -> None:
+    def return_one() -> int:
+        return 1
+
+    options: dict[str, Any] = {"name": None, "queue": None, "priority": None, "serializer": None}
+    options["autoretry_for"] = [KeyError]  # no tuple, but as good
+    decorator: Any = app.task(**options)
+    one: Task[[], int, int] = decorator(return_one)
+
+    with app.running():
+        assert one.delay().get(timeout=10) == 1
+
+
+@pytest.mark.parametrize(
+    "main", ["shop", "shop.jobs", "my-jobs", "2024_jobs", "__main__", "geschäft.büro", None]
+)
+def test_main_may_be_whatever_a_module_can_be_called(main: str | None) -> None:
+    with App(main) as app:
+        assert app.main == main
+
+
+@pytest.mark.parametrize("main", ["", "a b", "shop..jobs", "shop/jobs.py", "shop:app", ".", 5])
+def test_main_is_a_modules_name(main: Any) -> None:
+    with pytest.raises(ConfigError, match="no module's name"):
+        App(main)
+
+
+def test_a_url_in_the_place_of_main_says_what_was_meant_without_its_password() -> None:
+    with pytest.raises(ConfigError, match=r"redis://:\*\*\*@prod/0.*did you mean broker=") as found:
+        App("redis://:s3cr3t@prod/0")
+
+    assert "s3cr3t" not in str(found.value)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True, None])
+def test_a_wrong_number_of_threads_is_refused_before_anything_starts(
+    app: App, threads: Any
+) -> None:
+    before = threading.active_count()
+
+    with pytest.raises(ConfigError, match="threads is 1 or more"), app.running(threads=threads):
+        raise AssertionError("it runs")
+    assert threading.active_count() == before
+    app.close()
+
+
+@pytest.mark.parametrize("queues", [[""], [5], "default", ["a\nb"], 5, ["good", None]])
+def test_wrong_queues_are_refused_before_anything_starts(app: App, queues: Any) -> None:
+    with pytest.raises(ConfigError, match="queue"), app.running(queues=queues):
+        raise AssertionError("it runs")
+    app.close()
+
+
+@pytest.mark.parametrize("queues", [["other"], ("other", "default"), {"other"}, [], None])
+def test_right_queues_are_served(app: App, queues: Any) -> None:
+    @app.task
+    def one() -> int:
+        return 1
+
+    with app.running(queues=queues):
+        assert one.apply_async(queue="other" if queues else None).get(timeout=10) == 1
 
 
 @pytest.mark.parametrize("name", ["", "\udcff", "a\nb", "x" * 256])

@@ -1,0 +1,140 @@
+"""What may be given to apps, tasks and calls, checked where it is given.
+
+What a worker would have to refuse, or nobody would ever serve, is an error in the line that asks
+for it, and not in a log somewhere else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Set
+from typing import cast
+
+from upshot.errors import ConfigError
+from upshot.message import LONGEST, MAX_NAME, MAX_PRIORITY, is_name
+from upshot.record import printable
+from upshot.url import mask
+
+__all__ = [
+    "check_exceptions",
+    "check_flag",
+    "check_limits",
+    "check_main",
+    "check_name",
+    "check_priority",
+    "check_queues",
+    "check_threads",
+    "is_number",
+]
+
+
+def check_main(main: object) -> str | None:
+    """Return the name of a module; None if none was given.
+
+    A file that is run may be called what no `import` can say, such as `my-jobs.py`: hyphens, and
+    digits at the beginning, are fine.
+
+    Raises:
+        ConfigError: it can be no module's name, such as a URL that was meant for `broker=`.
+    """
+    if main is None or (isinstance(main, str) and all(map(_is_module, main.split(".")))):
+        return main
+    shown = mask(repr(main))
+    hint = f"; did you mean broker={shown}?" if "://" in shown else ", such as 'shop.jobs'"
+    raise ConfigError(f"App({shown}): {shown} is no module's name{hint}")
+
+
+def _is_module(part: str) -> bool:
+    return part != "" and f"_{part.replace('-', '_')}".isidentifier()
+
+
+def check_name(what: str, name: object) -> None:
+    """Check the name of a task or queue: 1 to 255 printable characters.
+
+    Raises:
+        ConfigError: it is anything else.
+    """
+    if not is_name(name):
+        shown = printable(name) if isinstance(name, str) else repr(name)
+        raise ConfigError(f"{what} is 1 to {MAX_NAME} printable characters, not {shown!r}")
+
+
+def check_limits(name: str, value: object) -> None:
+    """Check a duration: more than 0 and at most `LONGEST` seconds, or None.
+
+    Raises:
+        ConfigError: it is anything else.
+    """
+    if value is not None and not (is_number(value) and 0 < cast("float", value) <= LONGEST):
+        raise ConfigError(
+            f"{name} is more than 0 seconds, at most {LONGEST:g}, or None; not {value!r}"
+        )
+
+
+def check_priority(value: object) -> None:
+    """Check a priority: 0 to 9, or None.
+
+    Raises:
+        ConfigError: it is anything else.
+    """
+    if value is not None and not (type(value) is int and 0 <= value <= MAX_PRIORITY):
+        raise ConfigError(f"priority is 0 to {MAX_PRIORITY}, larger first; not {value!r}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Check a choice between True and False.
+
+    Raises:
+        ConfigError: it is anything else: a text, say, which would count as True.
+    """
+    if type(value) is not bool:
+        raise ConfigError(f"{name} is True or False, not {value!r}")
+
+
+def check_exceptions(name: str, value: object) -> None:
+    """Check a tuple, or a list or set, of exception classes.
+
+    Raises:
+        ConfigError: it is anything else.
+    """
+    several = isinstance(value, tuple | list | Set)
+    classes = cast("Iterable[object]", value) if several else ()
+    if not several or not all(_is_exception(one) for one in classes):
+        raise ConfigError(
+            f"{name} is a tuple of exception classes, such as (ConnectionError,); not {value!r}"
+        )
+
+
+def _is_exception(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseException)
+
+
+def check_threads(value: object) -> None:
+    """Check a number of threads.
+
+    Raises:
+        ConfigError: it is not 1 or more.
+    """
+    if not (type(value) is int and value >= 1):
+        raise ConfigError(f"threads is 1 or more, not {value!r}")
+
+
+def check_queues(queues: object) -> list[str]:
+    """Return the names of queues, each once; none for None.
+
+    Raises:
+        ConfigError: one is no name of a queue, or it is one text, which is not several names.
+    """
+    if queues is None:
+        return []
+    if isinstance(queues, str) or not isinstance(queues, Iterable):
+        raise ConfigError(f"queues is a list of names, such as ['default']; not {queues!r}")
+    names = list(cast("Iterable[str]", queues))
+    for name in names:
+        check_name("a queue's name", name)
+    return list(dict.fromkeys(names))
+
+
+def is_number(value: object) -> bool:
+    """Tell whether something is a finite number; a bool is none."""
+    return type(value) is int or (type(value) is float and math.isfinite(value))
