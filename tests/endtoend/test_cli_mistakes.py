@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import AS_IN_FRONT
+from upshot_conformance.servers import RedisServer, new_password
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -44,6 +49,23 @@ def upshot(tmp_path: Path, environment: dict[str, str]) -> Command:
             cwd=tmp_path,
             env=environment | more,
             stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return run
+
+
+@pytest.fixture
+def shell(upshot: Command, tmp_path: Path, environment: dict[str, str]) -> Command:
+    """Runs a line of the shell in the same folder, where `$U` is the command."""
+
+    def run(line: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["sh", "-c", line],
+            cwd=tmp_path,
+            env=environment | {"U": f"{sys.executable} -m upshot -A jobs"} | more,
             capture_output=True,
             text=True,
             timeout=60,
@@ -107,3 +129,103 @@ def test_a_url_in_the_place_of_the_module_says_where_urls_belong(upshot: Command
     assert "UPSHOT_BROKER_URL" in done.stderr
     assert done.stderr.count("redis") == 1
     assert "did you mean redis" not in done.stderr
+
+
+def test_a_folder_that_has_gone_is_one_line(shell: Command) -> None:
+    done = shell("mkdir gone && cd gone && rmdir ../gone && $U purge -y")
+
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "no module 'jobs'" in done.stderr
+    assert "the current folder has gone" in done.stderr
+
+
+def test_an_installed_module_needs_no_folder(shell: Command, tmp_path: Path) -> None:
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = shell("mkdir gone && cd gone && rmdir ../gone && $U purge -y --json", PYTHONPATH=paths)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["config", "config --json", "version", "--help", "backends"])
+def test_a_full_disk_is_one_line(shell: Command, command: str, unbuffered: str) -> None:
+    done = shell(f"$U {command} > /dev/full", PYTHONUNBUFFERED=unbuffered)
+
+    assert done.returncode == 1
+    assert done.stderr == "Error: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("command", ["config", "config --json"])
+def test_a_reader_that_leaves_is_no_trouble(shell: Command, command: str) -> None:
+    done = shell(f"{{ $U {command}; echo $? >&2; }} | true")
+
+    assert done.stderr in ("0\n", "1\n")  # it may have been faster than the reader
+
+
+def test_an_error_that_is_not_of_the_output_shows_where_it_is(
+    upshot: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "odd.py").write_text(
+        textwrap.dedent(JOBS) + "\napp.queues = lambda: open('/no/such/file')\n"
+    )
+
+    done = upshot("-A", "odd", "purge", "-y")
+    assert "FileNotFoundError" in done.stderr
+    assert "Traceback" in done.stderr
+
+
+def test_a_worker_without_stderr_works_without_a_banner(shell: Command) -> None:
+    sent = shell("$U call --id it add 1 2")
+    worked = shell("$U worker -c 1 --burst 2>&-")
+    found = shell("$U result it")
+
+    assert [sent.returncode, worked.returncode, found.returncode] == [0, 0, 0]
+    assert "SUCCESS" in found.stdout
+
+
+def test_ctrl_c_at_a_question_is_130(
+    upshot: Command, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    asking = subprocess.Popen(
+        [*AS_IN_FRONT, sys.executable, "-m", "upshot", "-A", "jobs", "purge"],
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with asking:
+        assert asking.stderr is not None
+        while asking.stderr.read(1) != "?":
+            assert asking.poll() is None
+        time.sleep(0.3)  # from the question to the wait for its answer
+        asking.send_signal(signal.SIGINT)
+        rest = asking.stderr.read()
+        assert asking.wait(10) == 130
+    assert "Error" not in rest
+    assert rest.endswith("\n")
+
+
+def test_a_broker_that_cannot_be_is_one_line_of_a_burst(upshot: Command) -> None:
+    url = "sqlite:////proc/x/y.db"
+
+    done = upshot("-A", "jobs", "worker", "-c", "1", "--burst", UPSHOT_BROKER_URL=url)
+
+    assert done.returncode == 1
+    assert "the process ends" not in done.stderr
+    assert "replacing it" not in done.stderr
+    assert "the folder /proc/x cannot be made" in done.stderr
+
+
+def test_a_result_that_a_frozen_server_keeps_is_given_up_in_time(upshot: Command) -> None:
+    with RedisServer(password=new_password()) as server:
+        server.pause()
+        began = time.monotonic()
+        done = upshot("-A", "jobs", "result", "it", "-t", "1", UPSHOT_BROKER_URL=server.url)
+        took = time.monotonic() - began
+        server.resume()
+
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert took < 4  # the interpreter's start included; another whole operation would be 6

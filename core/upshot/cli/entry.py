@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import sys
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
@@ -12,7 +15,7 @@ from upshot.cli.call import call
 from upshot.cli.config import config
 from upshot.cli.exits import FAILED, INTERRUPTED, OK, exit_code
 from upshot.cli.parameters import app_help
-from upshot.cli.printing import safe, show_error, use_plain_streams
+from upshot.cli.printing import give_up_output, safe, show_error, use_plain_streams
 from upshot.cli.purge import purge
 from upshot.cli.result import result
 from upshot.cli.version import version
@@ -23,6 +26,9 @@ __all__ = ["main", "upshot"]
 
 _COMMANDS: Final = "upshot.commands"
 """The entry-point group of further sub-commands; a name is what stands after `upshot`."""
+
+_NOT_WRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE})
+"""What writing to stdout fails with; services and files have errors of their own."""
 
 
 class _Commands(click.Group):
@@ -78,6 +84,22 @@ def main() -> int:
     """
     use_plain_streams()
     try:
+        code = _run()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as exc:
+        if exc.errno not in _NOT_WRITTEN or exc.filename is not None:
+            raise
+        give_up_output()
+        if exc.errno != errno.EPIPE:  # otherwise whoever read it has seen enough
+            with contextlib.suppress(OSError):  # stderr may lie on the same disk
+                show_error(f"the output cannot be written: {exc.strerror}")
+        return FAILED
+    return code
+
+
+def _run() -> int:
+    try:
         code: object = upshot.main(prog_name="upshot", standalone_mode=False)
     except click.ClickException as exc:
         # click quotes what was typed as it was typed, and calls its message final
@@ -85,7 +107,9 @@ def main() -> int:
         exc.show()
         return exc.exit_code
     except click.Abort as exc:
-        if isinstance(exc.__cause__, KeyboardInterrupt):
+        if isinstance(exc.__context__, KeyboardInterrupt):
+            if exc.__cause__ is None:  # at a question, which stands in a line without an end
+                click.echo(err=True)
             return INTERRUPTED
         show_error("nothing was done: no answer")
         return FAILED

@@ -7,6 +7,7 @@ was typed, and a URL may have been typed where none belongs: their passwords are
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -25,6 +26,7 @@ from upshot.record import printable
 
 __all__ = [
     "as_text",
+    "give_up_output",
     "is_plain",
     "json_or_repr",
     "safe",
@@ -38,6 +40,7 @@ __all__ = [
     "use_plain_streams",
 ]
 
+_LAST_STANDARD: Final = 2  # the number of stderr
 _PIPE_WIDTH: Final = 200  # columns of a table that no terminal shows
 _UNPRINTABLE: Final = re.compile(r"[^\n\x20-\x7e]")
 _SCALARS: Final = (str, bool, type(None))
@@ -63,10 +66,23 @@ def _write(text: Text, *, stderr: bool = False) -> None:
 
 
 def use_plain_streams() -> None:
-    """Let stdout and stderr escape what their encoding lacks, instead of raising for it."""
+    """Let stdout and stderr escape what their encoding lacks, instead of raising for it.
+
+    Standard streams that are closed lead nowhere from now on: their numbers would go to the first
+    connections that are opened, and whoever writes to stderr by its number would write into one.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= _LAST_STANDARD:
+        os.set_inheritable(number, True)
+    os.close(number)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def give_up_output() -> None:
+    """Leave stdout alone: what it did not take lies there still, and Python would try again."""
+    with contextlib.suppress(OSError):
+        sys.stdout.close()
 
 
 def safe(message: str) -> str:

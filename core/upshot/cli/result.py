@@ -10,6 +10,7 @@ from upshot.cli.parameters import SECONDS, app_option, json_option
 from upshot.cli.printing import as_text, show_field, show_json, show_lines, show_note
 from upshot.cli.report import Report
 from upshot.cli.target import load
+from upshot.clock import Deadline
 from upshot.errors import ResultTimeoutError
 from upshot.record import Record
 from upshot.states import State
@@ -90,7 +91,8 @@ def _record(app: App, task_id: str, timeout: float | None) -> Record | None:
         try:
             return app.results.wait(task_id, timeout=timeout)
         except ResultTimeoutError:
-            pass  # whoever asked wants to know how far it is
+            # Whoever asked wants to know how far it is; but the time is up.
+            return app.results.load(task_id, deadline=Deadline(0))
     return app.results.load(task_id)
 
 

@@ -56,11 +56,19 @@ def load(target: str) -> App:
             f"cannot read -A {mask(target)!r}: it is MODULE or MODULE:NAME, such as shop.jobs:app"
             f"{_hint(module_name, colon + name)}"
         )
-    here = str(Path.cwd())
-    if here not in sys.path:
+    here = _here()
+    if here is not None and here not in sys.path:
         sys.path.insert(0, here)
     module = _imported(module_name)
     return _named(module, name) if name else _only(module)
+
+
+def _here() -> str | None:
+    """Return the current folder; None if it was removed, or cannot be looked up."""
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return None
 
 
 def _is_dotted(name: str) -> bool:
@@ -106,13 +114,16 @@ def _near_module(name: str) -> str:
         return f"; did you mean {parent}:{last}?"
     if name.endswith(".py"):
         return _meant(name.removesuffix(".py"), "")
-    paths = getattr(above, "__path__", None) if parent else [str(Path.cwd())]
+    here = _here()
+    paths = getattr(above, "__path__", None) if parent else [here] if here else []
     known = [found.name for found in pkgutil.iter_modules(paths or [])]
     near = _near(last, known)
     if near:
         dot = f"{parent}." if parent else ""
         return f"; did you mean {_listed(dot + one for one in near)}?"
-    return f" in {Path.cwd()} or among the installed ones"
+    if here is None:
+        return " among the installed ones, and the current folder has gone: change to another"
+    return f" in {here} or among the installed ones"
 
 
 def _apps(module: types.ModuleType) -> dict[str, App]:

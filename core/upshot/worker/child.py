@@ -15,7 +15,7 @@ from typing import Final, NoReturn, final
 from upshot import clock
 from upshot.app import App
 from upshot.engine import Consumer
-from upshot.errors import ServiceError
+from upshot.errors import UpshotError
 from upshot.worker.options import WorkerOptions
 from upshot.worker.signs import Ending, Signs
 from upshot.worker.surroundings import DamagedError, Surroundings
@@ -63,7 +63,7 @@ def serve(
     surroundings = Surroundings(kept, (*_STOPS, *_LEFT_TO_PARENT))
     try:
         consumer.run()
-    except ServiceError as exc:
+    except UpshotError as exc:  # of a service, or a URL that leads to none
         logger.error("%s", exc)
         _end(signs, Ending.UNAVAILABLE)
     except BaseException:  # a defect of ours, or a task's doing; the supervisor starts another

@@ -35,11 +35,15 @@ class _LogFormatter(logging.Formatter):
 
 @final
 class _StderrHandler(logging.StreamHandler[TextIO]):
-    """Writes to what stderr is at the moment: a task may have closed what it was."""
+    """Writes to what stderr is at the moment: a task may have closed what it was.
+
+    A process that was started without a stderr has None.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
-        super().emit(record)
+        if sys.stderr is not None:
+            super().emit(record)
 
 
 def run(app: App, options: WorkerOptions) -> int:
@@ -60,8 +64,9 @@ def run(app: App, options: WorkerOptions) -> int:
     processes = options.concurrency or settings.worker_concurrency or os.cpu_count() or 1
     threads = options.threads or settings.worker_threads
     _check(app)
-    sys.stderr.write(banner(app, options, processes=processes, threads=threads) + "\n")
-    sys.stderr.flush()
+    if sys.stderr is not None:
+        sys.stderr.write(banner(app, options, processes=processes, threads=threads) + "\n")
+        sys.stderr.flush()
     supervisor = Supervisor(
         app,
         options,

@@ -29,7 +29,7 @@ class Ending(enum.IntEnum):
     TIME_LIMIT = 3
     """A task passed its hard limit."""
     UNAVAILABLE = 4
-    """In burst mode, its broker could not be reached."""
+    """In burst mode, its broker could not be reached; or none can be where its URL leads."""
     DAMAGED = 5
     """A task closed what the process needs."""
 
