@@ -122,6 +122,15 @@ def test_a_module_that_fails_over_a_url_shows_no_password(upshot: Command, tmp_p
         assert "s3cr3t" not in done.stderr
 
 
+def test_a_queue_that_looks_like_a_url_shows_no_password(upshot: Command) -> None:
+    worked = upshot("-A", "jobs", "worker", "-Q", URL, "-c", "1", "--burst")
+    purged = upshot("-A", "jobs", "purge", "-Q", URL, "-y")
+
+    for done in (worked, purged):
+        assert "redis://:***@h" in done.stdout + done.stderr
+        assert "s3cr3t" not in done.stdout + done.stderr
+
+
 def test_a_url_in_the_place_of_the_module_says_where_urls_belong(upshot: Command) -> None:
     done = upshot("-A", URL, "worker")
 
@@ -216,6 +225,24 @@ def test_a_broker_that_cannot_be_is_one_line_of_a_burst(upshot: Command) -> None
     assert "the process ends" not in done.stderr
     assert "replacing it" not in done.stderr
     assert "the folder /proc/x cannot be made" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("UPSHOT_RESULT_BACKEND", "nosuch://x", "no result backend serves nosuch://"),
+        ("UPSHOT_RESULT_BACKEND", "mongodb://127.0.0.1:1/x?bogus=1", "bogus"),
+        ("UPSHOT_ACCEPT_CONTENT", "json,bogus", "no serializer is called 'bogus'"),
+    ],
+)
+def test_what_no_process_of_a_worker_could_open_keeps_it_from_starting(
+    upshot: Command, setting: str, value: str, message: str
+) -> None:
+    done = upshot("-A", "jobs", "worker", "-c", "1", "--burst", **{setting: value})
+
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
 
 
 def test_a_result_that_a_frozen_server_keeps_is_given_up_in_time(upshot: Command) -> None:

@@ -7,9 +7,8 @@ import click
 from upshot.app import App
 from upshot.cli.exits import FAILED, OK
 from upshot.cli.parameters import app_option, json_option, queues_option
-from upshot.cli.printing import show_field, show_json, show_note
+from upshot.cli.printing import safe, show_field, show_json, show_note
 from upshot.cli.target import load
-from upshot.record import printable
 
 __all__ = ["purge"]
 
@@ -28,7 +27,7 @@ def purge(target: str, queues: tuple[str, ...], yes: bool, as_json: bool) -> int
     with load(target) as app:
         names = queues or tuple(app.queues())
         question = f"Remove what waits in {', '.join(names)} at {app.broker_url}?"
-        if not yes and not click.confirm(printable(question), err=True):
+        if not yes and not click.confirm(safe(question), err=True):
             show_note("nothing was removed")
             return FAILED
         removed = {name: _purged(app, name) for name in names}
@@ -37,7 +36,7 @@ def purge(target: str, queues: tuple[str, ...], yes: bool, as_json: bool) -> int
         return OK
     width = max(map(len, [*removed, "total"]))
     for name, count in removed.items():
-        show_field(printable(name), str(count), width=width)
+        show_field(safe(name), str(count), width=width)
     if len(removed) > 1:
         show_field("total", str(sum(removed.values())), width=width)
     return OK

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from upshot.app import App
+from upshot.masking import mask
 from upshot.record import printable
 from upshot.worker.options import WorkerOptions
 
@@ -23,6 +24,6 @@ def banner(app: App, options: WorkerOptions, *, processes: int, threads: int) ->
         ("concurrency", f"{processes} processes of {threads} thread{'s' if threads > 1 else ''}"),
     ]
     lines = [f"upshot {version('upshot')} worker"]
-    lines += [f"  {label:<12} {printable(text)}" for label, text in rows]
+    lines += [f"  {label:<12} {mask(printable(text))}" for label, text in rows]
     lines += ["  tasks", *(f"    {printable(name)}" for name in tasks)]
     return "\n".join(lines)

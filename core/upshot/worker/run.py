@@ -82,8 +82,12 @@ def run(app: App, options: WorkerOptions) -> int:
 
 
 def _check(app: App) -> None:
-    """Refuse what could never work: a worker that nobody can reach."""
+    """Refuse what could never work: a worker that nobody can reach, or that opens nothing.
+
+    Each of its processes would end as soon as it is started, and be replaced for ever.
+    """
     with app:
+        _ = app.results, app.codecs
         if not app.broker.current.capabilities.shared:
             raise ConfigError(
                 f"{app.broker_url} lives inside one process, so a worker process never sees its "
