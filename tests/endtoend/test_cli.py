@@ -56,6 +56,7 @@ def upshot(tmp_path: Path) -> Command:
     """Runs `upshot` in a folder that has `jobs.py`, with a database of its own."""
     (tmp_path / "jobs.py").write_text(textwrap.dedent(JOBS))
     clean = {name: text for name, text in os.environ.items() if not name.startswith("UPSHOT_")}
+    clean.pop("COLUMNS", None)  # tests that run in parallel are given a terminal's
     clean["UPSHOT_BROKER_URL"] = f"sqlite:///{tmp_path}/queue.db"
 
     def run(*arguments: str, answer: str = "", **more: str) -> subprocess.CompletedProcess[str]:
