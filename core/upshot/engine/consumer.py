@@ -279,7 +279,7 @@ class Consumer:
             began = clock.monotonic()
             try:
                 self._beat(lease)
-            except ServiceError as exc:
+            except UpshotError as exc:
                 logger.warning("leases not renewed: %s", exc)
             except Exception:  # without this thread every lease would run out
                 logger.exception("keeping leases failed")
