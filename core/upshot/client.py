@@ -222,26 +222,28 @@ class ResultClient:
 
     # -- waiting ------------------------------------------------------------------------------
 
-    def wait(self, task_id: str, *, timeout: float | None = None) -> Record:
+    def wait(self, task_id: str, *, timeout: float | None = None, look: bool = True) -> Record:
         """Block until the task has ended and return its terminal record.
 
         Args:
             task_id: which task.
             timeout: seconds; 0 looks once, None waits for ever.
+            look: False for who goes on with a wait: what a service refuses at the beginning is
+                an error, what it refuses later ends no wait.
 
         Raises:
             ResultTimeoutError: it did not end in time; nothing was consumed.
             ResultForgottenError: it was forgotten meanwhile, where the backend can tell.
             ServiceClosedError: the client was closed meanwhile.
         """
-        with contextlib.closing(self.wait_many([task_id], timeout=timeout)) as ended:
+        with contextlib.closing(self.wait_many([task_id], timeout=timeout, look=look)) as ended:
             _, found = next(ended)
         if isinstance(found, UpshotError):
             raise found
         return found
 
     def wait_many(
-        self, task_ids: Iterable[str], *, timeout: float | None = None
+        self, task_ids: Iterable[str], *, timeout: float | None = None, look: bool = True
     ) -> Generator[tuple[str, Record | UpshotError]]:
         """Yield each distinct id once, as its task ends, with its terminal record or its error.
 
@@ -253,7 +255,7 @@ class ResultClient:
         """
         deadline = Deadline(timeout)
         keys = {self._keys.key(task_id): task_id for task_id in task_ids}
-        ended, trouble = self._reader.ended(list(keys), deadline)
+        ended, trouble = self._reader.ended(list(keys), deadline) if look else ({}, None)
         yield from ((keys[key], found) for key, found in ended.items())
         waiting = {key: task_id for key, task_id in keys.items() if key not in ended}
         if waiting and not deadline.expired:

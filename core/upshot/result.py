@@ -295,14 +295,15 @@ class AsyncResult(Generic[T]):
             return self._record
         origin = self.origin
         patience = origin.patience
-        if patience is not None and (timeout is None or timeout > patience):
+        is_long = patience is not None and (timeout is None or timeout > patience)
+        if is_long:
             try:
                 return origin.client.wait(self.id, timeout=patience)
             except ResultTimeoutError as exc:
                 if exc.__cause__ is None:
                     origin.warn_if_no_worker([self.id], self.queue)
         try:
-            return origin.client.wait(self.id, timeout=deadline.left())
+            return origin.client.wait(self.id, timeout=deadline.left(), look=not is_long)
         except ResultTimeoutError as exc:
             trouble = exc.__cause__
             raise origin.explain_timeout(self.id, timeout, trouble) from trouble

@@ -87,14 +87,16 @@ class ResultSet(Generic[T]):
             return
         origin, deadline, handles = self._origin, Deadline(timeout), self._by_id()
         patience = origin.patience
-        if patience is not None and (timeout is None or timeout > patience):
+        is_long = patience is not None and (timeout is None or timeout > patience)
+        if is_long:
             try:
                 for task_id, found in origin.client.wait_many(list(handles), timeout=patience):
                     yield self._ended(handles.pop(task_id), found)
             except ResultTimeoutError as exc:
                 if exc.__cause__ is None:
                     origin.warn_if_no_worker(handles, next(iter(handles.values())).queue)
-        for task_id, found in origin.client.wait_many(list(handles), timeout=deadline.left()):
+        rest = origin.client.wait_many(list(handles), timeout=deadline.left(), look=not is_long)
+        for task_id, found in rest:
             yield self._ended(handles[task_id], found)
 
     async def as_completed_async(

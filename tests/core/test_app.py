@@ -8,7 +8,7 @@ import pickle
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,9 +23,13 @@ from upshot.errors import (
     ResultForgottenError,
     ResultTimeoutError,
     ServiceClosedError,
+    ServiceRejectedError,
     TaskError,
     TaskRevokedError,
 )
+from upshot_backends.memory.results import MemoryBackend
+from upshot_conformance.concurrency import start
+from upshot_conformance.records import success
 
 
 @dataclass(frozen=True)
@@ -335,6 +339,35 @@ def test_a_handle_finds_the_one_of_two_apps_that_is_open() -> None:
         gc.collect()
 
         assert pickle.loads(data).state == "PENDING"
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_long_wait_outlives_a_refusal_when_it_asks_for_workers(
+    many: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is one wait, although it stops for a moment to see whether a worker is there."""
+    refuses, load = threading.Event(), MemoryBackend.load
+
+    def refusing_load(
+        backend: MemoryBackend, keys: Sequence[str], timeout: float
+    ) -> Sequence[bytes | None]:
+        if refuses.is_set():
+            raise ServiceRejectedError("no rights for now")
+        return load(backend, keys, timeout)
+
+    monkeypatch.setattr(MemoryBackend, "load", refusing_load)
+    url = "memory://refuses"
+    with App(broker=url, backend=url, no_worker_warning=0.3) as app:
+        handle = app.send_task("anything")
+        wait = app.ResultSet([handle.id]).get if many else handle.get
+        waiting = start(lambda: wait(timeout=30))
+        time.sleep(0.1)
+        refuses.set()
+        time.sleep(0.6)
+        refuses.clear()
+        app.results.store(success(handle.id, "home"))
+
+        assert waiting.result(30) == (["home"] if many else "home")
 
 
 def test_a_handle_pickles_without_sockets_and_finds_its_app_again(app: App) -> None:
