@@ -10,6 +10,7 @@ bin := $(VENV)/bin
 pip := $(bin)/python -m pip install --quiet --disable-pip-version-check
 # At full size there are figures to measure, which nothing else should disturb.
 faults_options := $(if $(filter full,$(SIZE)),,-n 3 --dist loadgroup)
+bench_options := $(if $(QUICK),--quick,--page docs/benchmarks.md)
 demo_options := $(if $(BACKEND),--backend '$(BACKEND)') $(if $(BROKER),--broker '$(BROKER)')
 
 .PHONY: help
@@ -44,13 +45,17 @@ faults: $(VENV)/.installed-dev services ## kill, freeze, cut and flood everythin
 fuzz: $(VENV)/.installed-fuzz ## give RUNS inputs to everything that decodes; 1 000 000 by default
 	$(bin)/python -m tests.fuzz.run $(or $(RUNS),1000000) $(SEED)
 
+.PHONY: bench
+bench: $(VENV)/.installed-dev services .venv-peers/.installed ## measure upshot beside the drivers and its peers; QUICK=1 for a first look
+	$(bin)/python -m benchmarks $(bench_options) $(BENCH)
+
 .PHONY: services
 services: $(VENV)/.made ## install the services that tests start privately; start none
 	@PYTHON=$(bin)/python scripts/install-services.sh
 
 .PHONY: clean
 clean: ## remove what the other targets made, except system packages
-	rm -rf $(VENV) .services .upshot build dist
+	rm -rf $(VENV) .venv-peers .services .upshot build dist
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/.made:
@@ -69,3 +74,12 @@ $(VENV)/.installed-fuzz: $(VENV)/.installed-dev
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/.made
 	$(pip) --editable '.[all]' --group dev
 	@touch $(VENV)/.installed $@
+
+# The peers need other versions of drivers than upshot, and arq others than the rest.
+.venv-peers/.installed: benchmarks/environments/peers.txt benchmarks/environments/arq.txt | $(VENV)/.made
+	for name in peers arq; do \
+	    PYTHON='$(PYTHON)' scripts/make-venv.sh .venv-peers/$$name && \
+	    .venv-peers/$$name/bin/python -m pip install --quiet --disable-pip-version-check \
+	        --requirement benchmarks/environments/$$name.txt || exit 1; \
+	done
+	@touch $@

@@ -1,9 +1,9 @@
 """How soon a result is there after it was stored, and what waiting for it costs.
 
-    python benchmarks/waits.py                         every service that can be started here
-    python benchmarks/waits.py redis rpc               these; names as for --backend
-    python benchmarks/waits.py redis://localhost       one that runs already
-    python benchmarks/waits.py --samples 1000 redis    more samples than 200
+    python -m benchmarks.waits                         every service that can be started here
+    python -m benchmarks.waits redis rpc               these; names as for --backend
+    python -m benchmarks.waits redis://localhost       one that runs already
+    python -m benchmarks.waits --samples 1000 redis    more samples than 200
 
 Three tables come out. All clocks are CLOCK_MONOTONIC, which Linux shows all processes alike.
 
@@ -36,7 +36,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from raw import FLOORS, READS, RoundTrip
+from benchmarks.raw import FLOORS, READS, RoundTrip
 from upshot import App, registry
 from upshot.client import ResultClient
 from upshot.request import Request

@@ -1,0 +1,1 @@
+"""Programs that measure, on real services started for them; none is part of the tests."""

@@ -1,0 +1,69 @@
+"""upshot, through what its users see: a client that stores, handles that fetch and wait."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.contenders.contender import Contender
+from upshot import App, clock
+from upshot.outcome import encode_value
+from upshot.record import Record
+from upshot.result_set import ResultSet
+from upshot.serializers import Codecs, JsonSerializer
+from upshot.states import State
+
+__all__ = ["Upshot"]
+
+
+class Upshot(Contender):
+    """Any service."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._app = App(broker="memory://", backend=url)
+        self._client = self._app.results
+        self._codecs = Codecs({"json": JsonSerializer()})
+
+    def address(self) -> str:
+        return self._client.backend.reply_to
+
+    def store(self, task_id: str, value: object, address: str = "") -> None:
+        self._client.store(self._record(task_id, value), reply_to=address)
+
+    def fetch(self, task_id: str) -> Any:
+        return self._app.AsyncResult(task_id).get()
+
+    def forget(self, task_id: str) -> None:
+        self._app.AsyncResult(task_id).forget()
+
+    def store_many(self, values: Mapping[str, object], address: str = "") -> None:
+        client = self._client
+        client.store_encoded(
+            [
+                client.encode(self._record(task_id, value), reply_to=address)
+                for task_id, value in values.items()
+            ]
+        )
+
+    def fetch_many(self, task_ids: Sequence[str]) -> list[Any]:
+        return ResultSet(map(self._app.AsyncResult, task_ids)).get()
+
+    def wait(self, task_id: str, timeout: float) -> Any:
+        return self._app.AsyncResult(task_id).get(timeout)
+
+    def wait_many(self, task_ids: Sequence[str], timeout: float) -> list[Any]:
+        return ResultSet(map(self._app.AsyncResult, task_ids)).get(timeout)
+
+    def close(self) -> None:
+        self._app.close()
+
+    def _record(self, task_id: str, value: object) -> Record:
+        """Return what a worker would store."""
+        return Record(
+            task_id=task_id,
+            state=State.SUCCESS,
+            attempt=1,
+            finished_at=clock.now(),
+            outcome=encode_value(self._codecs, value),
+        )

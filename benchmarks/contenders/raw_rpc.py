@@ -1,0 +1,74 @@
+"""pika by itself: each result is a message to one queue, confirmed by the server."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.contenders.contender import Contender, driver
+
+__all__ = ["Raw"]
+
+
+class Raw(Contender):
+    """basic_publish with confirmation; basic_consume. One connection for each thread."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._pika = driver("pika")
+        # To pika a path of "/" alone is a virtual host without a name; to upshot, the default one.
+        self._parameters = self._pika.URLParameters("amqp" + url[url.index("://") :].rstrip("/"))
+        self._own = threading.local()
+        self._found: dict[str, Any] = {}
+        self._receiving: Any = None
+        self._queue = ""
+
+    def address(self) -> str:
+        if self._receiving is None:
+            self._receiving = self._pika.BlockingConnection(self._parameters)
+            channel = self._receiving.channel()
+            self._queue = channel.queue_declare("", exclusive=True).method.queue
+            channel.basic_qos(prefetch_count=1000)
+            channel.basic_consume(self._queue, self._receive, auto_ack=True)
+        return self._queue
+
+    def _receive(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        self._found[properties.correlation_id] = json.loads(body)
+
+    @property
+    def _channel(self) -> Any:
+        channel: Any = getattr(self._own, "channel", None)
+        if channel is None:
+            connection = self._pika.BlockingConnection(self._parameters)
+            channel = self._own.channel = connection.channel()
+            channel.confirm_delivery()
+        return channel
+
+    def store(self, task_id: str, value: object, address: str = "") -> None:
+        properties = self._pika.BasicProperties(correlation_id=task_id)
+        self._channel.basic_publish("", address, json.dumps(value).encode(), properties)
+
+    def store_many(self, values: Mapping[str, object], address: str = "") -> None:
+        for task_id, value in values.items():
+            self.store(task_id, value, address)
+
+    def fetch(self, task_id: str) -> Any:
+        return self.wait(task_id, 30.0)
+
+    def fetch_many(self, task_ids: Sequence[str]) -> list[Any]:
+        return self.wait_many(task_ids, 30.0)
+
+    def wait(self, task_id: str, timeout: float) -> Any:
+        return self.wait_many([task_id], timeout)[0]
+
+    def wait_many(self, task_ids: Sequence[str], timeout: float) -> list[Any]:
+        self.address()
+        until = time.monotonic() + timeout
+        while not all(task_id in self._found for task_id in task_ids):
+            if time.monotonic() > until:
+                raise TimeoutError
+            self._receiving.process_data_events(time_limit=1.0)
+        return [self._found.pop(task_id) for task_id in task_ids]

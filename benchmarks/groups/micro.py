@@ -1,0 +1,90 @@
+"""How long one call takes, and how much of a processor: store, fetch, forget, and batches."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from benchmarks.contenders import opened
+from benchmarks.figures import Figure
+from benchmarks.player import Player, in_turn
+
+__all__ = ["run"]
+
+BATCH: Final = 1000
+_ROUNDS: Final = (9, 3)  # in full, and quickly
+
+
+@dataclass(frozen=True)
+class _Single:
+    """One kind of call: what it does to results of what size, in how many threads."""
+
+    operation: str
+    size: str
+    count: int
+    threads: int = 1
+
+    @property
+    def name(self) -> str:
+        """How tables call it."""
+        threads = f", {self.threads} threads" if self.threads > 1 else ""
+        return f"{self.operation} {self.size}{threads}"
+
+
+_SINGLES: Final = (
+    _Single("store", "small", 200),
+    _Single("fetch", "small", 200),
+    _Single("forget", "small", 200),
+    _Single("store", "small", 400, threads=8),
+    _Single("fetch", "small", 400, threads=8),
+    _Single("store", "10 kB", 100),
+    _Single("fetch", "10 kB", 100),
+    _Single("store", "1 MB", 6),
+    _Single("fetch", "1 MB", 6),
+)
+_QUICK: Final = _SINGLES[:3]
+
+
+def run(service: str, url: str, contenders: Sequence[str], quick: bool) -> list[Figure]:
+    """Measure every contender in turn, a fraction of a second each, as many rounds as it takes."""
+    rounds = _ROUNDS[quick]
+    figures: list[Figure] = []
+    with contextlib.ExitStack() as stack:
+        players = [stack.enter_context(opened(name, service, url)) for name in contenders]
+        for single in _QUICK if quick else _SINGLES:
+            figures += _single(players, rounds, service, single)
+        for operation in ("store", "fetch"):
+            figures.append(_batch(players, rounds, service, operation))
+    return [figure for figure in figures if figure.samples]
+
+
+def _single(players: Sequence[Player], rounds: int, service: str, single: _Single) -> list[Figure]:
+    clock = Figure("micro", service, single.name, "µs")
+    cpu = Figure("micro", service, f"{single.name}, processor", "µs")
+
+    def act(player: Player) -> None:
+        found = player.ask(
+            "measure",
+            operation=single.operation,
+            size=single.size,
+            count=single.count,
+            threads=single.threads,
+        )
+        clock.add(player.name, found["seconds"] * 1e6)
+        cpu.add(player.name, found["cpu"] * 1e6)
+
+    in_turn(players, rounds, act)
+    return [clock] if single.threads > 1 else [clock, cpu]
+
+
+def _batch(players: Sequence[Player], rounds: int, service: str, operation: str) -> Figure:
+    figure = Figure("micro", service, f"{operation} {BATCH} at once", "ms")
+
+    def act(player: Player) -> None:
+        found = player.ask("measure_batch", operation=operation, count=BATCH)
+        figure.add(player.name, found["seconds"] * 1e3)
+
+    in_turn(players, rounds, act)
+    return figure

@@ -1,0 +1,131 @@
+"""The side of whoever asks a process to measure."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol, Self, TypeVar, final
+
+__all__ = ["ROOT", "MissingError", "Player", "in_turn", "python_of"]
+
+ROOT: Final = Path(__file__).parents[1]
+ENVIRONMENTS: Final = ROOT / ".venv-peers"
+
+
+class MissingError(Exception):
+    """The contender has no way to do it."""
+
+
+def python_of(environment: str) -> str:
+    """Return the interpreter of an environment; "" is this one."""
+    return str(ENVIRONMENTS / environment / "bin" / "python") if environment else sys.executable
+
+
+@final
+class Player:
+    """A process that takes orders; use it as a context manager.
+
+    Args:
+        name: whose it is.
+        environment: whose packages it needs; "" for upshot's.
+        arguments: the module to run, and what comes after it on the command line.
+        variables: more of the environment.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        environment: str,
+        *arguments: str,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self._process = subprocess.Popen(
+            [python_of(environment), "-W", "ignore", "-m", *arguments],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": "0", **(variables or {})},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.hear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+    @property
+    def pid(self) -> int:
+        """The id of its process."""
+        return self._process.pid
+
+    def ask(self, order: str, **keywords: object) -> Any:
+        """Have it do something, and return the answer.
+
+        Raises:
+            MissingError: it has no way to.
+            RuntimeError: it failed, or has gone.
+        """
+        self.tell(order, **keywords)
+        return self.answer()
+
+    def tell(self, order: str, **keywords: object) -> None:
+        """Have it begin something; `hear` and `answer` take what it says."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"order": order, **keywords}) + "\n")
+        self._process.stdin.flush()
+
+    def answer(self) -> Any:
+        """Return the answer to the last order."""
+        said = self.hear()
+        if "missing" in said:
+            raise MissingError
+        if "error" in said:
+            raise RuntimeError(f"{self.name}: {said['error']}")
+        return said["answer"]
+
+    def hear(self) -> dict[str, Any]:
+        """Return the next line that it says."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.name} ended with {self._process.wait()}")
+        said: dict[str, Any] = json.loads(line)
+        return said
+
+
+class _Named(Protocol):
+    name: str
+
+
+N = TypeVar("N", bound=_Named)
+
+
+def in_turn(players: Sequence[N], rounds: int, act: Callable[[N], object]) -> None:
+    """Have each player act once a round, so that all meet the same machine.
+
+    The order changes from round to round: nobody always comes after the same one. Whoever has no
+    way to do it is left out, and whoever fails, with a line on stderr.
+    """
+    left = list(players)
+    for number in range(rounds):
+        shift = number % max(1, len(left))
+        for player in left[shift:] + left[:shift]:
+            try:
+                act(player)
+            except MissingError:
+                left.remove(player)
+            except RuntimeError as exc:
+                print(f"left out: {exc}", file=sys.stderr)
+                left.remove(player)
