@@ -123,6 +123,8 @@ def be_away(bench: Bench, score: Score, name: str, absence: Absence, seconds: fl
     with ThreadPoolExecutor(len(handles)) as pool:
         patience = seconds + 2 * PATIENCE
         waits = [pool.submit(outcome, handle, patience) for handle in handles]
+        # A wait that begins while the store refuses is refused; one that has begun goes on.
+        comes_to(lambda: bench.app.results.stats()["waiters"], len(handles))
         gone = clock.monotonic()
         with absence():
             gate.touch()
