@@ -148,7 +148,8 @@ class Taskiq(_Asynchronous):
         values: list[Any] = self._run(gather())
         return values
 
-    fetch_many = lambda self, task_ids: self.wait_many(task_ids, 60.0)  # noqa: E731
+    def fetch_many(self, task_ids: Sequence[str]) -> list[Any]:
+        return self.wait_many(task_ids, 60.0)
 
 
 class Arq(_Asynchronous):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.contenders.contender import Contender, driver
@@ -50,10 +50,6 @@ class Raw(Contender):
     def store(self, task_id: str, value: object, address: str = "") -> None:
         properties = self._pika.BasicProperties(correlation_id=task_id)
         self._channel.basic_publish("", address, json.dumps(value).encode(), properties)
-
-    def store_many(self, values: Mapping[str, object], address: str = "") -> None:
-        for task_id, value in values.items():
-            self.store(task_id, value, address)
 
     def fetch(self, task_id: str) -> Any:
         return self.wait(task_id, 30.0)
