@@ -32,7 +32,7 @@ __all__ = ["AmqpConnection", "IoThread", "Session"]
 
 T = TypeVar("T")
 
-_FAREWELL: Final = 0.6  # seconds for the server to answer that we close; an app closes two of us
+_FAREWELL: Final = 0.4  # seconds for a server to hear that we close; `rpc://` says it 3 times
 _GRACE: Final = 1.0  # seconds for an operation that was cancelled to end
 
 
