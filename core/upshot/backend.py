@@ -19,7 +19,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from upshot.errors import UnsupportedError
 from upshot.listening import Listener
@@ -70,8 +70,7 @@ class Capabilities:
     text_keys: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredRecord:
+class StoredRecord(NamedTuple):
     """An encoded record on its way to a backend.
 
     Attributes:

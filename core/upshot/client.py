@@ -148,7 +148,7 @@ class ResultClient:
 
     def _recheck(self, batch: Sequence[StoredRecord], answers: Sequence[bool]) -> list[bool]:
         """Correct the answers after a lost one: the record that refused ours may be ours."""
-        bodies = self._reader.bodies([record.key for record in batch], Deadline(None))
+        bodies = self._reader.bodies([record.key for record in batch])
         return [
             answer or body == record.body
             for record, answer, body in zip(batch, answers, bodies, strict=True)
@@ -163,7 +163,7 @@ class ResultClient:
             PayloadTooLargeError: it is longer than `max_bytes`.
             ServiceError: the service could not answer in time.
         """
-        found = self._reader.records([self._keys.key(task_id)], deadline or Deadline(None))[0]
+        found = self._reader.record(self._keys.key(task_id), deadline)
         if isinstance(found, UpshotError):
             raise found
         return found
@@ -175,7 +175,7 @@ class ResultClient:
         affected.
         """
         keys = [self._keys.key(task_id) for task_id in task_ids]
-        return self._reader.records(keys, Deadline(None))
+        return self._reader.records(keys)
 
     def forget(self, task_ids: Iterable[str]) -> None:
         """Remove the records and all that belongs to them; unknown ids are fine.
@@ -196,18 +196,7 @@ class ResultClient:
         """
         if not self.capabilities.scan:
             raise UnsupportedError(f"{self.url} cannot enumerate its records")
-        return self._scan()
-
-    def _scan(self) -> Iterator[Record]:
-        seen: set[str] = set()
-        for prefix in self._keys.prefixes:
-            keys = self._service.call(partial(_scan, prefix))
-            fresh = [key for key in dict.fromkeys(keys) if key not in seen]
-            seen.update(fresh)
-            for batch in batches(fresh):
-                for found in self._reader.records(batch, Deadline(None)):
-                    if isinstance(found, Record):
-                        yield found
+        return self._reader.scan(self._keys.prefixes)
 
     def prune(self) -> int:
         """Remove expired records where the service does not, a batch at a time; return how many."""
@@ -236,8 +225,12 @@ class ResultClient:
             ResultForgottenError: it was forgotten meanwhile, where the backend can tell.
             ServiceClosedError: the client was closed meanwhile.
         """
-        with contextlib.closing(self.wait_many([task_id], timeout=timeout, look=look)) as ended:
-            _, found = next(ended)
+        deadline, key = Deadline(timeout), self._keys.key(task_id)
+        found, trouble = self._reader.end_of(key, deadline) if look else (None, None)
+        if found is None:
+            waits = self._wait({key: task_id}, deadline, timeout, trouble)
+            with contextlib.closing(waits) as ended:
+                _, found = next(ended)
         if isinstance(found, UpshotError):
             raise found
         return found
@@ -257,7 +250,18 @@ class ResultClient:
         keys = {self._keys.key(task_id): task_id for task_id in task_ids}
         ended, trouble = self._reader.ended(list(keys), deadline) if look else ({}, None)
         yield from ((keys[key], found) for key, found in ended.items())
-        waiting = {key: task_id for key, task_id in keys.items() if key not in ended}
+        for key in ended:
+            del keys[key]
+        yield from self._wait(keys, deadline, timeout, trouble)
+
+    def _wait(
+        self,
+        waiting: dict[str, str],
+        deadline: Deadline,
+        timeout: float | None,
+        trouble: UpshotError | None,
+    ) -> Generator[tuple[str, Record | UpshotError]]:
+        """Yield each key that ends, without looking at first; forget it in `waiting`."""
         if waiting and not deadline.expired:
             hub, sink = self._waiting_hub(), ThreadSink[Record]()
             try:  # around `watch`, too: Ctrl-C may come just before it returns
@@ -366,7 +370,7 @@ class ResultClient:
                 raise ServiceClosedError(f"{self.url} was closed by this process")
             if self._hub is None:
                 self._hub = Hub(
-                    load=lambda keys: self._reader.reachable(keys, Deadline(None)),
+                    load=self._reader.reachable,
                     decode=self._envelopes.open,
                     is_ended=lambda record: record.is_terminal,
                     listen=self._listen,
@@ -389,7 +393,3 @@ class ResultClient:
 
 def _delete(keys: Sequence[str], backend: Backend, seconds: float) -> None:
     backend.delete(keys, seconds)
-
-
-def _scan(prefix: str, backend: Backend, seconds: float) -> list[str]:
-    return list(backend.scan(prefix, seconds))

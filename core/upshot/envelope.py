@@ -98,21 +98,23 @@ class Envelopes:
 
     def open(self, key: str, body: object) -> Record | UpshotError:
         """Return the record stored under `key`, or the error that takes its place."""
-        task_id = self._keys.label(key)
         if not isinstance(body, bytes):  # a service may hold anything that somebody put there
-            return self._corrupt(task_id, f"it is of type {type(body).__name__}")
+            return self._corrupt(key, f"it is of type {type(body).__name__}")
         if len(body) > self._max_bytes:
-            return self._too_large(task_id, len(body), self._max_bytes, "result_max_bytes allows")
+            return self._too_large(
+                self._keys.label(key), len(body), self._max_bytes, "result_max_bytes allows"
+            )
         try:
             record = Record.decode(body)
-            if self._keys.key(record.task_id) == key:
+            if self._keys.is_of(key, record.task_id):
                 return record
             reason = "it belongs to another id"
         except (CorruptRecordError, InvalidTaskIdError) as exc:
             reason = str(exc)
-        return self._corrupt(task_id, reason)
+        return self._corrupt(key, reason)
 
-    def _corrupt(self, task_id: str, reason: str) -> CorruptRecordError:
+    def _corrupt(self, key: str, reason: str) -> CorruptRecordError:
+        task_id = self._keys.label(key)
         return CorruptRecordError(
             f"what {self._url} holds for task {printable(task_id)!r} cannot be read: {reason}; "
             "forget() removes it",

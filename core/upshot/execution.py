@@ -154,13 +154,12 @@ class Execution:
 
     def started(self) -> Record:
         """Return the record that begins the attempt; the clock of the run starts here."""
-        self._begun = replace(self._begun, started_at=clock.now())
+        self._begun = self._begun._replace(started_at=clock.now())
         return self._begun
 
     def resume(self, known: Record) -> None:
         """Take over what an earlier attempt, whose worker was lost, left in its record."""
-        self._begun = replace(
-            self._begun,
+        self._begun = self._begun._replace(
             attempt=known.attempt,
             worker=known.worker,
             started_at=known.started_at,
@@ -173,8 +172,8 @@ class Execution:
         Raises:
             EncodeError: `info` cannot be encoded.
         """
-        self._begun = replace(
-            self._begun, info=encode_value(self._codecs, dict(info), root="progress")
+        self._begun = self._begun._replace(
+            info=encode_value(self._codecs, dict(info), root="progress")
         )
         return self._begun
 
@@ -223,14 +222,13 @@ class Execution:
                 return self._again(exc, None, spec)
             return Finished(self.failed(exc))
         return Finished(
-            replace(self._begun, state=State.SUCCESS, finished_at=clock.now(), outcome=outcome)
+            self._begun._replace(state=State.SUCCESS, finished_at=clock.now(), outcome=outcome)
         )
 
     def failed(self, exc: BaseException) -> Record:
         """Return the FAILURE record for `exc`; REVOKED if the message had expired."""
         state = State.REVOKED if type(exc) is TaskExpiredError else State.FAILURE
-        return replace(
-            self._begun,
+        return self._begun._replace(
             state=state,
             finished_at=clock.now(),
             outcome=self._described(exc),
@@ -279,7 +277,7 @@ class Execution:
             wrong = ConfigError(f"retry: countdown is seconds, not {countdown!r}")
             wrong.__cause__ = exc
             return Finished(self.failed(wrong))
-        record = replace(self._begun, state=State.RETRY, outcome=self._described(exc))
+        record = self._begun._replace(state=State.RETRY, outcome=self._described(exc))
         delay = _delay(policy, message.retries) if countdown is None else max(0.0, countdown)
         again = replace(
             message,

@@ -63,11 +63,20 @@ class Keyspace:
         """
         check_task_id(task_id)
         key = self._plain + task_id
-        if len(key.encode()) <= self._max_bytes and (
-            self._text or (key.isascii() and " " not in key)
+        is_ascii = key.isascii()
+        if (len(key) if is_ascii else len(key.encode())) <= self._max_bytes and (
+            self._text or (is_ascii and " " not in key)
         ):
             return key
         return self._hashed + _hash(task_id)
+
+    def is_of(self, key: str, task_id: str) -> bool:
+        """Tell whether `key`, which is one of this namespace, is that of `task_id`.
+
+        Raises:
+            InvalidTaskIdError: it may not name a task.
+        """
+        return key == self._plain + task_id or key == self.key(task_id)
 
     def label(self, key: str) -> str:
         """Return the task id in a plain key; a hashed key as it is. For messages."""

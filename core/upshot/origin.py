@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Final, final
 
-from upshot import clock
+from upshot import clock, forking
 from upshot.client import ResultClient
 from upshot.envelope import unfinished
 from upshot.errors import (
@@ -69,7 +68,9 @@ class Origin:
         """Live `AsyncResult`s that were neither read nor forgotten."""
         self._missing_worker = missing_worker
         self._warned: set[str] = set()
-        self._pid = os.getpid()
+        self.is_inherited = False
+        """Whether this process is a fork of the one that opened the results."""
+        forking.register(self)
         _ORIGINS[(*self.address, id(self))] = self
 
     @property
@@ -77,10 +78,9 @@ class Origin:
         """The masked URL and the namespace: how an unpickled handle finds its way back."""
         return str(self.client.url), self.client.namespace
 
-    @property
-    def is_inherited(self) -> bool:
-        """Whether this process is a fork of the one that opened the results."""
-        return os.getpid() != self._pid
+    def after_fork(self) -> None:
+        """Note that the results were opened by another process."""
+        self.is_inherited = True
 
     def require_here(self, task_ids: Iterable[str]) -> None:
         """Refuse handles of results that can only come to another process.

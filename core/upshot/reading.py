@@ -46,7 +46,16 @@ class Reader:
         self._envelopes = envelopes
         self._errors = errors
 
-    def bodies(self, keys: Sequence[str], deadline: Deadline) -> list[bytes | None]:
+    def record(self, key: str, deadline: Deadline | None = None) -> Record | UpshotError | None:
+        """Return the record of one key, the error that takes its place, or None.
+
+        Raises:
+            ServiceError: it could not be read in time.
+        """
+        body = self._service.call(partial(_load_one, key), deadline=deadline)
+        return None if body is None else self._envelopes.open(key, body)
+
+    def bodies(self, keys: Sequence[str], deadline: Deadline | None = None) -> list[bytes | None]:
         """Return what is stored under each key.
 
         Raises:
@@ -57,7 +66,9 @@ class Reader:
             found += self._service.call(partial(_load_all, batch), deadline=deadline)
         return found
 
-    def records(self, keys: Sequence[str], deadline: Deadline) -> list[Record | UpshotError | None]:
+    def records(
+        self, keys: Sequence[str], deadline: Deadline | None = None
+    ) -> list[Record | UpshotError | None]:
         """Return for each key its record, or the error that takes its place.
 
         Raises:
@@ -69,7 +80,7 @@ class Reader:
         ]
 
     def reachable(
-        self, keys: Sequence[str], deadline: Deadline
+        self, keys: Sequence[str], deadline: Deadline | None = None
     ) -> list[Record | UpshotError | None]:
         """Return what `records` does, with ServiceUnavailableError for what cannot be read now.
 
@@ -81,6 +92,16 @@ class Reader:
             bodies = self._service.call(partial(_load_some, batch), deadline=deadline)
             found += map(self._read, batch, bodies)
         return found
+
+    def end_of(
+        self, key: str, deadline: Deadline
+    ) -> tuple[Record | UpshotError | None, UpshotError | None]:
+        """Look once, as `ended` does, for one key: most waits are for one."""
+        try:
+            found = self.record(key, deadline)
+        except ServiceUnavailableError as exc:  # ends no wait: the hub tries on
+            return None, exc
+        return (found if _is_end(found) else None), None
 
     def ended(
         self, keys: Sequence[str], deadline: Deadline
@@ -101,11 +122,23 @@ class Reader:
             for key, found in zip(batch, seen, strict=True):
                 if isinstance(found, ServiceUnavailableError):
                     trouble = found
-                elif found is not None and (isinstance(found, UpshotError) or found.is_terminal):
+                elif found is not None and _is_end(found):
                     ended[key] = found
             if end.expired:
                 break
         return ended, trouble
+
+    def scan(self, prefixes: Sequence[str]) -> Iterator[Record]:
+        """Yield every readable record whose key has one of the prefixes, in no order."""
+        seen: set[str] = set()
+        for prefix in prefixes:
+            keys = self._service.call(partial(_scan, prefix))
+            fresh = [key for key in dict.fromkeys(keys) if key not in seen]
+            seen.update(fresh)
+            for batch in batches(fresh):
+                for found in self.records(batch):
+                    if isinstance(found, Record):
+                        yield found
 
     def _read(self, key: str, body: bytes | Exception | None) -> Record | UpshotError | None:
         if isinstance(body, Exception):
@@ -114,6 +147,22 @@ class Reader:
                 raise error or body
             return error
         return None if body is None else self._envelopes.open(key, body)
+
+
+def _scan(prefix: str, backend: Backend, seconds: float) -> list[str]:
+    return list(backend.scan(prefix, seconds))
+
+
+def _is_end(found: Record | UpshotError | None) -> bool:
+    """Tell whether nobody needs to wait any longer."""
+    return found is not None and (not isinstance(found, Record) or found.is_terminal)
+
+
+def _load_one(key: str, backend: Backend, seconds: float) -> bytes | None:
+    body = backend.load((key,), seconds)[0]
+    if isinstance(body, Exception):
+        raise body
+    return body
 
 
 def _load_some(

@@ -14,12 +14,12 @@ asks for the value, by the serializer that their content type names.
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
 import unicodedata
 import zlib
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from upshot import clock, states
 from upshot.errors import CorruptRecordError, InvalidTaskIdError
@@ -32,6 +32,7 @@ MAX_ID_BYTES: Final = 255
 _VERSION: Final = b"u1"
 _PREFIX: Final = struct.Struct("!2sII")
 _NUMBER: Final = (int, float, type(None))
+_METADATA: Final = 10  # fields of the header before those about payloads
 _MOMENTS: Final = slice(7, 10)  # where `queued_at`, `started_at` and `finished_at` stand
 _HAS_OUTCOME: Final = frozenset({states.State.SUCCESS, states.State.FAILURE})
 _HEADER: Final[tuple[tuple[str, tuple[type, ...]], ...]] = (
@@ -50,10 +51,14 @@ _HEADER: Final[tuple[tuple[str, tuple[type, ...]], ...]] = (
     ("outcome type", (str, type(None))),
     ("outcome length", (int,)),
 )
+_SIGNATURES: Final = frozenset(itertools.product(*(kinds for _, kinds in _HEADER)))
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"))
+_DECODER: Final = json.JSONDecoder()
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
+# Records and payloads are tuples: each read makes one of each, and a frozen dataclass of as many
+# fields takes five times as long to make.
+class Payload(NamedTuple):
     """Encoded data and the name of what encoded it.
 
     Attributes:
@@ -65,8 +70,7 @@ class Payload:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(NamedTuple):
     """State, outcome and metadata of one task id at one moment.
 
     Attributes:
@@ -113,7 +117,7 @@ class Record:
     def encode(self) -> bytes:
         """Return the record as bytes, in the layout of this module."""
         info, outcome = self.info, self.outcome
-        header = json.dumps(
+        header = _ENCODER.encode(
             [
                 self.task_id,
                 self.state,
@@ -129,9 +133,7 @@ class Record:
                 len(info.body) if info else 0,
                 outcome and outcome.content_type,
                 len(outcome.body) if outcome else 0,
-            ],
-            ensure_ascii=False,
-            separators=(",", ":"),
+            ]
         ).encode()
         body = b"".join((header, info.body if info else b"", outcome.body if outcome else b""))
         checksum = zlib.crc32(body, len(header))
@@ -148,56 +150,57 @@ class Record:
             CorruptRecordError: the bytes are no record, of another version, or damaged.
         """
         try:
-            fields, rest = _read_header(data)
+            fields, end = _read_header(data)
         except (ValueError, TypeError, struct.error, RecursionError) as exc:
             raise CorruptRecordError(f"not a record: {exc}") from exc
-        info_type, info_length, outcome_type, outcome_length = fields[10:]
-        if len(rest) != info_length + outcome_length or info_length < 0 or outcome_length < 0:
+        info_type, info_length, outcome_type, outcome_length = fields[_METADATA:]
+        cut = end + info_length
+        if info_length < 0 or outcome_length < 0 or len(data) != cut + outcome_length:
             raise CorruptRecordError("not a record: its payload is cut short or too long")
-        return cls(
-            task_id=fields[0],
-            state=fields[1],
-            attempt=fields[2],
-            name=fields[3],
-            queue=fields[4],
-            worker=fields[5],
-            token=fields[6],
-            queued_at=fields[7],
-            started_at=fields[8],
-            finished_at=fields[9],
-            info=None if info_type is None else Payload(info_type, rest[:info_length]),
-            outcome=None if outcome_type is None else Payload(outcome_type, rest[info_length:]),
-        )
+        info = None if info_type is None else Payload(info_type, data[end:cut])
+        outcome = None if outcome_type is None else Payload(outcome_type, data[cut:])
+        return cls._make((*fields[:_METADATA], info, outcome))
 
 
-def _read_header(data: bytes) -> tuple[list[Any], bytes]:
-    """Return the header's fields, each of its right type, and the payload bytes."""
+def _read_header(data: bytes) -> tuple[list[Any], int]:
+    """Return the header's fields, each of its right type, and where the payloads begin."""
     version, checksum, length = _PREFIX.unpack_from(data)
     if version != _VERSION:
         raise ValueError(f"it is not of version {_VERSION.decode()}")
-    body = data[_PREFIX.size :]
-    if zlib.crc32(body, length) != checksum:
+    if zlib.crc32(memoryview(data)[_PREFIX.size :], length) != checksum:
         raise ValueError("its checksum is wrong")
-    fields: list[Any] = json.loads(body[:length])
+    end = _PREFIX.size + length
+    header = data[_PREFIX.size : end].decode()
+    fields: list[Any]
+    fields, used = _DECODER.raw_decode(header)
+    if used != len(header):
+        raise ValueError("its header has something after it")
     if type(fields) is not list:
         raise TypeError("its header is not an array")
-    if len(fields) != len(_HEADER):
-        raise ValueError("its header has another length")
-    for (name, kind), field in zip(_HEADER, fields, strict=True):
-        if not isinstance(field, kind) or isinstance(field, bool):
-            raise ValueError(f"its {name} is of the wrong type")
+    if tuple(map(type, fields)) not in _SIGNATURES:
+        raise _misfit(fields)
     _check_values(fields)
-    if b"\\u" in body[:length]:  # only then can there be half a surrogate pair, which is no text
+    if "\\u" in header:  # only then can there be half a surrogate pair, which is no text
         "".join(field for field in fields if isinstance(field, str)).encode()
-    return fields, body[length:]
+    return fields, end
+
+
+def _misfit(fields: list[Any]) -> ValueError:
+    """Return the error that says which field is not of its type."""
+    if len(fields) != len(_HEADER):
+        return ValueError("its header has another length")
+    pairs = zip(_HEADER, fields, strict=True)
+    name = next(name for (name, kinds), field in pairs if type(field) not in kinds)
+    return ValueError(f"its {name} is of the wrong type")
 
 
 def _check_values(fields: list[Any]) -> None:
     """Refuse fields of the right types that no writer writes and no reader could show."""
     if not 1 <= fields[2] <= states.MAX_ATTEMPT:
         raise ValueError("its attempt is out of range")
-    if not all(seconds is None or clock.is_moment(seconds) for seconds in fields[_MOMENTS]):
-        raise ValueError("it has a moment that is in no calendar")
+    for seconds in fields[_MOMENTS]:
+        if seconds is not None and not clock.is_moment(seconds):
+            raise ValueError("it has a moment that is in no calendar")
     if fields[1] in _HAS_OUTCOME and fields[12] is None:
         raise ValueError(f"it is a {fields[1]} without an outcome")
 
@@ -209,7 +212,10 @@ def check_task_id(task_id: object) -> str:
         InvalidTaskIdError: not a str, empty, over 255 bytes of UTF-8, or holding a control
             character (C0, DEL, C1) or a surrogate. Nothing was sent anywhere.
     """
-    if not isinstance(task_id, str):
+    if type(task_id) is str and task_id.isascii() and task_id.isprintable():
+        if 0 < len(task_id) <= MAX_ID_BYTES:  # as nearly all are
+            return task_id
+    elif not isinstance(task_id, str):
         raise InvalidTaskIdError(f"a task id is text, not {type(task_id).__name__}")
     if not task_id:
         raise InvalidTaskIdError("a task id has at least one character; got an empty string")
@@ -219,13 +225,12 @@ def check_task_id(task_id: object) -> str:
             f"a task id has at most {MAX_ID_BYTES} bytes of UTF-8; "
             f"this one has {len(task_id.encode(errors='surrogatepass'))}"
         )
-    if not task_id.isascii() or not task_id.isprintable():
-        for position, character in enumerate(task_id):
-            if unicodedata.category(character) in ("Cc", "Cs"):
-                raise InvalidTaskIdError(
-                    f"a task id holds no control characters or surrogates; "
-                    f"this one has U+{ord(character):04X} at position {position}"
-                )
+    for position, character in enumerate(task_id):
+        if unicodedata.category(character) in ("Cc", "Cs"):
+            raise InvalidTaskIdError(
+                f"a task id holds no control characters or surrogates; "
+                f"this one has U+{ord(character):04X} at position {position}"
+            )
     return str(task_id)
 
 

@@ -38,7 +38,15 @@ class AsyncResult(Generic[T]):
         record: a terminal record that was read already: the handle then asks nobody.
     """
 
-    __slots__ = ("__weakref__", "_named_origin", "_record", "_released", "id", "queue")
+    __slots__ = (
+        "__weakref__",
+        "_is_tracked",
+        "_named_origin",
+        "_record",
+        "_released",
+        "id",
+        "queue",
+    )
 
     def __init__(
         self, task_id: str, origin: Origin, *, queue: str = "", record: Record | None = None
@@ -48,6 +56,7 @@ class AsyncResult(Generic[T]):
         self.queue = queue
         self._record = record
         self._released = True
+        self._is_tracked = False
 
     def __repr__(self) -> str:
         return f"<AsyncResult {printable(self.id)!r}>"
@@ -213,11 +222,11 @@ class AsyncResult(Generic[T]):
             Exception: what the task raised: a fresh instance each time, of the original class if
                 that is loaded here, otherwise `RemoteError`.
         """
-        return self._settle(self._wait(timeout), propagate)
+        return self.settle(self._wait(timeout), propagate)
 
     async def aget(self, timeout: float | None = None, propagate: bool = True) -> T:
         """Like `get`, for coroutines: the event loop runs on meanwhile."""
-        return self._settle(await self._wait_async(timeout), propagate)
+        return self.settle(await self._wait_async(timeout), propagate)
 
     def __await__(self) -> Generator[Any, None, T]:
         return self.aget().__await__()
@@ -274,6 +283,7 @@ class AsyncResult(Generic[T]):
     def track(self, *, warn: bool) -> AsyncResult[T]:
         """Count this handle as outstanding until it is read or forgotten; returns itself."""
         self.origin.handles.add(self)
+        self._is_tracked = True
         self._released = not warn
         return self
 
@@ -287,7 +297,9 @@ class AsyncResult(Generic[T]):
     def mark_released(self) -> None:
         """Count this handle as read or forgotten from now on."""
         self._released = True
-        self.origin.handles.discard(self)
+        if self._is_tracked:
+            self._is_tracked = False
+            self.origin.handles.discard(self)
 
     def _wait(self, timeout: float | None) -> Record:
         deadline = Deadline(timeout)
@@ -312,7 +324,8 @@ class AsyncResult(Generic[T]):
         Deadline(timeout)  # refuses what is no timeout, also where nothing is waited for
         return self._record or await self.origin.wait_async(self.id, self.queue, timeout)
 
-    def _settle(self, record: Record, propagate: bool) -> T:
+    def settle(self, record: Record, propagate: bool) -> T:
+        """Return what a terminal `record` holds, or raise it, as `get` does; count as read."""
         found = self._outcome(record)
         self.mark_released()
         if propagate and isinstance(found, Exception) and record.state != State.SUCCESS:
@@ -321,9 +334,10 @@ class AsyncResult(Generic[T]):
 
     def _outcome(self, record: Record) -> T | Exception:
         """Return a terminal record's value, or a fresh exception."""
-        codecs, outcome = self.origin.codecs, record.outcome
+        origin, outcome = self.origin, record.outcome
+        codecs = origin.codecs
         if record.state == State.SUCCESS and outcome is not None:
-            return cast("T", decode_value(codecs, outcome, self.origin.annotation(record.name)))
+            return cast("T", decode_value(codecs, outcome, origin.annotation(record.name)))
         if record.state == State.REVOKED:
             error = TaskRevokedError(f"task {printable(self.id)!r} was revoked")
             if outcome is not None:
@@ -340,4 +354,5 @@ def _unpickle(task_id: str, address: str, namespace: str, queue: str) -> AsyncRe
     handle._named_origin = (address, namespace)  # pyright: ignore[reportPrivateUsage]
     handle.queue = queue
     handle._record, handle._released = None, True  # pyright: ignore[reportPrivateUsage]
+    handle._is_tracked = False  # pyright: ignore[reportPrivateUsage]
     return handle

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator
 from typing import Any, Generic, TypeVar, final
 
 from upshot.clock import Deadline
@@ -65,13 +65,17 @@ class ResultSet(Generic[T]):
             ResultTimeoutError: not all ended in time; nothing was consumed.
             Exception: what a task raised, as `AsyncResult.get` says.
         """
-        ended = {handle.id: handle for handle in self.as_completed(timeout)}
-        return self._values(ended, propagate)
+        records = {handle.id: record for handle, record in self._completed(timeout)}
+        return [handle.settle(records[handle.id], propagate) for handle in self._handles]
 
     async def aget(self, timeout: float | None = None, propagate: bool = True) -> list[T]:
         """Like `get`, for coroutines."""
-        ended = {handle.id: handle async for handle in self.as_completed_async(timeout)}
-        return self._values(ended, propagate)
+        completed = self._completed_async(timeout)
+        try:
+            records = {handle.id: record async for handle, record in completed}
+        finally:
+            await completed.aclose()
+        return [handle.settle(records[handle.id], propagate) for handle in self._handles]
 
     def __await__(self) -> Generator[Any, None, list[T]]:
         return self.aget().__await__()
@@ -83,6 +87,11 @@ class ResultSet(Generic[T]):
             ResultTimeoutError: not all ended in time; those that did have been yielded.
             ResultForgottenError, CorruptRecordError: one of them has no outcome to hold.
         """
+        for handle, record in self._completed(timeout):
+            handle.mark_released()
+            yield handle.holding(record)
+
+    def _completed(self, timeout: float | None) -> Generator[tuple[AsyncResult[T], Record]]:
         if not self._handles:
             return
         origin, deadline, handles = self._origin, Deadline(timeout), self._by_id()
@@ -91,25 +100,36 @@ class ResultSet(Generic[T]):
         if is_long:
             try:
                 for task_id, found in origin.client.wait_many(list(handles), timeout=patience):
-                    yield self._ended(handles.pop(task_id), found)
+                    yield handles.pop(task_id), _ended(found)
             except ResultTimeoutError as exc:
                 if exc.__cause__ is None:
                     origin.warn_if_no_worker(handles, next(iter(handles.values())).queue)
         rest = origin.client.wait_many(list(handles), timeout=deadline.left(), look=not is_long)
         for task_id, found in rest:
-            yield self._ended(handles[task_id], found)
+            yield handles[task_id], _ended(found)
 
     async def as_completed_async(
         self, timeout: float | None = None
     ) -> AsyncIterator[AsyncResult[T]]:
         """Like `as_completed`, for coroutines."""
+        completed = self._completed_async(timeout)
+        try:
+            async for handle, record in completed:
+                handle.mark_released()
+                yield handle.holding(record)
+        finally:
+            await completed.aclose()
+
+    async def _completed_async(
+        self, timeout: float | None
+    ) -> AsyncGenerator[tuple[AsyncResult[T], Record]]:
         if not self._handles:
             return
         handles = self._by_id()
         ended = self._origin.client.wait_async(list(handles), timeout=timeout)
         try:
             async for task_id, found in ended:
-                yield self._ended(handles[task_id], found)
+                yield handles[task_id], _ended(found)
         finally:
             await ended.aclose()
 
@@ -162,11 +182,8 @@ class ResultSet(Generic[T]):
         found = self._origin.client.load_many([handle.id for handle in self._handles])
         return [record if isinstance(record, Record) else None for record in found]
 
-    def _ended(self, handle: AsyncResult[T], found: Record | UpshotError) -> AsyncResult[T]:
-        if isinstance(found, UpshotError):
-            raise found
-        handle.mark_released()
-        return handle.holding(found)
 
-    def _values(self, ended: dict[str, AsyncResult[T]], propagate: bool) -> list[T]:
-        return [ended[handle.id].get(0, propagate) for handle in self._handles]
+def _ended(found: Record | UpshotError) -> Record:
+    if isinstance(found, UpshotError):
+        raise found
+    return found

@@ -109,7 +109,7 @@ def call(
     *,
     errors: DriverErrors,
     url: Url,
-    deadline: clock.Deadline,
+    deadline: clock.Deadline | None,
     limit: float,
     stopping: threading.Event | None = None,
 ) -> T:
@@ -119,8 +119,8 @@ def call(
         operation: one round trip; told how many seconds it may take.
         errors: how to read the driver's exceptions.
         url: the service, for messages.
-        deadline: the end of the caller's patience. `operation` is tried once in any case, for at
-            least `MIN_LOOK` seconds; nothing is tried again once it has passed.
+        deadline: the end of the caller's patience, None if it has none. `operation` is tried once
+            in any case, for at least `MIN_LOOK` seconds; nothing is tried again once it has passed.
         limit: seconds after which this call gives up although the deadline is later.
         stopping: once it is set, nothing is tried again; None for never.
 
@@ -128,9 +128,8 @@ def call(
         ServiceUnavailableError: the last transient error, when the time was up.
         ServiceRejectedError: at once, for a permanent error.
     """
-    end = clock.Deadline(deadline.left(limit))
-    pause, seconds = _FIRST_PAUSE, max(MIN_LOOK, end.left() or 0.0)
-    stopping = stopping or threading.Event()
+    left = limit if deadline is None else deadline.left(limit) or 0.0
+    end, pause, seconds = clock.monotonic() + left, _FIRST_PAUSE, max(MIN_LOOK, left)
     while True:
         try:
             return operation(seconds)
@@ -140,9 +139,10 @@ def call(
                 raise
             # Full jitter spreads clients that lost the same server at the same moment:
             # https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
-            rest = min(end.left() or 0.0, jitter(0, pause))
+            rest = max(0.0, min(end - clock.monotonic(), jitter(0, pause)))
+            stopping = stopping or threading.Event()
             is_final = not isinstance(error, ServiceUnavailableError) or stopping.wait(rest)
-            seconds = end.left() or 0.0
+            seconds = end - clock.monotonic()
             if is_final or seconds < _SHORTEST_TRY:
                 if error is exc:
                     raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar, Generic, Protocol, TypeVar
 
 from upshot import clock, forking, retrying
@@ -89,10 +90,10 @@ class OpenService(Generic[S]):
             with shield():
                 opened = self.current
                 return retrying.call(
-                    lambda seconds: operation(opened, seconds),
+                    partial(operation, opened),
                     errors=opened.driver_errors,
                     url=self.url,
-                    deadline=deadline or clock.Deadline(None),
+                    deadline=deadline,
                     limit=self.timeout,
                     stopping=self._stopping,
                 )

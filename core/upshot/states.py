@@ -45,9 +45,16 @@ _TERMINAL: Final = frozenset({State.SUCCESS, State.FAILURE, State.REVOKED})
 # One attempt spans 16 ranks. Progress and custom states share PROGRESS, so that each may
 # follow the other; RETRY is the last thing an attempt says before the next attempt begins.
 _SPAN: Final = 16
-_ORDER: Final[dict[str, int]] = {State.QUEUED: 1, State.STARTED: 4, State.RETRY: 12}
+_START: Final = 4
 _PROGRESS: Final = 5
-_END: Final = 15
+_ORDER: Final[dict[str, int]] = {
+    State.QUEUED: 1,
+    State.STARTED: _START,
+    State.RETRY: 12,
+    State.SUCCESS: 15,
+    State.FAILURE: 15,
+}
+_REVOKED: Final = State.REVOKED.value  # an attribute of an Enum is slow to get
 
 MAX_ATTEMPT: Final = 2**26
 """No attempt is numbered higher; it keeps every rank inside a signed 32-bit integer."""
@@ -69,14 +76,11 @@ def rank_of(state: str, attempt: int, *, progress: bool = False) -> int:
 
     `progress` tells a STARTED record that reports progress from the one that begins the attempt.
     """
-    if state == State.REVOKED:
+    if state == _REVOKED:
         return REVOKE_RANK
-    if state in _TERMINAL:
-        order = _END
-    elif state == State.STARTED and progress:
+    order = _ORDER.get(state, _PROGRESS)
+    if progress and order == _START:
         order = _PROGRESS
-    else:
-        order = _ORDER.get(state, _PROGRESS)
     return attempt * _SPAN + order
 
 
@@ -90,4 +94,4 @@ def barrier_of(state: str, attempt: int, *, progress: bool = False) -> int:
     if state in _TERMINAL:
         return NEVER
     rank = rank_of(state, attempt, progress=progress)
-    return rank + 1 if state == State.STARTED and not progress else rank
+    return rank + 1 if _ORDER.get(state) == _START and not progress else rank

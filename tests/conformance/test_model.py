@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -75,7 +74,7 @@ def test_what_is_removed_is_gone_and_its_id_can_be_used_anew() -> None:
         ([END, LATE], None, LATE, "ST-2"),
         ([END, OTHER], None, OTHER, "ST-3"),
         ([LATE, END], None, LATE, "ST-8"),
-        ([END], None, replace(END, outcome=None), "ST-1"),
+        ([END], None, END._replace(outcome=None), "ST-1"),
     ],
 )
 def test_what_is_read_and_should_not_be_is_blamed_on_a_clause(

@@ -120,7 +120,7 @@ def test_an_end_without_an_outcome_is_no_record(state: State) -> None:
 @pytest.mark.parametrize("moment", [1e300, math.inf, -math.inf, math.nan, 10**400, -1e15, 3e11])
 @pytest.mark.parametrize("field", ["queued_at", "started_at", "finished_at"])
 def test_a_moment_that_no_calendar_has_is_refused(field: str, moment: float) -> None:
-    record = replace(Record(task_id="a", state=State.QUEUED), **{field: moment})  # type: ignore[arg-type]  # one field of many types
+    record = Record(task_id="a", state=State.QUEUED)._replace(**{field: moment})  # type: ignore[arg-type]  # one field of many types
 
     with pytest.raises(CorruptRecordError, match="in no calendar"):
         Record.decode(record.encode())

@@ -12,7 +12,6 @@ import struct
 import unicodedata
 import zlib
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -157,8 +156,8 @@ def hostile_records(task_id: str, canary: Path) -> Iterator[tuple[str, bytes]]:
     yield "half", encoded[: len(encoded) // 2]
     yield "a flipped bit", encoded[:-1] + bytes([encoded[-1] ^ 1])
     yield "another version", b"u9" + encoded[2:]
-    yield "of another task", replace(good, task_id="another").encode()
-    yield "of a task with a name like a prefix", replace(good, task_id=task_id + "x").encode()
+    yield "of another task", good._replace(task_id="another").encode()
+    yield "of a task with a name like a prefix", good._replace(task_id=task_id + "x").encode()
     yield "of a forbidden id", _with_field(good, 0, "a\nb")
     for position in range(14):
         values: tuple[object, ...] = ([], {}, True, "\x1b[31m", 10**30, -1, 1e308)

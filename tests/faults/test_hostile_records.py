@@ -6,7 +6,6 @@ import os
 import random
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -202,7 +201,7 @@ def test_what_a_service_holds_may_be_of_any_type(app: App, service: Service, sco
                 score.surprise(f"{service.name}: {what}: {type(exc).__name__}: {exc}")
         score.hung += clock.monotonic() - began > 10 * SECONDS
         score.executed += 1
-        stored = replace(success(task_id, number), attempt=2)
+        stored = success(task_id, number)._replace(attempt=2)
         if client.store(stored, expires=60) and client.load(task_id) == stored:
             score.recorded += 1
         else:

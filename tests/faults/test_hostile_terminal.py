@@ -9,7 +9,6 @@ import sys
 import textwrap
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -102,12 +101,12 @@ def records(text: str) -> Iterator[Record]:
     """Yield records with a text in each place where a record holds one."""
     good = success("x", None)
     # A state is only stored if no reader takes it for an end.
-    yield replace(good, name=text, queue=text, worker=text, token=text)
-    yield replace(good, state=text or "X", outcome=None)
-    yield replace(good, outcome=Payload("json", JSON.dumps([text, {text: (text, b"\x1b[31m")}])))
-    yield replace(good, info=Payload("json", JSON.dumps({text: text})))
-    yield replace(good, outcome=Payload(text, b"1"))
-    yield replace(failure("x", ValueError(text)), name=text)
+    yield good._replace(name=text, queue=text, worker=text, token=text)
+    yield good._replace(state=text or "X", outcome=None)
+    yield good._replace(outcome=Payload("json", JSON.dumps([text, {text: (text, b"\x1b[31m")}])))
+    yield good._replace(info=Payload("json", JSON.dumps({text: text})))
+    yield good._replace(outcome=Payload(text, b"1"))
+    yield failure("x", ValueError(text))._replace(name=text)
     exc = type("Error", (Exception,), {"__module__": text, "__qualname__": text})(text, {text: 1})
     exc.add_note(text)
     yield failure("x", exc)
@@ -118,7 +117,7 @@ def test_no_record_drives_the_terminal(
     app: App, module: str, upshot: Command, score: Score, dice: Random, sized: Sized
 ) -> None:
     cases = [
-        (text, replace(record, task_id=f"{number}-{place}"), options)
+        (text, record._replace(task_id=f"{number}-{place}"), options)
         for number, text in enumerate(TEXTS)
         for place, record in enumerate(records(text))
         for options in ([], ["--json"])

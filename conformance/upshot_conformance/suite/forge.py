@@ -10,7 +10,6 @@ import struct
 import tracemalloc
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 from upshot.client import ResultClient
@@ -64,7 +63,7 @@ def inject(client: ResultClient, task_id: str, body: bytes) -> None:
 def inject_many(client: ResultClient, bodies: Mapping[str, bytes]) -> None:
     """Do so for each id at once."""
     sealed = [
-        replace(client.encode(success(task_id, None)), body=body)
+        client.encode(success(task_id, None))._replace(body=body)
         for task_id, body in bodies.items()
     ]
     assert all(client.backend.store(sealed, _PATIENCE)), "bytes that were not applied"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -241,8 +240,8 @@ def test_each_record_of_a_batch_has_its_own_answer(
 def oversized(limit: int) -> Iterator[tuple[Record, float | None, type[UpshotError]]]:
     """Yield what is refused, with the expiry that it is given, and how."""
     yield success(new_id(), "x" * limit), None, PayloadTooLargeError
-    yield replace(success(new_id(), 1), task_id="x" * 256), None, InvalidTaskIdError
-    yield replace(success(new_id(), 1), task_id="a\nb"), None, InvalidTaskIdError
+    yield success(new_id(), 1)._replace(task_id="x" * 256), None, InvalidTaskIdError
+    yield success(new_id(), 1)._replace(task_id="a\nb"), None, InvalidTaskIdError
     yield success(new_id(), 1), 0.0, ConfigError
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import string
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -44,7 +43,7 @@ def stored(client: ResultClient, record: StoredRecord) -> bool:
 
 def of_key(client: ResultClient, key: str, body: bytes = b"anything") -> StoredRecord:
     """Return a terminal record with a key and a body of our own."""
-    return replace(client.encode(success(new_id(), 1)), key=key, body=body)
+    return client.encode(success(new_id(), 1))._replace(key=key, body=body)
 
 
 # -- push -----------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -45,9 +44,9 @@ def spoil(client: ResultClient, task_id: str, damage: Damage, *, over: bool = Fa
         over: also over a record that is not to be replaced.
     """
     sealed = client.encode(success(task_id, "readable"))
-    spoilt = dataclasses.replace(sealed, body=damage(sealed.body))
+    spoilt = sealed._replace(body=damage(sealed.body))
     if over:
-        spoilt = dataclasses.replace(spoilt, rank=NEVER)
+        spoilt = spoilt._replace(rank=NEVER)
     assert list(client.backend.store([spoilt], 10.0)) == [True]
 
 

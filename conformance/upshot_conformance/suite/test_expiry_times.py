@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -218,7 +217,7 @@ def test_an_expired_record_bars_no_new_one(
     looked_at: bool,
 ) -> None:
     task_id, other = new_id(), new_id()
-    before, after = replace(before, task_id=task_id), replace(after, task_id=task_id)
+    before, after = before._replace(task_id=task_id), after._replace(task_id=task_id)
     kept = store(client, [before], MOMENT)
     if looked_at:
         gone_in_time(partial(by_load, client, task_id), kept, timing)

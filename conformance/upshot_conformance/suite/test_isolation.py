@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -198,7 +197,7 @@ def test_nothing_outside_a_namespace_is_touched(
     keeper.store_many([success("same", 1), unfinished("x" * 255), success("é a*b:c", 2)])
     sealed = keeper.encode(success("same", "in no namespace"))
     foreign = [f"{mine}", f"{mine}-too", f"x{mine}:same", f"{mine};same", f"{mine}%3A:same"]
-    strangers = [replace(sealed, key=key) for key in foreign]
+    strangers = [sealed._replace(key=key) for key in foreign]
     assert all(keeper.backend.store(strangers, timing.within))
     before = {name: harness.read_raw(name) for name in harness.raw_objects(namespace)}
     assert len(before) >= len(foreign) + 3
@@ -318,8 +317,8 @@ def test_what_another_serializer_wrote_is_refused_and_never_guessed(
 ) -> None:
     for content_type in OTHER_SERIALIZERS:
         value, broken, written = new_id(), new_id(), Payload(content_type, b"1")
-        client.store(replace(success(value, 0), outcome=written, info=written))
-        client.store(replace(failure(broken, ValueError(0)), outcome=written))
+        client.store(success(value, 0)._replace(outcome=written, info=written))
+        client.store(failure(broken, ValueError(0))._replace(outcome=written))
 
         for task_id in (value, broken):
             with pytest.raises(UntrustedContentError):

@@ -165,7 +165,7 @@ def test_bytes_come_back_as_bytes(client: ResultClient, data: bytes) -> None:
 def test_no_byte_at_the_edge_of_a_payload_is_lost_or_translated(client: ResultClient) -> None:
     edges = [bytes([byte]) * 3 for byte in range(33)] + [b"\r\n", b"\n\r\n", b"\xff", b"'\\", b""]
     records = [
-        replace(success(new_id(), None), outcome=Payload("x", edge + middle + edge))
+        success(new_id(), None)._replace(outcome=Payload("x", edge + middle + edge))
         for edge in edges
         for middle in (b"", b"between")
     ]
@@ -182,8 +182,8 @@ def test_no_byte_at_the_edge_of_a_payload_is_lost_or_translated(client: ResultCl
 def test_random_bytes_of_any_size_come_back(
     client: ResultClient, second_client: ResultClient, capabilities: Capabilities, size: int
 ) -> None:
-    record = replace(
-        success(new_id(), None), outcome=Payload("x", random.Random(0).randbytes(size))
+    record = success(new_id(), None)._replace(
+        outcome=Payload("x", random.Random(0).randbytes(size))
     )
     if len(record.encode()) > capabilities.max_record_bytes:
         with pytest.raises(PayloadTooLargeError):
@@ -231,7 +231,7 @@ def of_size(task_id: str, size: int) -> Record:
     record = Record(task_id=task_id, state=State.SUCCESS, outcome=Payload("x", b""))
     for _ in range(3):  # the length of the payload stands in the header, which grows with it
         body = random.Random(size).randbytes(size - len(record.encode()) + len(body_of(record)))
-        record = replace(record, outcome=Payload("x", body))
+        record = record._replace(outcome=Payload("x", body))
     assert len(record.encode()) == size
     return record
 

@@ -9,7 +9,6 @@ import json
 import pickle
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +54,8 @@ class Gadget:
 
 def with_outcome(state: str, content_type: str, body: bytes, **fields: Any) -> bytes:
     """Return a whole record whose outcome is these bytes."""
-    record = replace(success(new_id(), None), state=state, **fields)
-    return replace(record, outcome=Payload(content_type, body)).encode()
+    record = success(new_id(), None)._replace(state=state, **fields)
+    return record._replace(outcome=Payload(content_type, body)).encode()
 
 
 def failing(module: str, qualname: str, *args: object, **attributes: object) -> dict[str, Any]:
@@ -140,7 +139,7 @@ def hostile_bodies(trap: Path) -> Iterator[bytes]:
 def named(body: bytes, task_id: str) -> bytes:
     """Return a record under another id; what is no record stays as it is."""
     try:
-        return replace(Record.decode(body), task_id=task_id).encode()
+        return Record.decode(body)._replace(task_id=task_id).encode()
     except CorruptRecordError:
         return body
 
@@ -193,9 +192,9 @@ def test_a_record_longer_than_the_reader_allows_is_refused_for_its_id_alone(
 ) -> None:
     exact, long, junk = (new_id() for _ in range(3))
     size = min(64 * 1024, capabilities.max_record_bytes // 2)
-    client.store(replace(success(exact, "x" * size), finished_at=None))
+    client.store(success(exact, "x" * size)._replace(finished_at=None))
     limit = len(client.encode(loaded(client, exact)).body)
-    client.store(replace(success(long, "x" * (size + 1)), finished_at=None))
+    client.store(success(long, "x" * (size + 1))._replace(finished_at=None))
     inject(client, junk, b"no record, and longer than allowed" * limit)
 
     with ResultClient(target.make, url=target.url, namespace=namespace, max_bytes=limit) as reader:
@@ -276,7 +275,7 @@ def test_a_value_that_unfolds_is_refused_before_it_takes_memory(
     client: ResultClient, handle: MakeHandle
 ) -> None:
     for name, body in VALUES_TOO_BIG.items():
-        record = replace(success(new_id(), None), outcome=Payload("json", body))
+        record = success(new_id(), None)._replace(outcome=Payload("json", body))
         client.store(record)
         asked = handle(record.task_id)
 
@@ -293,8 +292,8 @@ def test_a_failure_that_unfolds_is_an_error_that_says_so(
     client: ResultClient, handle: MakeHandle
 ) -> None:
     for body in VALUES_TOO_BIG.values():
-        record = replace(success(new_id(), None), state=State.FAILURE)
-        client.store(replace(record, outcome=Payload("json", body)))
+        record = success(new_id(), None)._replace(state=State.FAILURE)
+        client.store(record._replace(outcome=Payload("json", body)))
 
         with pytest.raises(DecodeError):
             handle(record.task_id).get(timeout=0)
@@ -335,9 +334,9 @@ def test_a_failure_with_a_chain_without_end_is_an_error_that_says_so(
     entries = [dict(data["exceptions"][0]) for _ in range(900)]
     for position, entry in enumerate(entries[:-1], start=1):
         entry[link] = [position] if link == "members" else position
-    record = replace(success(new_id(), None), state=State.FAILURE)
+    record = success(new_id(), None)._replace(state=State.FAILURE)
     body = json.dumps({"traceback": "", "exceptions": entries}).encode()
-    client.store(replace(record, outcome=Payload("json", body)))
+    client.store(record._replace(outcome=Payload("json", body)))
 
     with pytest.raises(DecodeError):
         handle(record.task_id).get(timeout=0)
@@ -349,12 +348,12 @@ def test_a_failure_with_exceptions_without_end_is_an_error_that_says_so(
 ) -> None:
     group = failing("builtins", "ExceptionGroup", "many")["exceptions"][0]
     one = failing("builtins", "ValueError", 1)["exceptions"][0]
-    record = replace(success(new_id(), None), state=State.FAILURE)
+    record = success(new_id(), None)._replace(state=State.FAILURE)
     for count in (1000, 20_000):
         entries = [{**group, "members": list(range(1, count + 1))}, *[one] * count]
         body = json.dumps({"traceback": "", "exceptions": entries}).encode()
         task_id = new_id()
-        client.store(replace(record, task_id=task_id, outcome=Payload("json", body)))
+        client.store(record._replace(task_id=task_id, outcome=Payload("json", body)))
 
         with pytest.raises(DecodeError):
             handle(task_id).get(timeout=0)

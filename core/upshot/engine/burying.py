@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import replace
 
 from upshot import clock
 from upshot.broker import Action, Delivery
@@ -84,4 +83,4 @@ def bury(
 
 def _failed(host: Host, begun: Record, error: UpshotError) -> Record:
     outcome = encode_failure(host.codecs, error)
-    return replace(begun, state=State.FAILURE, finished_at=clock.now(), outcome=outcome)
+    return begun._replace(state=State.FAILURE, finished_at=clock.now(), outcome=outcome)

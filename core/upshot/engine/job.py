@@ -251,7 +251,7 @@ class Job:
             return store(record)
         except PayloadTooLargeError as exc:
             # Without the progress that it reported, which may be what is too large.
-            return store(replace(execution.failed(exc), info=None))
+            return store(execution.failed(exc)._replace(info=None))
 
     def _bury(self, error: DecodeError | WorkerLostError) -> None:
         bury(

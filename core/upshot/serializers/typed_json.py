@@ -59,11 +59,15 @@ class JsonSerializer(Serializer):
         if _is_too_deep(data):
             raise DecodeError(f"the JSON is nested more than {MAX_WIRE_DEPTH} levels deep")
         try:
-            return _DECODER.decode(data.decode())
+            text = data.decode()
+            value, end = _DECODER.raw_decode(text)
         except DecodeError:
             raise
         except (ValueError, RecursionError) as exc:
             raise DecodeError(f"not the JSON of a value: {exc}") from exc
+        if end != len(text):
+            raise DecodeError(f"not the JSON of a value: something follows it at {end}")
+        return value
 
 
 def _is_too_deep(data: bytes) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fcntl
 import resource
 import sqlite3
@@ -28,7 +27,7 @@ def message(message_id: str = "m") -> QueuedMessage:
 
 def unstorable(record: StoredRecord) -> StoredRecord:
     """Return a record that the driver refuses when it comes to it."""
-    return dataclasses.replace(record, task_id="\udc80")
+    return record._replace(task_id="\udc80")
 
 
 def test_a_batch_is_stored_as_a_whole_or_not_at_all(

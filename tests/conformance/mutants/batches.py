@@ -170,7 +170,7 @@ class ReplacesTheWholeLife(Mutant):
         applied = list(super().store(records, timeout))
         if len(records) > 1 and not all(applied):  # "INSERT … failed", so once more as UPDATE
             late = {r.key for r, a in zip(records, applied, strict=True) if not a}
-            again = [replace(always(r), barrier=0) for r in records if r.key in late]
+            again = [always(r)._replace(barrier=0) for r in records if r.key in late]
             super().store(again, timeout)
         return applied
 

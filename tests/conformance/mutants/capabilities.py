@@ -349,11 +349,11 @@ class CutsLongBodies(ChangesRecords):
     kills = "CP-3"
 
     def changed(self, record: StoredRecord) -> StoredRecord:
-        return replace(record, body=record.body[: 2**20])
+        return record._replace(body=record.body[: 2**20])
 
 
 class TakesBodiesForText(ChangesRecords):
     kills = "CP-3"
 
     def changed(self, record: StoredRecord) -> StoredRecord:
-        return replace(record, body=record.body.decode(errors="replace").encode())
+        return record._replace(body=record.body.decode(errors="replace").encode())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 from upshot import clock
@@ -22,7 +21,7 @@ class ChangesExpiry(ChangesRecords):
     """Keeps a record for another time than it was told; a subclass says for how many seconds."""
 
     def changed(self, record: StoredRecord) -> StoredRecord:
-        return replace(record, expires=self.seconds(record.expires))
+        return record._replace(expires=self.seconds(record.expires))
 
     def seconds(self, expires: float | None) -> float | None:
         """Return what takes the place of an expiry; one that is given, if not overridden."""
@@ -121,7 +120,7 @@ class KeepsTheFirstExpiry(ChangesRecords):
         if left <= 0:
             del self._until[record.key]
             return record
-        return replace(record, expires=None if left == _NEVER else left)
+        return record._replace(expires=None if left == _NEVER else left)
 
 
 # -- what puts the end off ------------------------------------------------------------------------
@@ -145,7 +144,7 @@ class Renews(Mutant):
         stored = self._stored.get(key)
         if body is not None and stored is not None and stored.body == body:
             self.below.delete([key], timeout)
-            self.below.store([replace(stored, expires=expires)], timeout)
+            self.below.store([stored._replace(expires=expires)], timeout)
 
 
 class ReadingRenews(Renews):
@@ -219,7 +218,7 @@ class KeepsDates(Mutant):
             self.clear(record.key, timeout)
             seconds = _NEVER if record.expires is None else record.expires
             lasting = None if record.expires is None else seconds + self._extra
-            applied += super().store([replace(record, expires=lasting)], timeout)
+            applied += super().store([record._replace(expires=lasting)], timeout)
             if applied[-1]:
                 self._dates[record.key] = clock.monotonic() + seconds
         return applied

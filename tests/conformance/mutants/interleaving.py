@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 from upshot.backend import Backend, StoredRecord
@@ -69,7 +68,7 @@ class RevokesForAMoment(Mutant):
             return super().store(records, timeout)
         super().store([always(records[0])], timeout)
         time.sleep(_REQUEST)
-        super().store([always(replace(records[0], body=before))], timeout)
+        super().store([always(records[0]._replace(body=before))], timeout)
         return [False]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import ClassVar, Final
 from urllib.parse import unquote
 
@@ -301,11 +300,11 @@ class DropsSerializers(Mutant):
     kills = "IS-3"
 
     def store(self, records: Sequence[StoredRecord], timeout: float) -> Sequence[bool]:
-        return super().store([replace(r, body=self._plain(r.body)) for r in records], timeout)
+        return super().store([r._replace(body=self._plain(r.body)) for r in records], timeout)
 
     def _plain(self, body: bytes) -> bytes:
         if not body.startswith(b"u1"):
             return body
         record = Record.decode(body)
-        outcome = record.outcome and replace(record.outcome, content_type="json")
-        return replace(record, outcome=outcome).encode()
+        outcome = record.outcome and record.outcome._replace(content_type="json")
+        return record._replace(outcome=outcome).encode()

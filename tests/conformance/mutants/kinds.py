@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 from upshot.backend import Backend, Capabilities, StoredRecord
@@ -68,7 +67,7 @@ class Mutant(Layer):
 
 def always(record: StoredRecord) -> StoredRecord:
     """Return a record that replaces whatever is stored."""
-    return replace(record, rank=NEVER)
+    return record._replace(rank=NEVER)
 
 
 def mark(key: str, body: bytes = b"") -> StoredRecord:
@@ -98,7 +97,7 @@ class ChangesKeys(Mutant):
         """Return the key that is used in place of one."""
 
     def store(self, records: Sequence[StoredRecord], timeout: float) -> Sequence[bool]:
-        return super().store([replace(r, key=self.other(r.key)) for r in records], timeout)
+        return super().store([r._replace(key=self.other(r.key)) for r in records], timeout)
 
     def load(self, keys: Sequence[str], timeout: float) -> Sequence[bytes | Exception | None]:
         return super().load(list(map(self.other, keys)), timeout)

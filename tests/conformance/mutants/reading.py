@@ -68,7 +68,7 @@ class ReadingExtendsExpiry(Mutant):
         for each in again:
             self.below.delete([each.key], timeout)
             barrier = Record.decode(each.body).barrier
-            self.below.store([replace(each, barrier=barrier, expires=1000)], timeout)
+            self.below.store([each._replace(barrier=barrier, expires=1000)], timeout)
         return found
 
 
@@ -116,6 +116,6 @@ class CountsReaders(Mutant):
         found = self.bodies(keys, timeout)
         for key, body in zip(keys, found, strict=True):
             if body is not None and not (record := Record.decode(body)).is_terminal:
-                read = replace(record, token=record.token + "r").encode()
-                self.below.store([replace(mark(key, read), rank=2**30, expires=250)], timeout)
+                read = record._replace(token=record.token + "r").encode()
+                self.below.store([mark(key, read)._replace(rank=2**30, expires=250)], timeout)
         return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 
 from upshot.backend import Backend, StoredRecord
 from upshot.listening import Listener
@@ -61,7 +60,7 @@ class LateRecordsNeverExpire(ChangesRecords):
     kills = "RL-4"
 
     def changed(self, record: StoredRecord) -> StoredRecord:
-        return replace(record, expires=None) if is_terminal(record.state) else record
+        return record._replace(expires=None) if is_terminal(record.state) else record
 
 
 class LeavesAThread(ChangesListener):
@@ -96,7 +95,7 @@ class NeverExpires(ChangesRecords):
     kills = "RL-8"
 
     def changed(self, record: StoredRecord) -> StoredRecord:
-        return replace(record, expires=None)
+        return record._replace(expires=None)
 
 
 class ForgetsItsOwnRecords(Mutant):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from upshot.backend import StoredRecord
 from upshot.record import Payload, Record
@@ -18,9 +17,9 @@ class BytesDecodedToText(Mutant):
     kills = "RS-5"
 
     def store(self, records: Sequence[StoredRecord], timeout: float) -> Sequence[bool]:
-        lossy = [replace(r, body=r.body.decode("utf-8", "replace").encode()) for r in records]
+        lossy = [r._replace(body=r.body.decode("utf-8", "replace").encode()) for r in records]
         # The header's own binary fields survive, as they would in a column of their own.
-        kept = [replace(new, body=old.body[:10] + new.body[-len(old.body) + 10 :])
+        kept = [new._replace(body=old.body[:10] + new.body[-len(old.body) + 10 :])
                 for old, new in zip(records, lossy, strict=True)]  # fmt: skip
         return super().store(kept, timeout)
 
@@ -29,7 +28,7 @@ class CutsAt64KiB(ChangesRecords):
     kills = "RS-6"
 
     def changed(self, record: StoredRecord) -> StoredRecord:
-        return replace(record, body=record.body[:65536])
+        return record._replace(body=record.body[:65536])
 
 
 class _ChangesBodies(ChangesRecords):
@@ -37,7 +36,7 @@ class _ChangesBodies(ChangesRecords):
         return body
 
     def changed(self, record: StoredRecord) -> StoredRecord:
-        return replace(record, body=self.body(record.body))
+        return record._replace(body=self.body(record.body))
 
 
 class CutsTrailingZeros(_ChangesBodies):
@@ -68,7 +67,7 @@ class LongResultsBecomeNone(_ChangesBodies):
         record = Record.decode(body)
         if record.outcome is None or len(record.outcome.body) < 2**20:
             return body
-        return replace(record, outcome=Payload("json", b"null")).encode()
+        return record._replace(outcome=Payload("json", b"null")).encode()
 
 
 class FalsyIsMissing(Mutant):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 from upshot.backend import Backend, StoredRecord
 from upshot.record import Record
@@ -51,7 +50,7 @@ class OlderAttemptReplaces(ChangesRecords):
     kills = "ST-5"
 
     def changed(self, record: StoredRecord) -> StoredRecord:
-        return record if is_terminal(record.state) else replace(record, barrier=0)
+        return record if is_terminal(record.state) else record._replace(barrier=0)
 
 
 class RevocationStoredAsSuccess(ChangesRecords):
@@ -60,8 +59,8 @@ class RevocationStoredAsSuccess(ChangesRecords):
     def changed(self, record: StoredRecord) -> StoredRecord:
         if record.state != State.REVOKED:
             return record
-        succeeded = replace(Record.decode(record.body), state=State.SUCCESS)
-        return replace(record, body=succeeded.encode())
+        succeeded = Record.decode(record.body)._replace(state=State.SUCCESS)
+        return record._replace(body=succeeded.encode())
 
 
 class StateBeforePayload(Mutant):
@@ -69,7 +68,7 @@ class StateBeforePayload(Mutant):
 
     def store(self, records: Sequence[StoredRecord], timeout: float) -> Sequence[bool]:
         hollow = [
-            replace(each, body=replace(Record.decode(each.body), outcome=None).encode())
+            each._replace(body=Record.decode(each.body)._replace(outcome=None).encode())
             for each in records
         ]
         applied = super().store(hollow, timeout)
@@ -110,14 +109,14 @@ class RevocationCanBeRepeated(ChangesRecords):
     kills = "ST-3"
 
     def changed(self, record: StoredRecord) -> StoredRecord:
-        return replace(record, barrier=record.rank) if record.state == State.REVOKED else record
+        return record._replace(barrier=record.rank) if record.state == State.REVOKED else record
 
 
 class EndFollowsRevocation(ChangesRecords):
     kills = "ST-6"
 
     def changed(self, record: StoredRecord) -> StoredRecord:
-        return replace(record, barrier=0) if record.state == State.REVOKED else record
+        return record._replace(barrier=0) if record.state == State.REVOKED else record
 
 
 class RevocationOverwritesTheEnd(ChangesRecords):
@@ -131,21 +130,21 @@ class RunningTasksCannotBeRevoked(ChangesRecords):
     kills = "ST-6"
 
     def changed(self, record: StoredRecord) -> StoredRecord:
-        return replace(record, rank=0) if record.state == State.REVOKED else record
+        return record._replace(rank=0) if record.state == State.REVOKED else record
 
 
 class DemandsMoreThanTheBarrier(ChangesRecords):
     kills = "ST-5"
 
     def changed(self, record: StoredRecord) -> StoredRecord:
-        return replace(record, rank=record.rank - 1)
+        return record._replace(rank=record.rank - 1)
 
 
 class RetryIsTheEnd(ChangesRecords):
     kills = "ST-5"
 
     def changed(self, record: StoredRecord) -> StoredRecord:
-        return replace(record, barrier=NEVER) if record.state == State.RETRY else record
+        return record._replace(barrier=NEVER) if record.state == State.RETRY else record
 
 
 class KeepsTheFirstBarrier(Mutant):
@@ -154,7 +153,7 @@ class KeepsTheFirstBarrier(Mutant):
     def store(self, records: Sequence[StoredRecord], timeout: float) -> Sequence[bool]:
         found = self.bodies([record.key for record in records], timeout)
         kept = [
-            record if body is None else replace(record, barrier=Record.decode(body).barrier)
+            record if body is None else record._replace(barrier=Record.decode(body).barrier)
             for record, body in zip(records, found, strict=True)
         ]
         return super().store(kept, timeout)
@@ -212,7 +211,7 @@ class _ChangesRecord(ChangesRecords):
         return record
 
     def changed(self, record: StoredRecord) -> StoredRecord:
-        return replace(record, body=self.edited(Record.decode(record.body)).encode())
+        return record._replace(body=self.edited(Record.decode(record.body)).encode())
 
 
 class RoundsTimesToMilliseconds(_ChangesRecord):
@@ -220,14 +219,14 @@ class RoundsTimesToMilliseconds(_ChangesRecord):
 
     def edited(self, record: Record) -> Record:
         started = record.started_at
-        return replace(record, started_at=None if started is None else round(started, 3))
+        return record._replace(started_at=None if started is None else round(started, 3))
 
 
 class DropsProgressInTheEnd(_ChangesRecord):
     kills = "ST-1"
 
     def edited(self, record: Record) -> Record:
-        return replace(record, info=None) if record.is_terminal else record
+        return record._replace(info=None) if record.is_terminal else record
 
 
 class LongPayloadsComeLater(StateBeforePayload):

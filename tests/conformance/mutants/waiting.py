@@ -254,7 +254,7 @@ def _over(stored: StoredRecord) -> StoredRecord:
     record = Record.decode(stored.body)
     if record.state != State.RETRY:
         return stored
-    return replace(stored, body=replace(record, state=State.REVOKED).encode())
+    return stored._replace(body=record._replace(state=State.REVOKED).encode())
 
 
 class ClosesWhenTheWaitIsOver(ChangesListener):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,8 +29,8 @@ def received(parcel: Parcel) -> Received:
 
 @pytest.mark.parametrize("expires", [0.001, 60.0, 86_400.0 * 365, 1e30, None])
 def test_a_record_comes_out_as_it_was_packed(record: RecordMaker, expires: float | None) -> None:
-    sent = replace(
-        record("é 🦀", b"\x00\xff", terminal=True, expires=expires), rank=16 * MAX_ATTEMPT
+    sent = record("é 🦀", b"\x00\xff", terminal=True, expires=expires)._replace(
+        rank=16 * MAX_ATTEMPT
     )
 
     found = unpack(received(pack(sent, queue="q", persistent=True)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import signal
 import subprocess
@@ -84,7 +83,7 @@ _HOOKS: dict[str, Hook] = {
     "store": lambda backend, _, record, seconds: backend.store([record], seconds),
     "store many": lambda backend, _, record, seconds: backend.store([record] * 2, seconds),
     "store much": lambda backend, _, record, seconds: backend.store(
-        [record, dataclasses.replace(record, body=bytes(8 * 2**20))], seconds
+        [record, record._replace(body=bytes(8 * 2**20))], seconds
     ),
     "load": lambda backend, _, record, seconds: backend.load([record.key], seconds),
     "delete": lambda backend, _, record, seconds: backend.delete([record.key], seconds),
