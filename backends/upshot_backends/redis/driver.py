@@ -7,8 +7,6 @@ server does. So only its *connections* are used: set-up, TLS, authentication, pa
 from __future__ import annotations
 
 import functools
-import re
-import socket
 import ssl
 from collections.abc import Sequence
 from typing import Any, Final, Protocol, cast
@@ -22,6 +20,7 @@ from upshot import clock
 from upshot.errors import UrlError
 from upshot.retrying import DriverErrors
 from upshot.url import Url
+from upshot_backends.redis.timed import TimedSocket
 
 __all__ = [
     "DRIVER_ERRORS",
@@ -31,7 +30,6 @@ __all__ = [
     "Options",
     "RefusedForNowError",
     "Reply",
-    "TimedSocket",
     "connect",
     "driver_options",
     "plain_scheme",
@@ -56,11 +54,6 @@ _FOR_NOW: Final = ("BUSY ", "MISCONF ", "NOREPLICAS ")
 
 _DEMOTED: Final = "UNBLOCKED "
 """What a blocked client hears when its server becomes a replica."""
-
-
-_LATE: Final = 16  # receives after `until`, of what has arrived: 1 MiB
-_LONGEST_LINE: Final = 2**20  # bytes; an answer begins with a line: a type and a length, an error
-_HUGE: Final = re.compile(rb"[*%~>]\d{8}")  # ten million parts; a batch has thousands
 
 
 class RefusedForNowError(redis.ResponseError):
@@ -104,85 +97,6 @@ class Connection(Protocol):
     def pack_commands(self, commands: Sequence[Sequence[Argument]]) -> list[bytes]: ...
     def send_packed_command(self, command: list[bytes]) -> None: ...
     def read_response(self, *, disconnect_on_error: bool = True) -> Any: ...
-
-
-class TimedSocket:
-    """A socket whose every send and receive ends at one moment, `until`, on the monotonic clock.
-
-    redis-py gives each `recv` the whole timeout again, so a server that trickles would never be
-    late. With `until` in the past, a receive takes what has arrived already or times out, and a
-    server that does not stop talking is late too. With an `until` of 0, it never is.
-
-    An answer whose first line does not end, or announces more parts than any has, is refused:
-    hiredis would keep it and search it again and again, or make room for the parts.
-
-    Attributes:
-        until: set before each use.
-        received: bytes that have come so far; set to 0 by whoever counts.
-    """
-
-    def __init__(self, wrapped: socket.socket, until: float) -> None:
-        self._socket = wrapped
-        self.until = until
-        self._begins = True
-        self._head = b""
-        self._late = 0
-        self.received = 0
-
-    def recv(self, size: int) -> bytes:
-        self._arm()
-        try:
-            data = self._socket.recv(size)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError) as exc:
-            raise TimeoutError("timed out") from exc
-        self.received += len(data)
-        if self._begins:
-            self._look(data)
-        return data
-
-    def recv_into(self, buffer: bytearray) -> int:
-        self._arm()
-        try:
-            size = self._socket.recv_into(buffer)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError) as exc:
-            raise TimeoutError("timed out") from exc
-        self.received += size
-        if self._begins:
-            self._look(bytes(memoryview(buffer)[:size]))
-        return size
-
-    def sendall(self, data: bytes) -> None:
-        self._begins, self._head, self._late = True, b"", 0
-        self._arm()
-        try:
-            self._socket.sendall(data)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError) as exc:
-            raise TimeoutError("timed out") from exc
-
-    def settimeout(self, seconds: float | None) -> None:
-        """Do nothing: redis-py would set its own idea of a timeout. `until` decides."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._socket, name)
-
-    def _arm(self) -> None:
-        left = self.until - clock.monotonic()
-        if self.until and left <= 0:
-            self._late += 1
-            if self._late > _LATE:
-                raise TimeoutError("timed out: the server goes on and on")
-        self._socket.settimeout(left if left > 0 else 0.0)
-
-    def _look(self, data: bytes) -> None:
-        """Look at the first bytes of an answer, until its first line is there."""
-        self._head += data
-        if _HUGE.match(self._head):
-            raise redis.InvalidResponse("Protocol error: an answer of more parts than any has")
-        self._begins = bool(data) and b"\r\n" not in self._head
-        if not self._begins:
-            self._head = b""
-        elif len(self._head) > _LONGEST_LINE:
-            raise redis.InvalidResponse("Protocol error: a line without an end")
 
 
 def plain_scheme(url: Url) -> str:
