@@ -56,7 +56,8 @@ class MariaDBServer(Server):
     def _prepare(self) -> None:
         make_tables = ["mariadb-install-db", "--no-defaults", f"--datadir={self._data}"]
         make_tables += ["--auth-root-authentication-method=normal", "--skip-test-db"]
-        self._run([*make_tables, "--skip-name-resolve"], self.folder)
+        make_tables += ["--skip-name-resolve", f"--tmpdir={self.folder}"]
+        self._run(make_tables, self.folder)
         account = f"'{_USER}'@'{LOOPBACK}'"
         self._started().write(
             "init.sql",
@@ -70,6 +71,8 @@ class MariaDBServer(Server):
     def _command(self) -> list[str]:
         settings = {
             "datadir": str(self._data),
+            # Its own: a server that starts removes what others keep in a common one.
+            "tmpdir": str(self.folder),
             "init-file": str(self.folder / "init.sql"),
             "bind-address": LOOPBACK,
             "port": str(self.port),
