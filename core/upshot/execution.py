@@ -12,7 +12,7 @@ import inspect
 import math
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, cast, final
 
 from upshot import clock
@@ -279,8 +279,7 @@ class Execution:
             return Finished(self.failed(wrong))
         record = self._begun._replace(state=State.RETRY, outcome=self._described(exc))
         delay = _delay(policy, message.retries) if countdown is None else max(0.0, countdown)
-        again = replace(
-            message,
+        again = message._replace(
             attempt=self.attempt + 1,
             retries=message.retries + 1,
             eta=clock.now() + delay,

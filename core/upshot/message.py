@@ -17,9 +17,9 @@ import math
 import struct
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, NamedTuple, NoReturn, cast
 
 from upshot import clock
 from upshot.errors import ConfigError, DecodeError, InvalidTaskIdError
@@ -81,8 +81,7 @@ class RetryPolicy:
             raise ConfigError(f"max_retries is 0 or more, or None; not {self.max_retries!r}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
+class Message(NamedTuple):
     """One request to run a task.
 
     Attributes:
@@ -114,7 +113,7 @@ class Message:
     attempt: int = 1
     retries: int = 0
     queued_at: float | None = None
-    headers: Mapping[str, Any] = field(default_factory=lambda: _NO_HEADERS)
+    headers: Mapping[str, Any] = _NO_HEADERS
     ignore_result: bool = False
     result_expires: float | None = -1.0
     time_limit: float | None = -1.0
@@ -125,14 +124,15 @@ class Message:
     def encode(self) -> bytes:
         """Return the message as bytes, in the layout of this module."""
         header: dict[str, Any] = {"c": self.arguments.content_type}
-        for name, (default, _) in _FIELDS.items():
+        for name, default in _DEFAULTS.items():
             value = getattr(self, name)
-            if value != default or name in _REQUIRED:
-                header[name] = dict(value) if name == "headers" else value
+            if value != default:
+                header[name] = value
+        if self.headers:
+            header["headers"] = dict(self.headers)
         if self.retry is not None:
             header["retry"] = dataclasses.asdict(self.retry)
-        text = json.dumps(header, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        encoded = text.encode()
+        encoded = _ENCODER.encode(header).encode()
         body = encoded + self.arguments.body
         return _PREFIX.pack(_VERSION, zlib.crc32(body, len(encoded)), len(encoded)) + body
 
@@ -146,11 +146,11 @@ class Message:
         """
         try:
             version, checksum, length = _PREFIX.unpack_from(data)
-            body = data[_PREFIX.size :]
+            body = memoryview(data)[_PREFIX.size :]
             if version != _VERSION or zlib.crc32(body, length) != checksum:
                 raise ValueError(f"no undamaged message of version {_VERSION.decode()}")
-            header = _HEADER.decode(body[:length].decode())
-            return cls(**_fields_of(header, body[length:]))
+            end = _PREFIX.size + length
+            return cls(**_fields_of(_HEADER.decode(data[_PREFIX.size : end].decode()), data[end:]))
         except (ValueError, TypeError, struct.error, RecursionError, InvalidTaskIdError) as exc:
             reason = printable(str(exc))  # it may quote what somebody wrote
             raise DecodeError(
@@ -173,25 +173,34 @@ def _finite(digits: str) -> float:
 _HEADER: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 
 
-# Name → (default, accepted types) for everything but the arguments and the retry policy.
-_FIELDS: Final[dict[str, tuple[object, tuple[type, ...]]]] = {
-    "task_id": ("", (str,)),
-    "name": ("", (str,)),
-    "queue": ("", (str,)),
-    "priority": (0, (int,)),
-    "eta": (None, (*_NUMBER, type(None))),
-    "expires": (None, (*_NUMBER, type(None))),
-    "attempt": (1, (int,)),
-    "retries": (0, (int,)),
-    "queued_at": (None, (*_NUMBER, type(None))),
-    "headers": (_NO_HEADERS, (dict,)),
-    "ignore_result": (False, (bool,)),
-    "result_expires": (-1.0, (*_NUMBER, type(None))),
-    "time_limit": (-1.0, (*_NUMBER, type(None))),
-    "soft_time_limit": (-1.0, (*_NUMBER, type(None))),
-    "reply_to": ("", (str,)),
+# Every field but the arguments and the retry policy: the types that it has in a header.
+_KINDS: Final[dict[str, tuple[type, ...]]] = {
+    "task_id": (str,),
+    "name": (str,),
+    "queue": (str,),
+    "priority": (int,),
+    "eta": (*_NUMBER, type(None)),
+    "expires": (*_NUMBER, type(None)),
+    "attempt": (int,),
+    "retries": (int,),
+    "queued_at": (*_NUMBER, type(None)),
+    "headers": (dict,),
+    "ignore_result": (bool,),
+    "result_expires": (*_NUMBER, type(None)),
+    "time_limit": (*_NUMBER, type(None)),
+    "soft_time_limit": (*_NUMBER, type(None)),
+    "reply_to": (str,),
 }
-_REQUIRED: Final = frozenset({"task_id", "name", "queue"})
+_MISSING: Final = object()
+_DEFAULTS: Final[dict[str, object]] = {
+    name: Message._field_defaults.get(name, _MISSING) for name in _KINDS if name != "headers"
+}
+_RANGES: Final = {
+    "attempt": (1, MAX_ATTEMPT),
+    "retries": (0, MAX_ATTEMPT),
+    "priority": (0, MAX_PRIORITY),
+}
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def _fields_of(header: Any, payload: bytes) -> dict[str, Any]:
@@ -199,49 +208,46 @@ def _fields_of(header: Any, payload: bytes) -> dict[str, Any]:
     if not isinstance(header, dict):
         raise TypeError("its header is not an object")
     header = cast("dict[str, Any]", header)
-    fields: dict[str, Any] = {}
-    for name, (default, kinds) in _FIELDS.items():
-        value = header.get(name, default)
-        is_one = isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds)
-        if value is not default and not is_one:
-            raise TypeError(f"its {name} is of the wrong type")
-        fields[name] = value
-    _check_values(fields)
-    content_type = header.get("c")
+    content_type = header.pop("c", None)
     if not isinstance(content_type, str):
         raise TypeError("its content type is missing")
     content_type.encode()  # half a surrogate pair is no text
-    retry = header.get("retry")
+    fields: dict[str, Any] = {"arguments": Payload(content_type, payload)}
+    retry = header.pop("retry", None)
     if retry is not None:
         fields["retry"] = RetryPolicy(**retry)
-    return fields | {"arguments": Payload(content_type, payload)}
+    for name, value in header.items():
+        kinds = _KINDS.get(name)
+        if kinds is None:  # of a later version
+            continue
+        if type(value) not in kinds:
+            raise TypeError(f"its {name} is of the wrong type")
+        _check_value(name, value)
+        fields[name] = value
+    check_task_id(fields.get("task_id"))
+    if not is_name(fields.get("name")) or not is_name(fields.get("queue")):
+        raise ValueError("it names no task or no queue")
+    return fields
 
 
-def _check_values(fields: Mapping[str, Any]) -> None:
+def _check_value(name: str, value: Any) -> None:
     """Refuse what no sender sends and no worker could live with.
 
     Its outcome could not be stored, or its message not be sent again; so it would come back for
     ever, and each time for nothing.
     """
-    check_task_id(fields["task_id"])
-    if not is_name(fields["name"]) or not is_name(fields["queue"]):
-        raise ValueError("it names no task or no queue")
-    if fields["reply_to"] and not is_name(fields["reply_to"]):
-        raise ValueError("its reply_to is no address")
-    for name, least, most in (
-        ("attempt", 1, MAX_ATTEMPT),
-        ("retries", 0, MAX_ATTEMPT),
-        ("priority", 0, MAX_PRIORITY),
-    ):
-        if not least <= fields[name] <= most:
+    if name in _RANGES:
+        least, most = _RANGES[name]
+        if not least <= value <= most:
             raise ValueError(f"its {name} is out of range")
-    for name in _MOMENTS:
-        if fields[name] is not None and not clock.is_moment(fields[name]):
+    elif name in _MOMENTS:
+        if value is not None and not clock.is_moment(value):
             raise ValueError(f"its {name} is in no calendar")
-    for name in _DURATIONS:
-        seconds = fields[name]
-        if seconds not in (None, _AS_SET) and not 0 < seconds <= LONGEST:
+    elif name in _DURATIONS:
+        if value not in (None, _AS_SET) and not 0 < value <= LONGEST:
             raise ValueError(f"its {name} is no duration")
-    json.dumps(
-        dict(fields["headers"]), ensure_ascii=False
-    ).encode()  # half a surrogate pair is no text
+    elif name == "reply_to":
+        if value and not is_name(value):
+            raise ValueError("its reply_to is no address")
+    elif name == "headers":
+        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text

@@ -17,7 +17,6 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import replace
 from typing import Any, final
 
 from upshot import clock
@@ -305,7 +304,7 @@ class Job:
         # This attempt may be on record as started, and is nobody's any more: the next worker
         # begins one of its own. As a new message it does not count as a death of a worker.
         attempt = min(execution.attempt + 1, MAX_ATTEMPT)
-        return Action.REPLACE, replace(execution.message, attempt=attempt), note
+        return Action.REPLACE, execution.message._replace(attempt=attempt), note
 
     def end_by_time_limit(self) -> None:
         """Record that the hard limit has passed; what the function returns later is void.
