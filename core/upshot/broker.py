@@ -13,7 +13,7 @@ import abc
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol, runtime_checkable
 
 from upshot.backend import Backend, StoredRecord
 from upshot.retrying import DriverErrors
@@ -24,6 +24,7 @@ __all__ = [
     "Broker",
     "BrokerCapabilities",
     "Delivery",
+    "Exchanging",
     "QueueStatus",
     "QueuedMessage",
     "Settlement",
@@ -237,3 +238,36 @@ class Broker(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Give back sockets, threads and descriptors; idempotent, raises nothing."""
+
+
+# What some services can do besides. A broker that has the method is found by it; the others need
+# nothing of the kind.
+
+
+@runtime_checkable
+class Exchanging(Protocol):
+    """A broker that ends a delivery and leases the next message in one round trip."""
+
+    def exchange(
+        self,
+        settlement: Settlement,
+        record: StoredRecord | None,
+        queues: Sequence[str],
+        *,
+        lease: float,
+        worker: str,
+        timeout: float,
+    ) -> tuple[bool, bool, Sequence[Delivery]]:
+        """Store `record` under the backend's guard and settle, all or nothing; then fetch one.
+
+        Args:
+            settlement: the delivery that has ended.
+            record: its outcome; None unless `joins` said True and it is still to be stored.
+            queues, lease, worker: as for `fetch`, which is not waited for.
+            timeout: seconds for all.
+
+        Returns:
+            Whether the record applied, False if there was none; whether the delivery was still
+            this worker's to settle; and the next message, if there was one.
+        """
+        ...

@@ -38,10 +38,10 @@ from upshot.broker import (
 from upshot.errors import PayloadTooLargeError
 from upshot.url import Url
 from upshot_backends.redis.bell import Bell
-from upshot_backends.redis.client import script
+from upshot_backends.redis.client import Script, script
 from upshot_backends.redis.cluster import ClusterClient
 from upshot_backends.redis.connection import open_client
-from upshot_backends.redis.driver import DRIVER_ERRORS, Argument
+from upshot_backends.redis.driver import DRIVER_ERRORS, Argument, Reply
 from upshot_backends.redis.results import RedisBackend, record_arguments
 
 __all__ = ["RedisBroker"]
@@ -123,21 +123,30 @@ class RedisBroker(Broker):
                 self._close_bells()
 
     def settle(self, settlements: Sequence[Settlement], timeout: float) -> Sequence[bool]:
-        calls: list[tuple[list[str], list[Argument]]] = []
-        for part in _parts(settlements):
-            queues = _numbered(
-                [settlement.delivery.queue for settlement in part]
-                + [settlement.message.queue for settlement in part if settlement.message]
-            )
-            arguments: list[Argument] = []
-            for settlement in part:
-                delivery, message = settlement.delivery, settlement.message
-                arguments += (queues[delivery.queue], _id_of(delivery), delivery.token)
-                arguments += (settlement.action.value, settlement.reason)
-                arguments += _message_arguments(message, queues) if message else _NO_MESSAGE
-            calls.append((self._keys(self._bases(queues)), arguments))
-        answers = self._client.run(script("queue", "settle"), calls, timeout)
+        calls = [self._settle_call(part) for part in _parts(settlements)]
+        answers = self._client.run_each(calls, timeout)
         return [settled == 1 for part in answers for settled in cast("list[int]", part)]
+
+    def exchange(
+        self,
+        settlement: Settlement,
+        record: StoredRecord | None,
+        queues: Sequence[str],
+        *,
+        lease: float,
+        worker: str,
+        timeout: float,
+    ) -> tuple[bool, bool, Sequence[Delivery]]:
+        distinct = tuple(dict.fromkeys(queues))
+        ended, found = self._client.run_each(
+            [
+                self._settle_call([settlement], record),
+                self._fetch_call(distinct, 1, lease, worker),
+            ],
+            timeout,
+        )
+        *applied, ours = cast("list[int]", ended)
+        return applied == [1], ours == 1, _found(found, distinct)[1]
 
     def beat(
         self,
@@ -200,27 +209,36 @@ class RedisBroker(Broker):
         self, queues: Sequence[str], limit: int, lease: float, worker: str
     ) -> tuple[float | None, list[Delivery]]:
         """Lease what is due now; also tell in how many seconds something will be."""
+        call = self._fetch_call(queues, limit, lease, worker)
+        return _found(self._client.run_each([call], _ROUND_TRIP)[0], queues)
+
+    def _fetch_call(self, queues: Sequence[str], limit: int, lease: float, worker: str) -> _Call:
         keys = [*self._bases(queues), *self._worker_keys]
-        arguments: list[Argument] = [
-            limit,
-            lease,
-            worker,
-            _lines(queues),
-            secrets.token_hex(8) + "-",
-        ]
-        fetch = script("queue", "workers", "fetch")
-        answer = self._client.run(fetch, [(keys, arguments)], _ROUND_TRIP)[0]
-        due_in, *taken = cast("tuple[bytes, *tuple[_Taken, ...]]", answer)
-        return float(due_in) if due_in else None, [
-            Delivery(
-                message_id=message_id.decode(errors=_ANY_BYTES),
-                queue=queues[number - 1],
-                body=body,
-                deliveries=deliveries,
-                token=token.decode(),
-            )
-            for number, message_id, body, deliveries, token in taken
-        ]
+        token = secrets.token_hex(8) + "-"
+        return (
+            script("queue", "workers", "fetch"),
+            keys,
+            [limit, lease, worker, _lines(queues), token],
+        )
+
+    def _settle_call(
+        self, settlements: Sequence[Settlement], record: StoredRecord | None = None
+    ) -> _Call:
+        queues = _numbered(
+            [settlement.delivery.queue for settlement in settlements]
+            + [settlement.message.queue for settlement in settlements if settlement.message]
+        )
+        keys = self._keys(self._bases(queues))
+        arguments: list[Argument] = [len(keys), f"@{self._client.database}"]
+        if record is not None:
+            keys.append(record.key)
+            arguments += record_arguments(record)
+        for settlement in settlements:
+            delivery, message = settlement.delivery, settlement.message
+            arguments += (queues[delivery.queue], _id_of(delivery), delivery.token)
+            arguments += (settlement.action.value, settlement.reason)
+            arguments += _message_arguments(message, queues) if message else _NO_MESSAGE
+        return script(self._client.pubsub, "guard", "queue", "settle"), keys, arguments
 
     def _take_bell(self, queues: Sequence[str]) -> Bell:
         """Return a bell that no other thread uses."""
@@ -276,7 +294,23 @@ def _id_of(delivery: Delivery) -> bytes:
     return delivery.message_id.encode(errors=_ANY_BYTES)
 
 
+_Call = tuple[Script, list[str], list[Argument]]
 _Taken = tuple[int, bytes, bytes, int, bytes]
+
+
+def _found(answer: Reply, queues: Sequence[str]) -> tuple[float | None, list[Delivery]]:
+    """Read what `fetch.lua` answers: when something is due next, and what was leased."""
+    due_in, *taken = cast("tuple[bytes, *tuple[_Taken, ...]]", answer)
+    return float(due_in) if due_in else None, [
+        Delivery(
+            message_id=message_id.decode(errors=_ANY_BYTES),
+            queue=queues[number - 1],
+            body=body,
+            deliveries=deliveries,
+            token=token.decode(),
+        )
+        for number, message_id, body, deliveries, token in taken
+    ]
 
 
 def _quoted(name: str) -> str:

@@ -92,12 +92,24 @@ class RedisClient(abc.ABC):
         Raises:
             redis.ResponseError: the first error answer; the other calls were made all the same.
         """
+        return self.run_each([(lua, keys, args) for keys, args in calls], timeout)
+
+    def run_each(
+        self,
+        calls: Sequence[tuple[Script, Sequence[str], Sequence[Argument]]],
+        timeout: float,
+    ) -> list[Reply]:
+        """Run different scripts, otherwise like `run`; each call is one (script, keys, arguments).
+
+        Raises:
+            redis.ResponseError: the first error answer; the other calls were made all the same.
+        """
         until = clock.monotonic() + timeout
-        commands = [("EVALSHA", lua.sha, len(keys), *keys, *args) for keys, args in calls]
+        commands = [("EVALSHA", lua.sha, len(keys), *keys, *args) for lua, keys, args in calls]
         answers = self._exchange(commands, until)
         unknown = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if unknown:
-            again = [("EVAL", lua.text, *commands[i][2:]) for i in unknown]
+            again = [("EVAL", calls[i][0].text, *commands[i][2:]) for i in unknown]
             for i, answer in zip(unknown, self._exchange(again, until), strict=True):
                 answers[i] = answer
         return _replies(answers)

@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, final
 
 from upshot import clock
-from upshot.broker import Broker, Delivery, Settlement
+from upshot.broker import Delivery, Settlement
 from upshot.engine.coroutines import Loops
 from upshot.engine.host import Host
+from upshot.engine.intake import Intake
 from upshot.engine.job import Job
 from upshot.engine.settling import shown
 from upshot.errors import ServiceClosedError, ServiceError, UpshotError
@@ -24,7 +25,6 @@ __all__ = ["Consumer"]
 
 logger = logging.getLogger("upshot.worker")
 
-_FETCH_WAIT: Final = 1.0  # seconds that one fetch waits, and so the longest delay of a warm stop
 _LONGEST_BACKOFF: Final = 5.0  # seconds between attempts to reach a broker that is down
 _TICK: Final = 0.5  # seconds between two looks at hard limits and at the parent process
 _FAREWELL: Final = 0.5  # seconds that a service has to hear of the end of this consumer
@@ -71,6 +71,13 @@ class Consumer:
         self._host = host
         self._queues = list(queues)
         self._threads = threads
+        self._intake = Intake(
+            host,
+            queues=self._queues,
+            worker=self.name,
+            is_alone=threads == 1,
+            may_go_on=lambda: not self._stop_asked and self._left != 0,
+        )
         self._burst = burst
         self._left = max_tasks
         self._end_process = end_process
@@ -90,10 +97,7 @@ class Consumer:
         self._lock = threading.Lock()
         self._cutting = threading.Lock()
         self._is_cut = threading.Event()
-        self._none_on_its_way = threading.Event()
-        self._none_on_its_way.set()
         self._noting = threading.Lock()
-        self._taken = False
         self._jobs: set[Job] = set()
         self._loops = Loops()
 
@@ -119,7 +123,7 @@ class Consumer:
 
         What the broker has given, but is still on its way, cannot be known.
         """
-        return not (self._jobs or self._taken)
+        return not (self._jobs or self._intake.has_taken)
 
     def run(self) -> None:
         """Consume until stopped; returns when everything that was taken is settled.
@@ -160,7 +164,8 @@ class Consumer:
 
     def _consume(self, start: Callable[[Job], object]) -> None:
         pause = 0.0
-        while not self._stop_asked and self._left != 0:
+        # What an exchange has brought along before a stop is still to be given back.
+        while (not self._stop_asked and self._left != 0) or self._intake.has_taken:
             if not self._slots.acquire(timeout=_TICK):
                 continue
             try:
@@ -189,32 +194,18 @@ class Consumer:
 
     def _take(self, start: Callable[[Job], object]) -> bool:
         """Fetch a message for the free slot and start its task; tell whether there was one."""
-        self._none_on_its_way.clear()
+        intake = self._intake
+        intake.nothing_on_its_way.clear()
         try:
-            if self._stop_asked:  # asked for afterwards, it waits for what is on its way
-                return False
-            deliveries = list(self._fetch())
+            if self._stop_asked and not intake.has_taken:
+                return False  # asked for afterwards, it waits for what is on its way
+            deliveries = intake.fetch(is_burst=self._burst, is_busy=bool(self._jobs))
             found = bool(deliveries)
             while deliveries:  # taken out: a large message must not stay while the next is awaited
                 self._start(deliveries.pop(0), start)
             return found
         finally:
-            self._taken = False
-            self._none_on_its_way.set()
-
-    def _fetch(self) -> Sequence[Delivery]:
-        """Fetch one message for the free slot; waits unless in burst mode."""
-        # One at a time: a message that is not running yet is better off with another worker,
-        # and a task that takes its process down must not count against its neighbours.
-        wait = 0.05 if self._burst and self._jobs else 0.0 if self._burst else _FETCH_WAIT
-        lease = self._host.settings.worker_lease
-
-        def fetch(broker: Broker, _: float) -> Sequence[Delivery]:
-            found = broker.fetch(self._queues, limit=1, wait=wait, lease=lease, worker=self.name)
-            self._taken = bool(found)
-            return found
-
-        return self._host.broker.call(fetch)
+            intake.handed_over()
 
     def _start(self, delivery: Delivery, start: Callable[[Job], object]) -> None:
         job = Job(
@@ -223,12 +214,13 @@ class Consumer:
             worker=self.name,
             stopping=self._stopping,
             cold=self._cold,
+            intake=self._intake,
             limited=self._note_limits,
             after_body=self._after_body,
         )
         with self._lock:
             self._jobs.add(job)
-        self._none_on_its_way.set()
+        self._intake.handed_over()
         if self._left is not None:
             self._left -= 1
         if self._stop_asked:  # stopped while the fetch was on its way
@@ -348,7 +340,7 @@ class Consumer:
             self._give_back(why, deadline)
             # What was given back, here or by another process that stops, may be what a fetch of
             # this very process has waited for.
-            self._none_on_its_way.wait(deadline.left(_LAST_FETCH))
+            self._intake.nothing_on_its_way.wait(deadline.left(_LAST_FETCH))
             self._give_back(why, deadline)
         except Exception:
             logger.exception("giving tasks back failed")

@@ -17,12 +17,14 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any, final
 
 from upshot import clock
 from upshot.broker import Action, Delivery, Settlement
 from upshot.engine.burying import bury
 from upshot.engine.host import Host
+from upshot.engine.intake import Intake
 from upshot.engine.limits import soft_limit
 from upshot.engine.recorder import Recorder
 from upshot.engine.refusal import lost, refusal
@@ -56,6 +58,8 @@ class Job:
         worker: this worker's name.
         stopping: set when nothing more is to be begun.
         cold: set when the process is about to end and patience with a service is over.
+        intake: where messages come from, told what has become of this one; None for a broker
+            that is told directly.
         limited: called when `deadline` has changed.
         after_body: called as soon as the task's function has returned or raised.
     """
@@ -68,6 +72,7 @@ class Job:
         worker: str,
         stopping: threading.Event,
         cold: threading.Event,
+        intake: Intake | None = None,
         limited: Callable[[], object] = lambda: None,
         after_body: Callable[[], object] = lambda: None,
     ) -> None:
@@ -80,6 +85,7 @@ class Job:
         self._worker = worker
         self._stopping = stopping
         self._cold = cold
+        self._intake = intake
         self._limited = limited
         self._after_body = after_body
         self._execution: Execution | None = None
@@ -216,11 +222,12 @@ class Job:
         self, execution: Execution, recorder: Recorder, outcome: Outcome, seconds: float
     ) -> None:
         record, message = outcome.record, execution.message
-        applied = execution.ignore_result or self._store(execution, recorder.end, record)
-        if isinstance(outcome, Again) and applied:
-            self.settling.settle(Action.REPLACE, message=outcome.message)
+        if isinstance(outcome, Again):
+            applied = execution.ignore_result or self._store(execution, recorder.end, record)
+            again = outcome.message if applied else None
+            self._settle(Action.REPLACE if applied else Action.ACK, again)
         else:
-            self.settling.settle(Action.ACK)
+            applied = self._end(execution, recorder, record)
         state = record.state if applied else f"{record.state} not stored: it had ended already"
         level = logging.INFO if record.state == State.SUCCESS else logging.WARNING
         logger.log(
@@ -232,6 +239,46 @@ class Job:
             "" if execution.attempt == 1 else f" (attempt {execution.attempt})",
             extra={"task_id": message.task_id, "task_name": message.name, "state": record.state},
         )
+
+    def _end(self, execution: Execution, recorder: Recorder, record: Record) -> bool:
+        """Store how the task has ended, then let its message go: in one step where that can be."""
+        in_doubt = False
+        intake = self._intake
+        if intake is not None and intake.joins and not execution.ignore_result:
+            try:
+                applied = self._end_at_once(intake, recorder, record)
+            except (ServiceError, PayloadTooLargeError):  # now with all patience
+                applied, in_doubt = None, True
+            if applied is not None:
+                return applied
+        end = partial(recorder.end, in_doubt=in_doubt)
+        applied = execution.ignore_result or self._store(execution, end, record)
+        self._settle(Action.ACK)
+        return applied
+
+    def _end_at_once(self, intake: Intake, recorder: Recorder, record: Record) -> bool | None:
+        """Return whether the outcome applied; None if somebody else lets the message go.
+
+        Raises:
+            PayloadTooLargeError: it is too large to be stored; nothing was done.
+            ServiceError: nobody knows whether it was stored.
+        """
+        sealed = recorder.sealed(record)
+        settlement = self.settling.claim(Action.ACK)
+        if settlement is None:  # a time limit, or a stop, has settled it
+            return None
+        try:
+            applied, ours = intake.end(settlement, sealed)
+        except BaseException:
+            self.settling.unclaim()
+            raise
+        self.settling.told("" if ours else "it is no longer this worker's")
+        return applied or recorder.has_stored(record)
+
+    def _settle(self, action: Action, message: Message | None = None) -> None:
+        """Settle, by the way that brings the next message along if there is one."""
+        tell = None if self._intake is None else self._intake.settle
+        self.settling.settle(action, message=message, tell=tell)
 
     def _fail(self, execution: Execution, recorder: Recorder, exc: Exception) -> None:
         """Let the task fail by a defect of ours."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar, final
 
 from upshot import clock
+from upshot.backend import StoredRecord
 from upshot.client import ResultClient
 from upshot.engine.patience import Patience
 from upshot.envelope import unfinished
@@ -90,16 +91,32 @@ class Recorder:
         """
         return self._before_a_run(self._known, "it cannot be ended")
 
-    def end(self, record: Record) -> bool:
+    def sealed(self, record: Record) -> StoredRecord:
+        """Return the outcome of a run as it is stored, for a broker that stores it.
+
+        Raises:
+            PayloadTooLargeError: the store never takes a record of that size.
+        """
+        return self._client.encode(record, expires=self._expires, reply_to=self._reply_to)
+
+    def has_stored(self, record: Record) -> bool:
+        """Tell whether what is on record is this outcome, as far as can be known."""
+        return _is_same(self._known(), record)
+
+    def end(self, record: Record, *, in_doubt: bool = False) -> bool:
         """Store the outcome of a run, as long as it takes; False if the task had ended already.
 
         Whatever goes wrong: what a task has returned cannot be had again.
+
+        Args:
+            record: the outcome.
+            in_doubt: it may have been stored already.
 
         Raises:
             PayloadTooLargeError: the store never takes a record of that size.
             ServiceError: the process is ending and the store still refuses.
         """
-        store = self._stored(record)
+        store = self._stored(record, in_doubt=in_doubt)
 
         def attempt() -> bool:
             try:
@@ -137,9 +154,8 @@ class Recorder:
             logger.warning("task %s: %s: %s", self._label, what, exc)
             return None
 
-    def _stored(self, record: Record) -> Callable[[], bool]:
+    def _stored(self, record: Record, *, in_doubt: bool = False) -> Callable[[], bool]:
         """Return what stores `record` and tells whether it applied, however often it is called."""
-        in_doubt = False
 
         def attempt() -> bool:
             nonlocal in_doubt

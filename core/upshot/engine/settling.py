@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from typing import Final, final
 
 from upshot.broker import Action, Delivery, Settlement
@@ -65,27 +66,53 @@ class Settling:
         )
 
     def settle(
-        self, action: Action, *, message: Message | None = None, reason: str = "", note: str = ""
+        self,
+        action: Action,
+        *,
+        message: Message | None = None,
+        reason: str = "",
+        note: str = "",
+        tell: Callable[[Settlement], bool] | None = None,
     ) -> None:
-        """Tell the broker, as in `claim`; one that cannot be reached is told by the lease."""
+        """Tell the broker, as in `claim`; one that cannot be reached is told by the lease.
+
+        Args:
+            action, message, reason, note: as for `claim`.
+            tell: tells the broker, and whether the delivery was still this worker's; None for
+                the plain way.
+        """
         settlement = self.claim(action, message=message, reason=reason, note=note)
         if settlement is None:
             return
         try:
-            (ours,) = self._host.broker.call(
-                lambda broker, seconds: broker.settle([settlement], seconds)
-            )
-            trouble = "" if ours else "it is no longer this worker's"
+            ours = (tell or self._tell)(settlement)
         except ServiceError as exc:
-            trouble = str(exc)
-        finally:
+            self.told(str(exc))
+        except BaseException:
             self._told.set()
+            raise
+        else:
+            self.told("" if ours else "it is no longer this worker's")
+
+    def unclaim(self) -> None:
+        """Let whoever asks next decide: what was claimed was not done, as far as is known."""
+        self._begun.release()
+
+    def told(self, trouble: str) -> None:
+        """Note that what was claimed was told, or why not; "" for no trouble."""
+        self._told.set()
         if trouble:
             logger.warning(
                 "a message of queue %r may come again, and its task's record decides: %s",
                 self._delivery.queue,
                 trouble,
             )
+
+    def _tell(self, settlement: Settlement) -> bool:
+        (ours,) = self._host.broker.call(
+            lambda broker, seconds: broker.settle([settlement], seconds)
+        )
+        return ours
 
     def await_told(self, seconds: float) -> None:
         """Wait until a `settle` that is under way has come to its end."""

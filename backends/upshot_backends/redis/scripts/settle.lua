@@ -1,13 +1,17 @@
--- settle.lua (after queue.lua): ends deliveries, each in one step.
+-- settle.lua (after pubsub.lua or sharded.lua, guard.lua, queue.lua): stores records, then ends deliveries, each in
+-- one step. What stops the script at a record leaves the deliveries as they are.
 --
--- KEYS: base names of queues; in a cluster one name more.
--- ARGV: per delivery its queue (a number into KEYS), id, token, action ("ack", "replace",
---       "release" or "bury") and reason; then what takes its place: queue, id, body, priority and
---       eta as in publish.lua, or five times "".
--- Returns per delivery 1 if the token was the current one, otherwise 0.
+-- KEYS: the base names of the queues, in a cluster one name more; then the records' keys.
+-- ARGV: the number of names before the records' keys; the suffix that makes a record's key its channel; then per
+--       record its rank, value and expiry in milliseconds (0: none); then per delivery its queue (a number into
+--       KEYS), id, token, action ("ack", "replace", "release" or "bury") and reason; then what takes its place:
+--       queue, id, body, priority and eta as in publish.lua, or five times "".
+-- Returns per record 1 if it was written, otherwise 0; then per delivery 1 if the token was the current one,
+-- otherwise 0.
 
 local PER_DELIVERY = 10
 
+local queues, suffix = tonumber(ARGV[1]), ARGV[2]
 local time = now()
 local answers = {}
 
@@ -37,7 +41,12 @@ local function settle(at)
   return 1
 end
 
-for at = 1, #ARGV, PER_DELIVERY do
+local first = 3
+for i = queues + 1, #KEYS do
+  answers[#answers + 1] = store(KEYS[i], KEYS[i] .. suffix, ARGV[first], ARGV[first + 1], ARGV[first + 2])
+  first = first + 3
+end
+for at = first, #ARGV, PER_DELIVERY do
   answers[#answers + 1] = settle(at)
 end
 return answers
