@@ -23,7 +23,10 @@ from upshot_conformance.layer import Layer
 
 __all__ = ["HOOKS", "Fault", "FaultyService", "faulty_services"]
 
-HOOKS: Final = ("store", "load", "delete", "listen", "publish", "fetch", "settle", "beat", "survey")
+HOOKS: Final = (
+    *("store", "load", "delete", "listen"),
+    *("publish", "fetch", "settle", "exchange", "beat", "survey"),
+)
 """What can fail: the hooks of a backend, then those of a broker."""
 
 T = TypeVar("T")
@@ -56,10 +59,12 @@ class FaultyService:
     Args:
         name: of the service: its URL is `memory://name`.
         fault: None for none.
+        is_joined: broker and backend are one, which does in one step what it can.
     """
 
-    def __init__(self, name: str, fault: Fault | None) -> None:
+    def __init__(self, name: str, fault: Fault | None, *, is_joined: bool = False) -> None:
         self.url = f"memory://{name}"
+        self.is_joined = is_joined
         self.calls: Counter[str] = Counter()
         self.happened = False
         self._fault = fault
@@ -113,7 +118,9 @@ def _backend(url: Url) -> Backend:
 
 
 def _broker(url: Url, namespace: str) -> Broker:
-    return FaultyBroker(MemoryBroker(url, namespace), _FOUND[url.driver_url()])
+    service = _FOUND[url.driver_url()]
+    kind = JoinedBroker if service.is_joined else FaultyBroker
+    return kind(MemoryBroker(url, namespace), service)
 
 
 class FaultyBackend(Layer):
@@ -144,6 +151,9 @@ class FaultyBroker(Broker):
     def __init__(self, below: Broker, service: FaultyService) -> None:
         self._below = below
         self._call = service.call
+
+    def joins(self, backend: Backend) -> bool:
+        return False
 
     def publish(
         self, messages: Sequence[QueuedMessage], records: Sequence[StoredRecord], timeout: float
@@ -181,3 +191,42 @@ class FaultyBroker(Broker):
 
     def close(self) -> None:
         self._below.close()
+
+
+class JoinedBroker(FaultyBroker):
+    """Keeps results as well: what is published, or ended, brings its record along."""
+
+    def joins(self, backend: Backend) -> bool:
+        self._results = backend
+        return True
+
+    def publish(
+        self, messages: Sequence[QueuedMessage], records: Sequence[StoredRecord], timeout: float
+    ) -> None:
+        def publish() -> None:
+            _below(self._results).store(records, timeout)
+            self._below.publish(messages, (), timeout)
+
+        self._call("publish", publish)
+
+    def exchange(
+        self,
+        settlement: Settlement,
+        record: StoredRecord | None,
+        queues: Sequence[str],
+        *,
+        lease: float,
+        worker: str,
+        timeout: float,
+    ) -> tuple[bool, bool, Sequence[Delivery]]:
+        def exchange() -> tuple[bool, bool, Sequence[Delivery]]:
+            applied = record is not None and _below(self._results).store([record], timeout)[0]
+            (ours,) = self._below.settle([settlement], timeout)
+            found = self._below.fetch(queues, limit=1, wait=0.0, lease=lease, worker=worker)
+            return applied, ours, found
+
+        return self._call("exchange", exchange)
+
+
+def _below(backend: Backend) -> Backend:
+    return backend.below if isinstance(backend, FaultyBackend) else backend

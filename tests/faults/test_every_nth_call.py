@@ -119,9 +119,9 @@ def open_app(service: FaultyService, operation_timeout: float) -> App:
     )
 
 
-def live(fault: Fault | None) -> Life:
+def live(fault: Fault | None, *, is_joined: bool) -> Life:
     """Live one life with `fault`, in an app of its own."""
-    service = FaultyService(uuid.uuid4().hex, fault)
+    service = FaultyService(uuid.uuid4().hex, fault, is_joined=is_joined)
     life = Life(service)
     with open_app(service, BRIEFLY if fault and fault.seconds else PATIENCE) as app:
         life.lived(app)
@@ -156,10 +156,12 @@ def test_who_sends_again_what_may_have_been_sent_needs_the_ids(
 
 @pytest.mark.experiment(6)
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("is_joined", [False, True], ids=["two services", "one service"])
 def test_the_nth_call_fails_for_every_n(
-    score: Score, dice: random.Random, sized: Sized, faulty_services: None
+    score: Score, dice: random.Random, sized: Sized, faulty_services: None, is_joined: bool
 ) -> None:
-    usual = live(None)
+    usual = live(None, is_joined=is_joined)
+    assert bool(usual.service.calls["exchange"]) is is_joined
     assert usual.bodies == 2  # the attempt that asked for another one, and that one
     faults = [
         Fault(hook, number, loses_answer, seconds)
@@ -174,7 +176,7 @@ def test_the_nth_call_fails_for_every_n(
 
     def judged(fault: Fault) -> None:
         try:
-            life = live(fault)
+            life = live(fault, is_joined=is_joined)
         except (AssertionError, pytest.fail.Exception) as exc:
             score.surprise(f"{fault}: {exc}")
             return
