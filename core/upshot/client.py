@@ -229,7 +229,8 @@ class ResultClient:
             task_id: which task.
             timeout: seconds; 0 looks once, None waits for ever.
             look: False for who goes on with a wait: what a service refuses at the beginning is
-                an error, what it refuses later ends no wait.
+                an error, what it refuses later ends no wait. With less than `MIN_LOOK` left it
+                looks all the same: what has ended meanwhile is not to be missed.
 
         Raises:
             ResultTimeoutError: it did not end in time; nothing was consumed.
@@ -255,7 +256,10 @@ class ResultClient:
         """
         deadline = Deadline(timeout)
         keys = {self._keys.key(task_id): task_id for task_id in task_ids}
-        ended, trouble = self._reader.ended(list(keys), deadline) if look else ({}, None)
+        # With so little time left, the hub's thread might not come to look before it is over.
+        left = deadline.left()
+        looks = look or (left is not None and left < retrying.MIN_LOOK)
+        ended, trouble = self._reader.ended(list(keys), deadline) if looks else ({}, None)
         yield from ((keys[key], found) for key, found in ended.items())
         waiting = {key: task_id for key, task_id in keys.items() if key not in ended}
         if waiting and not deadline.expired:
