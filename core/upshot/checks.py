@@ -25,6 +25,7 @@ __all__ = [
     "check_queues",
     "check_threads",
     "is_number",
+    "shown",
 ]
 
 
@@ -39,9 +40,9 @@ def check_main(main: object) -> str | None:
     """
     if main is None or (isinstance(main, str) and all(map(_is_module, main.split(".")))):
         return main
-    shown = mask(repr(main))
-    hint = f"; did you mean broker={shown}?" if "://" in shown else ", such as 'shop.jobs'"
-    raise ConfigError(f"App({shown}): {shown} is no module's name{hint}")
+    given = shown(main)
+    hint = f"; did you mean broker={given}?" if "://" in given else ", such as 'shop.jobs'"
+    raise ConfigError(f"App({given}): {given} is no module's name{hint}")
 
 
 def _is_module(part: str) -> bool:
@@ -55,8 +56,8 @@ def check_name(what: str, name: object) -> None:
         ConfigError: it is anything else.
     """
     if not is_name(name):
-        shown = printable(name) if isinstance(name, str) else repr(name)
-        raise ConfigError(f"{what} is 1 to {MAX_NAME} printable characters, not {shown!r}")
+        told = repr(printable(name)) if isinstance(name, str) else shown(name)
+        raise ConfigError(f"{what} is 1 to {MAX_NAME} printable characters, not {mask(told)}")
 
 
 def check_limits(name: str, value: object) -> None:
@@ -67,7 +68,7 @@ def check_limits(name: str, value: object) -> None:
     """
     if value is not None and not (is_number(value) and 0 < cast("float", value) <= LONGEST):
         raise ConfigError(
-            f"{name} is more than 0 seconds, at most {LONGEST:g}, or None; not {value!r}"
+            f"{name} is more than 0 seconds, at most {LONGEST:g}, or None; not {shown(value)}"
         )
 
 
@@ -78,7 +79,7 @@ def check_priority(value: object) -> None:
         ConfigError: it is anything else.
     """
     if value is not None and not (type(value) is int and 0 <= value <= MAX_PRIORITY):
-        raise ConfigError(f"priority is 0 to {MAX_PRIORITY}, larger first; not {value!r}")
+        raise ConfigError(f"priority is 0 to {MAX_PRIORITY}, larger first; not {shown(value)}")
 
 
 def check_flag(name: str, value: object) -> None:
@@ -88,7 +89,7 @@ def check_flag(name: str, value: object) -> None:
         ConfigError: it is anything else: a text, say, which would count as True.
     """
     if type(value) is not bool:
-        raise ConfigError(f"{name} is True or False, not {value!r}")
+        raise ConfigError(f"{name} is True or False, not {shown(value)}")
 
 
 def check_exceptions(name: str, value: object) -> None:
@@ -97,11 +98,11 @@ def check_exceptions(name: str, value: object) -> None:
     Raises:
         ConfigError: it is anything else.
     """
-    several = isinstance(value, tuple | list | Set)
+    given, several = shown(value), isinstance(value, tuple | list | Set)
     classes = cast("Iterable[object]", value) if several else ()
     if not several or not all(_is_exception(one) for one in classes):
         raise ConfigError(
-            f"{name} is a tuple of exception classes, such as (ConnectionError,); not {value!r}"
+            f"{name} is a tuple of exception classes, such as (ConnectionError,); not {given}"
         )
 
 
@@ -116,7 +117,7 @@ def check_threads(value: object) -> None:
         ConfigError: it is not 1 or more.
     """
     if not (type(value) is int and value >= 1):
-        raise ConfigError(f"threads is 1 or more, not {value!r}")
+        raise ConfigError(f"threads is 1 or more, not {shown(value)}")
 
 
 def check_queues(queues: object) -> list[str]:
@@ -128,7 +129,7 @@ def check_queues(queues: object) -> list[str]:
     if queues is None:
         return []
     if isinstance(queues, str) or not isinstance(queues, Iterable):
-        raise ConfigError(f"queues is a list of names, such as ['default']; not {queues!r}")
+        raise ConfigError(f"queues is a list of names, such as ['default']; not {shown(queues)}")
     names = list(cast("Iterable[str]", queues))
     for name in names:
         check_name("a queue's name", name)
@@ -138,3 +139,11 @@ def check_queues(queues: object) -> list[str]:
 def is_number(value: object) -> bool:
     """Tell whether something is a finite number; a bool is none."""
     return type(value) is int or (type(value) is float and math.isfinite(value))
+
+
+def shown(value: object) -> str:
+    """Return the `repr()` of what was given, without the passwords of URLs.
+
+    A URL may have been given where none belongs, and what an error says ends in a log.
+    """
+    return mask(repr(value))

@@ -218,7 +218,8 @@ class ResultClient:
             task_id: which task.
             timeout: seconds; 0 looks once, None waits for ever.
             look: False for who goes on with a wait: what a service refuses at the beginning is
-                an error, what it refuses later ends no wait.
+                an error, what it refuses later ends no wait. With less than `MIN_LOOK` left it
+                looks all the same: what has ended meanwhile is not to be missed.
 
         Raises:
             ResultTimeoutError: it did not end in time; nothing was consumed.
@@ -226,7 +227,8 @@ class ResultClient:
             ServiceClosedError: the client was closed meanwhile.
         """
         deadline, key = Deadline(timeout), self._keys.key(task_id)
-        found, trouble = self._reader.end_of(key, deadline) if look else (None, None)
+        looks = look or _is_short(deadline)
+        found, trouble = self._reader.end_of(key, deadline) if looks else (None, None)
         if found is None:
             waits = self._wait({key: task_id}, deadline, timeout, trouble)
             with contextlib.closing(waits) as ended:
@@ -248,7 +250,8 @@ class ResultClient:
         """
         deadline = Deadline(timeout)
         keys = {self._keys.key(task_id): task_id for task_id in task_ids}
-        ended, trouble = self._reader.ended(list(keys), deadline) if look else ({}, None)
+        looks = look or _is_short(deadline)
+        ended, trouble = self._reader.ended(list(keys), deadline) if looks else ({}, None)
         yield from ((keys[key], found) for key, found in ended.items())
         for key in ended:
             del keys[key]
@@ -389,6 +392,12 @@ class ResultClient:
         forking.abandon(self._hub)
         forking.abandon(self._callbacks)
         self._hub = self._callbacks = None
+
+
+def _is_short(deadline: Deadline) -> bool:
+    """Tell whether the hub's thread might not come to look before it is over."""
+    left = deadline.left()
+    return left is not None and left < retrying.MIN_LOOK
 
 
 def _delete(keys: Sequence[str], backend: Backend, seconds: float) -> None:

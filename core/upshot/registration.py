@@ -13,6 +13,7 @@ from upshot.checks import (
     check_limits,
     check_name,
     check_priority,
+    shown,
 )
 from upshot.context import TaskContext
 from upshot.errors import ConfigError
@@ -135,7 +136,7 @@ def check_options(options: Mapping[str, Any]) -> None:
     check_exceptions("autoretry_for", options.get("autoretry_for", ()))
     serializer = options.get("serializer")
     if not isinstance(serializer, str | None):
-        raise ConfigError(f"serializer is a name, such as 'json'; not {serializer!r}")
+        raise ConfigError(f"serializer is a name, such as 'json'; not {shown(serializer)}")
 
 
 def elsewhere(name: str, settings: Settings) -> TaskSpec:

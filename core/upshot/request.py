@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
-from upshot.checks import check_limits, check_name, check_priority, is_number
+from upshot.checks import check_limits, check_name, check_priority, is_number, shown
 from upshot.errors import ConfigError
 from upshot.execution import TaskSpec
 from upshot.message import RetryPolicy
@@ -54,17 +54,17 @@ def check_request(request: Request) -> None:
         value = getattr(request, name)
         if value is not None and not (is_number(value) and abs(value) < _FAR):
             raise ConfigError(
-                f"{name} is a number of seconds or a moment, less than {_FAR:g}; not {value!r}"
+                f"{name} is a number of seconds or a moment, less than {_FAR:g}; not {shown(value)}"
             )
     for name in ("result_expires", "time_limit", "soft_time_limit"):
         value = getattr(request, name)
         if value != _AS_TASK:
             check_limits(name, value)
     if request.retry is not None and type(request.retry) is not RetryPolicy:
-        raise ConfigError(f"retry is a RetryPolicy, not {request.retry!r}")
+        raise ConfigError(f"retry is a RetryPolicy, not {shown(request.retry)}")
     ignore: object = request.ignore_result
     if ignore is not None and type(ignore) is not bool:
-        raise ConfigError(f"ignore_result is True, False or None, not {ignore!r}")
+        raise ConfigError(f"ignore_result is True, False or None, not {shown(ignore)}")
     headers = cast("Mapping[Any, Any]", request.headers or {})
     if not all(type(key) is str for key in headers):
         raise ConfigError("headers have text as keys")

@@ -11,6 +11,7 @@ from upshot.origin import Origin
 from upshot.record import Record
 from upshot.result import AsyncResult
 from upshot.states import State
+from upshot.waiters import timed_out
 
 __all__ = ["ResultSet"]
 
@@ -105,8 +106,12 @@ class ResultSet(Generic[T]):
                 if exc.__cause__ is None:
                     origin.warn_if_no_worker(handles, next(iter(handles.values())).queue)
         rest = origin.client.wait_many(list(handles), timeout=deadline.left(), look=not is_long)
-        for task_id, found in rest:
-            yield handles[task_id], _ended(found)
+        try:
+            for task_id, found in rest:
+                yield handles.pop(task_id), _ended(found)
+        except ResultTimeoutError as exc:  # it says how long the rest was
+            trouble = exc.__cause__
+            raise timed_out(list(handles), timeout, trouble) from trouble
 
     async def as_completed_async(
         self, timeout: float | None = None

@@ -163,7 +163,7 @@ class CallbackSink(Generic[T]):
 
 
 def timed_out(
-    task_ids: Sequence[str], timeout: float | None, trouble: UpshotError | None
+    task_ids: Sequence[str], timeout: float | None, trouble: BaseException | None
 ) -> ResultTimeoutError:
     """Return the error of a wait that ended before `task_ids` did.
 

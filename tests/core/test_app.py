@@ -27,6 +27,7 @@ from upshot.errors import (
     TaskError,
     TaskRevokedError,
 )
+from upshot.origin import Origin
 from upshot_backends.memory.results import MemoryBackend
 from upshot_conformance.concurrency import start
 from upshot_conformance.records import success
@@ -368,6 +369,35 @@ def test_a_long_wait_outlives_a_refusal_when_it_asks_for_workers(
         app.results.store(success(handle.id, "home"))
 
         assert waiting.result(30) == (["home"] if many else "home")
+
+
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("left", [0.0, 0.01])
+def test_what_ends_while_a_wait_asks_for_workers_is_not_missed(
+    many: bool, left: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However little time that leaves."""
+    patience = 0.2
+    url = f"memory://{uuid.uuid4().hex}"
+    with App(broker=url, backend=url, no_worker_warning=patience) as app:
+        handle = app.send_task("anything")
+
+        def ask(origin: Origin, *_: object) -> None:
+            app.results.store(success(handle.id, "home"))
+            time.sleep(0.1 - left)
+
+        monkeypatch.setattr(Origin, "warn_if_no_worker", ask)
+        wait = app.ResultSet([handle.id]).get if many else handle.get
+
+        assert wait(timeout=patience + 0.1) == (["home"] if many else "home")
+
+
+def test_a_set_that_waited_in_vain_says_for_how_long() -> None:
+    url = f"memory://{uuid.uuid4().hex}"
+    with App(broker=url, backend=url, no_worker_warning=0.1) as app:
+        handles = app.ResultSet([app.send_task("anything").id])
+        with pytest.raises(ResultTimeoutError, match=r"within 0\.25 seconds"):
+            handles.get(timeout=0.25)
 
 
 def test_a_handle_pickles_without_sockets_and_finds_its_app_again(app: App) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import threading
 from collections.abc import Callable
 from typing import ClassVar
@@ -18,6 +20,8 @@ from upshot.url import Url
 
 LIMIT = 0.05  # seconds
 LONGER = 0.3  # seconds
+TINY = 0.00001  # seconds: it strikes while it is set
+OFTEN = 300
 
 
 class Driver:
@@ -116,6 +120,32 @@ def test_an_error_of_the_call_is_not_lost(run: Callable[[Callable[[], None]], No
             clock.sleep(2 * LIMIT)
             raise ValueError("of the call")
         assert isinstance(caught.value.__context__, ValueError)
+
+    run(test)
+
+
+def test_a_limit_may_strike_while_it_is_set(run: Callable[[Callable[[], None]], None]) -> None:
+    def test() -> None:
+        handler = signal.getsignal(signal.SIGALRM)
+        for _ in range(OFTEN):
+            began = clock.monotonic()
+            with pytest.raises(SoftTimeLimitExceededError, match="longer than"), soft_limit(TINY):  # noqa: PT012
+                while clock.monotonic() < began + 30:
+                    clock.sleep(0.001)
+            assert signal.getsignal(signal.SIGALRM) == handler
+
+    run(test)
+
+
+def test_a_limit_may_strike_when_the_block_ends(run: Callable[[Callable[[], None]], None]) -> None:
+    def test() -> None:
+        handler = signal.getsignal(signal.SIGALRM)
+        for _ in range(OFTEN):
+            with contextlib.suppress(SoftTimeLimitExceededError), soft_limit(TINY):
+                pass
+            assert signal.getsignal(signal.SIGALRM) == handler
+            with shield():
+                pass
 
     run(test)
 

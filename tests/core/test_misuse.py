@@ -130,6 +130,31 @@ def test_a_url_in_the_place_of_main_says_what_was_meant_without_its_password() -
     assert "s3cr3t" not in str(found.value)
 
 
+@pytest.mark.parametrize(
+    "option",
+    ["time_limit", "bind", "priority", "autoretry_for", "serializer", "queue"],
+)
+def test_a_url_in_the_place_of_an_option_is_shown_without_its_password(
+    app: App, option: str
+) -> None:
+    url = "redis://:s3cr3t@prod/0"
+    wrong: Any = {"serializer": [url], "queue": url * 20}.get(option, url)
+    with pytest.raises(ConfigError, match=r"redis://:\*\*\*@prod") as found:
+        app.task(**{option: wrong})(print)
+
+    assert "s3cr3t" not in str(found.value)
+
+
+def test_a_url_in_the_place_of_queues_or_a_moment_is_shown_without_its_password(app: App) -> None:
+    url: Any = "redis://:s3cr3t@prod/0"
+    with pytest.raises(ConfigError) as queues, app.running(queues=url):
+        raise AssertionError("it runs")
+    with pytest.raises(ConfigError) as moment:
+        app.send_task("a", countdown=url)
+
+    assert "s3cr3t" not in f"{queues.value}{moment.value}"
+
+
 @pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True, None])
 def test_a_wrong_number_of_threads_is_refused_before_anything_starts(
     app: App, threads: Any

@@ -70,6 +70,7 @@ class ReplyQueue:
             "x-overflow": "reject-publish",
         }
         self._keeping: asyncio.Task[None] | None = None
+        self._channel: Channel | None = None
         self._attempt: asyncio.Future[None] | None = None
         self._hurry = asyncio.Event()
         self._readers = 0
@@ -111,9 +112,10 @@ class ReplyQueue:
             self._keeping.cancel()
         self.is_open = False
         self._tell(ConnectionLostError("closed by this process"))
-        if self._connection.current is not None:
-            channel = await self._connection.current.channel()
-            await channel.delete(self._name)
+        # On the channel that reads it, which is open: a server that takes its time hears of it in
+        # any case, as it hears all that is said before our farewell, in order.
+        if self._channel is not None and self._channel.ended is None:
+            await self._channel.delete(self._name)
 
     async def _keep(self) -> None:
         """Read the queue, whatever becomes of the connection."""
@@ -127,6 +129,7 @@ class ReplyQueue:
                 pause = min(pause * 2, _LONGEST_PAUSE)
             else:
                 pause = _FIRST_PAUSE
+                self._channel = channel
                 self.is_open = True
                 self._tell(None)
                 if self._readers > 1:

@@ -9,6 +9,8 @@ from upshot import clock
 __all__ = ["ClockReading"]
 
 _TRUSTED: Final = 60.0  # seconds; two clocks of computers drift apart by 0.01 s in them, at worst
+_ROUGH: Final = 0.5  # seconds that an answer took, of which half may be an error that lasts; then
+_ROUGHLY_TRUSTED: Final = 1.0  # seconds until a better one is asked for: a server may be slow once
 _ASLEEP: Final = 1.0  # seconds by which the clocks of this machine may disagree on what has passed
 
 
@@ -28,6 +30,7 @@ class ClockReading:
         self._read_at = clock.monotonic()
         self._ahead = said - (asked + self._read_at) / 2
         self._wall_ahead = clock.now() - self._read_at
+        self._trusted = _TRUSTED if self._read_at - asked < _ROUGH else _ROUGHLY_TRUSTED
 
     def now(self) -> float:
         """Return the server's present moment, in seconds since the epoch."""
@@ -41,4 +44,4 @@ class ClockReading:
         """
         read_ago = clock.monotonic() - self._read_at
         wall_moved = clock.now() - clock.monotonic() - self._wall_ahead
-        return read_ago >= _TRUSTED or abs(wall_moved) > _ASLEEP
+        return read_ago >= self._trusted or abs(wall_moved) > _ASLEEP

@@ -4,7 +4,8 @@ A connection belongs to one call at a time and keeps to that call's deadline on 
 so that a frozen server holds nobody up. A statement outside a transaction is one by itself.
 
 The present moment is the server's. Every connection asks for it when it is opened, and in between
-it is reckoned; after a minute, or a sleep of the machine, the next call asks again.
+it is reckoned; after a minute, a sleep of the machine, or a second if the answer took long, the
+next call asks again.
 
 After a fork the child gives up its copies of the parent's sockets without a word to the server:
 were they left open, the parent's locks would outlive the parent for as long as the child lives.

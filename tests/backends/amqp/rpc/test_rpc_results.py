@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pika import data  # type: ignore[import-untyped]
 
-from upshot import State
+from upshot import State, clock
 from upshot.backend import StoredRecord
 from upshot.client import ResultClient
 from upshot.errors import (
@@ -144,6 +144,23 @@ def test_all_clients_of_a_url_share_one_queue_until_the_last_one_closes(
     second.close()
     assert not is_there(address)
     assert open_client().backend.reply_to != address
+
+
+def test_a_server_that_takes_its_time_hears_that_a_queue_is_to_go(
+    open_client: ClientOpener,
+    open_network: Callable[..., Any],
+    is_there: IsThere,
+    eventually: Eventually,
+) -> None:
+    client = open_client(open_network(delay=0.5).url)
+    submit(client, new_id())
+    address = client.backend.reply_to
+    assert is_there(address)
+
+    began = clock.monotonic()
+    client.close()
+    assert clock.monotonic() - began < 3.0
+    eventually(lambda: not is_there(address))
 
 
 def test_closing_ends_waits_and_stores(submitter: ResultClient, eventually: Eventually) -> None:

@@ -166,6 +166,13 @@ def test_a_reading_is_doubted_after_a_minute() -> None:
         assert reading.is_doubtful
 
 
+def test_an_answer_that_took_long_is_doubted_after_a_second() -> None:
+    reading = ClockReading(1e9, clock.monotonic() - 4.0)
+    assert not reading.is_doubtful
+    with asleep_for(-1.0), wall_clock_ahead(1.0):
+        assert reading.is_doubtful
+
+
 def test_the_answer_was_given_halfway_between_question_and_arrival() -> None:
     assert 1e9 + 2.0 <= ClockReading(1e9, clock.monotonic() - 4.0).now() < 1e9 + 3.0
 
