@@ -21,7 +21,7 @@ from sqlalchemy.engine import Dialect
 from upshot import clock
 from upshot.clock import Deadline
 from upshot.url import Url
-from upshot_backends.sql.connection import SqlOptions, check_scheme
+from upshot_backends.sql.options import SqlOptions, check_scheme
 from upshot_backends.sql.postgresql.driver import (
     TimedConnection,
     connect,
@@ -32,6 +32,7 @@ from upshot_backends.sql.postgresql.driver import (
 from upshot_backends.sql.readings import ClockReading
 from upshot_backends.sql.schema import Schema, as_run
 from upshot_backends.sql.server import ServerConnection, ServerDatabase
+from upshot_backends.sql.weighing import WeighedCursor
 
 __all__ = [
     "PatientCursor",
@@ -117,7 +118,7 @@ class PostgresqlConnection(ServerConnection):
     """
 
     def __init__(self, timed: TimedConnection) -> None:
-        super().__init__(timed, PatientCursor(timed))
+        super().__init__(timed, WeighedCursor(PatientCursor(timed)))
         self.timed = timed
         self.read_clock()
 
