@@ -34,7 +34,7 @@ class PostgresqlMessages(Messages):
         super().__init__(database, namespace)
         self._database = database
         read = scripts(__package__ or "", database.schema, database.dialect)
-        store, publish = read("store"), read("publish")
+        store, publish = f"{read('records')}, {read('apply')}", read("publish")
         self._publish = f"WITH {publish} {_RING}"
         self._publish_beside = f"WITH {store}, {publish} {_RING}"
         self._sign, self._ack = read("sign"), read("ack")
