@@ -75,7 +75,7 @@ class SqlBroker(Broker):
         with self._watching(queues) as watch:
             while True:
                 # Where a look costs as much as a claim, the claim comes first.
-                due_in = 0.0 if self._messages.claims_alone else self._due_in(queues)
+                due_in = 0.0 if self._messages.claims_first else self._due_in(queues)
                 if due_in <= 0:
                     deliveries = self._claim(queues, limit, lease, worker)
                     if deliveries:
@@ -170,7 +170,7 @@ class SqlBroker(Broker):
                 cursor, queues, limit, now=now, until=now + lease, worker=worker
             )
 
-        if self._messages.claims_alone:
+        if self._messages.is_one_claim(queues):
             return self.database.run(_FETCH_TIMEOUT, claim, writes=True)
         with self.database.write(_FETCH_TIMEOUT) as cursor:
             return claim(cursor)

@@ -141,8 +141,8 @@ class Database(abc.ABC):
 
         Args:
             timeout: seconds.
-            work: runs one statement, or several that change nothing.
-            writes: whether its statement changes something.
+            work: runs one statement, or several of which each may stand alone.
+            writes: whether a statement changes something.
 
         Raises:
             ServiceUnavailableError: others held the lock for `timeout` seconds, the disk is full.
