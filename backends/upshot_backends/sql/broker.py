@@ -16,10 +16,11 @@ from upshot import clock
 from upshot.backend import Backend, StoredRecord
 from upshot.broker import Broker, Delivery, QueuedMessage, QueueStatus, Settlement
 from upshot.retrying import DriverErrors
-from upshot_backends.sql.connection import Database, Watch
+from upshot_backends.sql.connection import Cursor, Database
 from upshot_backends.sql.messages import Messages
 from upshot_backends.sql.records import Records
 from upshot_backends.sql.results import SqlBackend
+from upshot_backends.sql.watch import Watch
 
 __all__ = ["SqlBroker"]
 
@@ -74,7 +75,7 @@ class SqlBroker(Broker):
         with self._watching(queues) as watch:
             while True:
                 # Where a look costs as much as a claim, the claim comes first.
-                due_in = 0.0 if self._messages.claims_alone else self._due_in(queues)
+                due_in = 0.0 if self._messages.claims_first else self._due_in(queues)
                 if due_in <= 0:
                     deliveries = self._claim(queues, limit, lease, worker)
                     if deliveries:
@@ -89,8 +90,13 @@ class SqlBroker(Broker):
     def settle(self, settlements: Sequence[Settlement], timeout: float) -> Sequence[bool]:
         if not settlements:
             return []
-        is_alone = self._messages.is_one_settlement(settlements)
-        with self.database.alone(timeout) if is_alone else self.database.write(timeout) as cursor:
+        if self._messages.is_one_settlement(settlements):
+            return self.database.run(
+                timeout,
+                lambda cursor: self._messages.settle(cursor, settlements, self.database.now()),
+                writes=True,
+            )
+        with self.database.write(timeout) as cursor:
             return self._messages.settle(cursor, settlements, self.database.now())
 
     def beat(
@@ -111,9 +117,11 @@ class SqlBroker(Broker):
         return answers
 
     def survey(self, queues: Sequence[str], timeout: float) -> Mapping[str, QueueStatus]:
-        with self.database.read(timeout) as cursor:
+        def look(cursor: Cursor) -> dict[str, QueueStatus]:
             now = self.database.now()
             return {queue: self._messages.status(cursor, queue, now) for queue in queues}
+
+        return self.database.run(timeout, look)
 
     def purge(self, queues: Sequence[str], timeout: float) -> int:
         with self.database.write(timeout) as cursor:
@@ -148,19 +156,21 @@ class SqlBroker(Broker):
             self._watches.append((queues, watch))
 
     def _due_in(self, queues: Sequence[str]) -> float:
-        with self.database.read(_FETCH_TIMEOUT) as cursor:
-            return self._messages.next_due(cursor, queues) - self.database.now()
+        return self.database.run(
+            _FETCH_TIMEOUT,
+            lambda cursor: self._messages.next_due(cursor, queues) - self.database.now(),
+        )
 
     def _claim(
         self, queues: Sequence[str], limit: int, lease: float, worker: str
     ) -> list[Delivery]:
-        is_alone = self._messages.claims_alone
-        with (
-            self.database.alone(_FETCH_TIMEOUT)
-            if is_alone
-            else self.database.write(_FETCH_TIMEOUT) as cursor
-        ):
+        def claim(cursor: Cursor) -> list[Delivery]:
             now = self.database.now()
             return self._messages.claim(
                 cursor, queues, limit, now=now, until=now + lease, worker=worker
             )
+
+        if self._messages.is_one_claim(queues):
+            return self.database.run(_FETCH_TIMEOUT, claim, writes=True)
+        with self.database.write(_FETCH_TIMEOUT) as cursor:
+            return claim(cursor)

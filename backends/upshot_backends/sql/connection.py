@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import re
 import threading
 import weakref
-from collections.abc import Generator, Hashable
-from dataclasses import dataclass
-from typing import Final, Protocol
+from collections.abc import Callable, Generator, Hashable
+from typing import Final, Protocol, TypeVar
 
 from sqlalchemy.engine import Dialect
 
@@ -23,12 +21,13 @@ from upshot.errors import (
     ServiceClosedError,
     ServiceRejectedError,
     ServiceUnavailableError,
-    UrlError,
 )
 from upshot.retrying import DriverErrors
 from upshot.url import Url
 from upshot_backends.sql import schema
+from upshot_backends.sql.options import SqlOptions
 from upshot_backends.sql.schema import Schema
+from upshot_backends.sql.watch import Watch
 from upshot_backends.sql.weighing import LARGE, Cursor, WeighedCursor
 
 __all__ = [
@@ -36,34 +35,11 @@ __all__ = [
     "Cursor",
     "Database",
     "DriverConnection",
-    "SqlOptions",
-    "Watch",
-    "check_scheme",
 ]
 
+T = TypeVar("T")
+
 _MAX_IDLE: Final = 8  # connections kept open for the next call; a burst opens more, and closes them
-_SCHEMES: Final = ("db+", "sqla+")  # as Celery and kombu write SQLAlchemy's URLs
-_PREFIX: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,29}")  # 30 leaves room below 63 characters
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SqlOptions:
-    """The `upshot_…` parameters of every SQL URL.
-
-    Attributes:
-        table_prefix: what the name of each table begins with: 1 to 30 ASCII letters, digits and
-            underscores. A broker stores records in the same transaction as messages only if the
-            backend has the same prefix.
-    """
-
-    table_prefix: str = "upshot_"
-
-    def __post_init__(self) -> None:
-        if not _PREFIX.fullmatch(self.table_prefix):
-            raise ValueError(
-                "upshot_table_prefix is 1 to 30 ASCII letters, digits and underscores, "
-                f"not {self.table_prefix!r}"
-            )
 
 
 class DriverConnection(Protocol):
@@ -78,49 +54,19 @@ class Connection:
 
     Attributes:
         driver: the driver's own object.
-        cursor: its only cursor, weighed. Whoever runs a query fetches all rows: one that is half
+        cursor: its only cursor. Whoever runs a query fetches all rows: one that is half
             read would keep a snapshot open.
         patience: seconds for which the service was last told to wait for locks.
     """
 
-    def __init__(self, driver: DriverConnection, cursor: Cursor) -> None:
+    def __init__(self, driver: DriverConnection, cursor: WeighedCursor) -> None:
         self.driver = driver
-        self.cursor = WeighedCursor(cursor)
+        self.cursor = cursor
         self.patience = 0.0
 
     def close(self) -> None:
         """Undo an open transaction, and close the connection, whatever its state is."""
         self.driver.close()
-
-
-class Watch(abc.ABC):
-    """Tells that something was committed. One thread waits at a time; any may interrupt."""
-
-    @abc.abstractmethod
-    def wait(self, timeout: float) -> bool:
-        """Block for at most `timeout` seconds; True if there may have been a commit.
-
-        Whatever was committed since the last `wait` that answered True makes the next one answer
-        True at once, and so does the first one ever: look, wait, look again misses nothing.
-        """
-
-    @abc.abstractmethod
-    def hurry(self) -> None:
-        """Expect a commit soon: look more often for a while."""
-
-    def rest(self) -> None:  # noqa: B027 - most have nothing to stop
-        """Expect no `wait` for a while; raises nothing."""
-
-    @abc.abstractmethod
-    def interrupt(self) -> None:
-        """Make the running `wait`, or else the next one, return soon."""
-
-    @abc.abstractmethod
-    def close(self) -> None:
-        """Give the connection back; idempotent, raises nothing.
-
-        A `wait` that follows opens another, and answers True at once.
-        """
 
 
 class Database(abc.ABC):
@@ -143,12 +89,11 @@ class Database(abc.ABC):
         self.url = url
         self.dialect = dialect
         self.schema = schema or Schema(options.table_prefix)
-        self._changed = threading.Condition()
+        self._renew_locks()
         self._idle: list[Connection] = []
         self._in_use = 0
         self._held = False
         self._closed = False
-        self._preparing = threading.Lock()
         self._prepared = False
         self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
 
@@ -167,9 +112,11 @@ class Database(abc.ABC):
     def _set_patience(self, connection: Connection, deadline: Deadline) -> None:
         """Let the connection's next statements take, and wait for locks, until `deadline`."""
 
-    def _turn(self, deadline: Deadline) -> contextlib.AbstractContextManager[None]:
+    def _await_turn(self, deadline: Deadline) -> None:  # noqa: B027 - most have none
         """Wait for this writer's turn, where writers have to take turns."""
-        return contextlib.nullcontext()
+
+    def _end_turn(self) -> None:  # noqa: B027
+        """Let the next writer go on."""
 
     @abc.abstractmethod
     def _begin(self, deadline: Deadline) -> str:
@@ -189,19 +136,52 @@ class Database(abc.ABC):
 
     # -- what is the same for all ---------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def read(self, timeout: float) -> Generator[Cursor]:
-        """Run single statements that change nothing, each of them on its own."""
-        deadline = Deadline(timeout)
-        with self.activity():
-            self._prepare(deadline)
-            connection = self._take(deadline)
-            with self._returned(connection):
-                yield connection.cursor
+    def run(self, timeout: float, work: Callable[[Cursor], T], *, writes: bool = False) -> T:
+        """Return what `work` returns, whose statements are each a transaction of its own.
 
-    def alone(self, timeout: float) -> contextlib.AbstractContextManager[Cursor]:
-        """Run one statement that changes something, as a transaction of its own."""
-        return self.write(timeout)
+        Args:
+            timeout: seconds.
+            work: runs one statement, or several of which each may stand alone.
+            writes: whether a statement changes something.
+
+        Raises:
+            ServiceUnavailableError: others held the lock for `timeout` seconds, the disk is full.
+            ServiceRejectedError: the database cannot be written to.
+        """
+        # In one piece what `write` has in blocks: SQLite finds a row in the time of three blocks.
+        deadline = Deadline(timeout)
+        connection: Connection | None = None
+        counted = has_turn = False
+        try:  # around all of it: Ctrl-C may come at any point
+            with self._lock:
+                self._admit()
+                self._in_use += 1
+                counted = True
+            if not self._prepared:
+                self._prepare(deadline)
+            if writes:
+                self._await_turn(deadline)
+                has_turn = True
+            connection = self._take(deadline)
+            found = work(connection.cursor)
+            unbroken, connection = connection, None
+            self._put_back(unbroken)
+            return found
+        except Exception as exc:  # a driver may raise whatever it likes
+            translated = self._translated(exc)
+            if translated is None:
+                raise
+            raise translated from exc
+        finally:
+            try:
+                if connection is not None:
+                    self._discard(connection)
+            finally:
+                try:
+                    if has_turn:
+                        self._end_turn()
+                finally:
+                    self._leave(counted)
 
     @contextlib.contextmanager
     def write(self, timeout: float) -> Generator[Cursor]:
@@ -241,7 +221,7 @@ class Database(abc.ABC):
 
     def close(self) -> None:
         """Let no call begin, and close everything, after the last running call. Idempotent."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._changed.notify_all()
             is_last = not self._in_use
@@ -259,23 +239,14 @@ class Database(abc.ABC):
         """
         counted = False
         try:  # around all of it: Ctrl-C may come at any point
-            with self._changed:
-                while self._held:
-                    self._changed.wait()
-                if self._closed:
-                    raise ServiceClosedError(f"{self.url} was closed by this process")
+            with self._lock:
+                self._admit()
                 self._in_use += 1
                 counted = True
             with self.translating():
                 yield
         finally:
-            with self._changed:
-                self._in_use -= counted
-                if not self._in_use:
-                    self._changed.notify_all()
-                is_last = counted and self._closed and not self._in_use
-            if is_last:
-                self._release()
+            self._leave(counted)
 
     @contextlib.contextmanager
     def translating(self) -> Generator[None]:
@@ -283,12 +254,40 @@ class Database(abc.ABC):
         try:
             yield
         except Exception as exc:  # a driver may raise whatever it likes
-            transient = self._is_transient(exc)
-            if transient is None:
+            translated = self._translated(exc)
+            if translated is None:
                 raise
-            kinds = (type(exc),)
-            errors = DriverErrors(transient=kinds) if transient else DriverErrors(permanent=kinds)
-            raise retrying.translate(exc, errors, self.url) or exc from exc
+            raise translated from exc
+
+    def _admit(self) -> None:
+        """Wait until calls may begin; the lock is held.
+
+        Raises:
+            ServiceClosedError: the database was closed.
+        """
+        while self._held:
+            self._changed.wait()
+        if self._closed:
+            raise ServiceClosedError(f"{self.url} was closed by this process")
+
+    def _leave(self, counted: bool) -> None:
+        """End a call, which was counted as in use or was not."""
+        with self._lock:
+            self._in_use -= counted
+            if self._held and not self._in_use:
+                self._changed.notify_all()
+            is_last = counted and self._closed and not self._in_use
+        if is_last:
+            self._release()
+
+    def _translated(self, exc: Exception) -> Exception | None:
+        """Return one of upshot's errors for a driver's; None for what is no driver's."""
+        transient = self._is_transient(exc)
+        if transient is None:
+            return None
+        kinds = (type(exc),)
+        errors = DriverErrors(transient=kinds) if transient else DriverErrors(permanent=kinds)
+        return retrying.translate(exc, errors, self.url) or exc
 
     @contextlib.contextmanager
     def _transaction(self, deadline: Deadline) -> Generator[Cursor]:
@@ -299,6 +298,14 @@ class Database(abc.ABC):
                 cursor.execute(self._begin(deadline))
                 yield cursor
                 cursor.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _turn(self, deadline: Deadline) -> Generator[None]:
+        self._await_turn(deadline)
+        try:
+            yield
+        finally:
+            self._end_turn()
 
     def _take(self, deadline: Deadline) -> Connection:
         try:
@@ -323,6 +330,9 @@ class Database(abc.ABC):
         except BaseException:
             self._discard(connection)
             raise
+        self._put_back(connection)
+
+    def _put_back(self, connection: Connection) -> None:
         if connection.cursor.carried > LARGE:
             self._discard(connection)
             return
@@ -330,6 +340,12 @@ class Database(abc.ABC):
         self._idle.append(connection)
         if len(self._idle) > _MAX_IDLE:
             self._close_idle(keep=_MAX_IDLE)
+
+    def _renew_locks(self) -> None:
+        """Make locks that nobody holds; for a new object, or the child after a fork."""
+        self._lock = threading.RLock()  # a signal's handler may come while this thread holds it
+        self._changed = threading.Condition(self._lock)
+        self._preparing = threading.Lock()
 
     def _discard(self, connection: Connection) -> None:
         """Close a connection that may be in any state; raises nothing."""
@@ -373,22 +389,3 @@ class Database(abc.ABC):
             self._prepared = True
         finally:
             self._preparing.release()
-
-
-def check_scheme(url: Url, services: tuple[str, ...], drivers: tuple[str, ...]) -> None:
-    """Refuse a URL of another service, or one that asks for a driver which upshot does not use.
-
-    Args:
-        url: `service://` or `service+driver://`, with `db+` or `sqla+` before it or not.
-        services: what the service is called.
-        drivers: what SQLAlchemy calls the drivers that may be named.
-
-    Raises:
-        UrlError: the URL names something else.
-    """
-    scheme = url.scheme
-    for prefix in _SCHEMES:
-        scheme = scheme.removeprefix(prefix)
-    service, _, driver = scheme.partition("+")
-    if service not in services or (driver and driver not in drivers):
-        raise UrlError(f"{url}: upshot has no such driver; write {services[0]}://")

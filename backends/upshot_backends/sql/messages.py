@@ -17,10 +17,12 @@ from upshot_backends.sql.records import readable, text
 from upshot_backends.sql.schema import READY
 from upshot_backends.sql.statements import MessageStatements
 
-__all__ = ["Messages", "MessagesInSteps", "due_at", "parts"]
+__all__ = ["PROMOTED", "Messages", "MessagesInSteps", "due_at", "parts"]
 
 _ROWS: Final = 1000  # messages in one statement
-_PROMOTED: Final = 1000  # messages that one claim makes ready, so that it holds locks briefly
+
+PROMOTED: Final = 1000
+"""How many messages one claim makes ready, so that it holds locks briefly."""
 
 
 class Messages(abc.ABC):
@@ -33,8 +35,8 @@ class Messages(abc.ABC):
         namespace: whose.
     """
 
-    claims_alone: ClassVar[bool] = False
-    """Whether `claim` is one statement, which needs no transaction around it."""
+    claims_first: ClassVar[bool] = False
+    """Whether a claim costs no more than a look whether there is something to claim."""
 
     def __init__(self, database: Database, namespace: str) -> None:
         self.namespace = namespace
@@ -45,6 +47,10 @@ class Messages(abc.ABC):
     @abc.abstractmethod
     def insert(self, cursor: Cursor, messages: Sequence[QueuedMessage], now: float) -> None:
         """Queue messages in order, but those whose id is there already."""
+
+    @abc.abstractmethod
+    def is_one_claim(self, queues: Sequence[str]) -> bool:
+        """Tell whether each statement of `claim` may stand alone, with no transaction around."""
 
     @abc.abstractmethod
     def claim(
@@ -176,6 +182,9 @@ class Messages(abc.ABC):
 class MessagesInSteps(Messages):
     """Claims in three steps per queue, in a transaction around them."""
 
+    def is_one_claim(self, queues: Sequence[str]) -> bool:
+        return False
+
     @abc.abstractmethod
     def promote(self, cursor: Cursor, queue: str, limit: int, now: float) -> None:
         """Make up to `limit` messages ready whose moment has come."""
@@ -207,7 +216,7 @@ class MessagesInSteps(Messages):
     ) -> list[Delivery]:
         ready: list[tuple[int, int, int, str, str, bytes, int]] = []
         for place, queue in enumerate(queues):
-            self.promote(cursor, queue, _PROMOTED, now)
+            self.promote(cursor, queue, PROMOTED, now)
             ready += [
                 (-priority, place, seq, queue, text(message_id), body, deliveries)
                 for seq, priority, message_id, body, deliveries in self.ready(cursor, queue, limit)

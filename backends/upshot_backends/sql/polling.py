@@ -10,7 +10,7 @@ import threading
 from typing import Final, final
 
 from upshot import clock
-from upshot_backends.sql.connection import Watch
+from upshot_backends.sql.watch import Watch
 
 __all__ = ["PollingWatch"]
 

@@ -97,6 +97,8 @@ def readable(words: str) -> str:
 
     PostgreSQL takes no NUL, and none takes what is no Unicode text.
     """
+    if words.isascii() and "\0" not in words:
+        return words
     return words.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import ClassVar, Final
 
 from upshot import clock
 from upshot.backend import Backend, StoredRecord
 from upshot.errors import ServiceError
 from upshot.retrying import DriverErrors
-from upshot_backends.sql.connection import Database
+from upshot_backends.sql.connection import Cursor, Database
 from upshot_backends.sql.records import Records
 
 __all__ = ["SqlBackend"]
@@ -49,9 +50,15 @@ class SqlBackend(Backend):
         if not records:
             return []
         deadline = clock.Deadline(timeout)
-        is_alone = self.records.is_one_statement(records)
-        with self.database.alone(timeout) if is_alone else self.database.write(timeout) as cursor:
-            answers = self.records.store(cursor, records, self.database.now())
+        if self.records.is_one_statement(records):
+            answers = self.database.run(
+                timeout,
+                lambda cursor: self.records.store(cursor, records, self.database.now()),
+                writes=True,
+            )
+        else:
+            with self.database.write(timeout) as cursor:
+                answers = self.records.store(cursor, records, self.database.now())
         self._unswept += len(records)
         if self._unswept >= _SWEEP_RECORDS or clock.monotonic() >= self._next_sweep:
             self._unswept = 0
@@ -63,14 +70,15 @@ class SqlBackend(Backend):
     def load(self, keys: Sequence[str], timeout: float) -> Sequence[bytes | None]:
         if not keys:
             return []
-        with self.database.read(timeout) as cursor:
-            return self.records.load(cursor, keys, self.database.now())
+        return self.database.run(
+            timeout, lambda cursor: self.records.load(cursor, keys, self.database.now())
+        )
 
     def delete(self, keys: Sequence[str], timeout: float) -> None:
-        if not keys:
-            return
-        with self.database.alone(timeout) as cursor:
-            self.records.delete(cursor, keys)
+        if keys:
+            self.database.run(
+                timeout, lambda cursor: self.records.delete(cursor, keys), writes=True
+            )
 
     def close(self) -> None:
         self.database.close()
@@ -79,8 +87,7 @@ class SqlBackend(Backend):
         last: str | None = None
         while True:
             first = last
-            with self.database.read(timeout) as cursor:
-                page = self.records.scan(cursor, last or prefix, self.database.now(), _PAGE)
+            page = self.database.run(timeout, partial(self._page, last or prefix))
             for key in page:
                 if not key.startswith(prefix):  # in order: all that do were before it
                     return
@@ -89,6 +96,9 @@ class SqlBackend(Backend):
                 last = key
             if len(page) < _PAGE or last == first:  # or they are no text, and have no order
                 return
+
+    def _page(self, first: str, cursor: Cursor) -> list[str]:
+        return self.records.scan(cursor, first, self.database.now(), _PAGE)
 
     def sweep(self, limit: int, timeout: float) -> int:
         """Remove up to `limit` records that have expired, in one short transaction.

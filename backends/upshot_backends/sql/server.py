@@ -16,7 +16,6 @@ from __future__ import annotations
 import abc
 import contextlib
 import os
-import threading
 from collections.abc import Hashable
 from typing import final
 
@@ -26,7 +25,8 @@ from upshot import clock, forking
 from upshot.clock import Deadline
 from upshot.errors import ServiceRejectedError
 from upshot.url import Url
-from upshot_backends.sql.connection import Connection, Cursor, Database, SqlOptions
+from upshot_backends.sql.connection import Connection, Database
+from upshot_backends.sql.options import SqlOptions
 from upshot_backends.sql.readings import ClockReading
 from upshot_backends.sql.schema import Schema
 from upshot_backends.sql.statements import VersionStatements
@@ -115,9 +115,6 @@ class ServerDatabase(Database):
             raise AssertionError("the present moment is asked for within a call")
         return self._reading.now()
 
-    def alone(self, timeout: float) -> contextlib.AbstractContextManager[Cursor]:
-        return self.read(timeout)
-
     @final
     def give_back(self, connection: ServerConnection) -> None:
         """Close a connection that `dedicate` opened; idempotent, raises nothing."""
@@ -194,8 +191,8 @@ class ServerDatabase(Database):
         forking.abandon(self._open)
         forking.abandon(self._idle)
         self._open, self._idle = set(), []
-        self._changed, self._in_use = threading.Condition(), 0
-        self._preparing = threading.Lock()
+        self._in_use = 0
+        self._renew_locks()
 
 
 def _let_go(descriptor: int) -> None:

@@ -8,9 +8,9 @@ connection frees them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, Protocol, cast, final
+from typing import Any, Final, Protocol, cast
 
-__all__ = ["LARGE", "Cursor", "WeighedCursor"]
+__all__ = ["LARGE", "Cursor", "WeighedCursor", "weight"]
 
 LARGE: Final = 2**20
 """Bytes after which a connection is not kept for the next call: what moving them took is more than
@@ -33,7 +33,6 @@ class Cursor(Protocol):
         ...
 
 
-@final
 class WeighedCursor:
     """Passes everything on to a driver's cursor.
 
@@ -53,23 +52,23 @@ class WeighedCursor:
     def execute(self, statement: str, *values: Mapping[str, object]) -> object:
         """Run a statement, with named parameters if it has any."""
         for each in values:
-            self.carried += _weight(each.values())
+            self.carried += weight(each.values())
         return self._cursor.execute(statement, *values)
 
     def fetchall(self) -> list[Any]:
         """Return the rows that are left."""
         rows = self._cursor.fetchall()
         for row in rows:
-            self.carried += _weight(row)
+            self.carried += weight(row)
         return rows
 
 
-def _weight(values: Iterable[object]) -> int:
+def weight(values: Iterable[object]) -> int:
     """Return the length of the byte strings among some values, and in the lists among them."""
-    weight = 0
+    found = 0
     for value in values:
         if isinstance(value, bytes):
-            weight += len(value)
+            found += len(value)
         elif isinstance(value, list):
-            weight += _weight(cast("list[object]", value))
-    return weight
+            found += weight(cast("list[object]", value))
+    return found

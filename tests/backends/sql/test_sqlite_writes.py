@@ -41,6 +41,19 @@ def test_a_batch_is_stored_as_a_whole_or_not_at_all(
     assert backend.store([record("a")], 5.0) == [True]
 
 
+def test_a_batch_tells_which_of_its_records_applied(
+    backend: SqliteBackend, record: RecordMaker
+) -> None:
+    backend.store([record("a", b"first")], 5.0)
+
+    answers = backend.store(
+        [record("b"), record("a"), record("c"), record("b", b"again"), record("d")], 5.0
+    )
+
+    assert answers == [True, False, True, False, True]
+    assert backend.load(["a", "b", "c", "d"], 5.0) == [b"first", b"body", b"body", b"body"]
+
+
 def test_messages_and_their_records_are_kept_together_or_not_at_all(
     broker: SqliteBroker, backend: SqliteBackend, record: RecordMaker
 ) -> None:

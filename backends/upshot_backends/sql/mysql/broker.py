@@ -15,11 +15,11 @@ from typing import Final
 from upshot.broker import BrokerCapabilities
 from upshot.url import Url
 from upshot_backends.sql.broker import SqlBroker
-from upshot_backends.sql.connection import Watch
 from upshot_backends.sql.mysql.connection import MysqlDatabase
 from upshot_backends.sql.mysql.messages import MysqlMessages
 from upshot_backends.sql.mysql.records import MysqlRecords
 from upshot_backends.sql.polling import PollingWatch
+from upshot_backends.sql.watch import Watch
 
 __all__ = ["MysqlBroker"]
 

@@ -20,7 +20,7 @@ from upshot import clock
 from upshot.clock import Deadline
 from upshot.errors import PayloadTooLargeError
 from upshot.url import Url
-from upshot_backends.sql.connection import Connection, SqlOptions, check_scheme
+from upshot_backends.sql.connection import Connection
 from upshot_backends.sql.mysql.driver import (
     TimedConnection,
     connect,
@@ -29,9 +29,11 @@ from upshot_backends.sql.mysql.driver import (
     parameters,
     understood,
 )
+from upshot_backends.sql.options import SqlOptions, check_scheme
 from upshot_backends.sql.readings import ClockReading
 from upshot_backends.sql.schema import Schema
 from upshot_backends.sql.server import ServerConnection, ServerDatabase
+from upshot_backends.sql.weighing import WeighedCursor
 
 __all__ = ["MysqlConnection", "MysqlDatabase", "PacketCursor"]
 
@@ -107,7 +109,7 @@ class MysqlConnection(ServerConnection):
         facts = cast("tuple[tuple[int, int, str]]", cursor.fetchall())
         ((microseconds, largest, version),) = facts
         self.reading = ClockReading(microseconds / 1e6, asked)
-        super().__init__(timed, PacketCursor(timed, largest))
+        super().__init__(timed, WeighedCursor(PacketCursor(timed, largest)))
         self.timed = timed
         self.largest = largest
         self.is_mariadb = "mariadb" in version.lower()

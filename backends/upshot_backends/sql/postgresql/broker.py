@@ -16,11 +16,12 @@ from upshot.broker import BrokerCapabilities, QueuedMessage
 from upshot.states import NEVER
 from upshot.url import Url
 from upshot_backends.sql.broker import SqlBroker
-from upshot_backends.sql.connection import Watch
+from upshot_backends.sql.connection import Cursor
 from upshot_backends.sql.postgresql.connection import PostgresqlDatabase
 from upshot_backends.sql.postgresql.messages import PostgresqlMessages
 from upshot_backends.sql.postgresql.records import PostgresqlRecords
 from upshot_backends.sql.postgresql.waits import BellWatch
+from upshot_backends.sql.watch import Watch
 
 __all__ = ["PostgresqlBroker"]
 
@@ -53,12 +54,15 @@ class PostgresqlBroker(SqlBroker):
         if not self._is_one_statement(messages, records):
             super().publish(messages, records, timeout)
             return
-        with self.database.alone(timeout) as cursor:
+
+        def publish(cursor: Cursor) -> None:
             now = self.database.now()
             if records:
                 self._own_messages.insert_beside(cursor, messages, records, now)
             else:
                 self._own_messages.insert(cursor, messages, now)
+
+        self.database.run(timeout, publish, writes=True)
 
     def _is_one_statement(
         self, messages: Sequence[QueuedMessage], records: Sequence[StoredRecord]

@@ -2,17 +2,17 @@
 
 Every statement outside a transaction is sent alone. A transaction is READ COMMITTED, whatever the
 database's default is, and tells the server for how long to wait for locks, and for how long to keep
-it open while nothing is sent. Both hold for the transaction alone: nothing of a session is set, and
-no statement is prepared, so a proxy that lends a server's connection for one transaction (PgBouncer
-with `pool_mode=transaction`) may stand between.
+it open while nothing is sent. Both hold for the transaction alone. A proxy that lends a server's
+connection for one transaction (PgBouncer with `pool_mode=transaction`) may stand between: then
+nothing of a session is set, and no statement is prepared.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, cast, final
+from typing import Final, cast, final
 
 from psycopg import errors
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
@@ -21,7 +21,8 @@ from sqlalchemy.engine import Dialect
 from upshot import clock
 from upshot.clock import Deadline
 from upshot.url import Url
-from upshot_backends.sql.connection import SqlOptions, check_scheme
+from upshot_backends.sql.options import SqlOptions, check_scheme
+from upshot_backends.sql.postgresql.cursor import PatientCursor, milliseconds
 from upshot_backends.sql.postgresql.driver import (
     TimedConnection,
     connect,
@@ -32,13 +33,12 @@ from upshot_backends.sql.postgresql.driver import (
 from upshot_backends.sql.readings import ClockReading
 from upshot_backends.sql.schema import Schema, as_run
 from upshot_backends.sql.server import ServerConnection, ServerDatabase
+from upshot_backends.sql.weighing import WeighedCursor
 
 __all__ = [
-    "PatientCursor",
     "PostgresqlConnection",
     "PostgresqlDatabase",
     "PostgresqlOptions",
-    "milliseconds",
 ]
 
 _LONGEST_NAME: Final = 63  # bytes; the server would cut a longer one, to another's name
@@ -47,12 +47,16 @@ _WHERE: Final = """
     WHERE pg_class.oid = to_regclass(%(table)s)
 """
 _CREATING: Final = 0x7570_7368_6F74  # "upshot": whoever creates tables holds this advisory lock
-# Halfway between the question's arrival and the answer: in between, a server's new process reads
+# Whether the connection leads straight to the server; if so, its prepared statements are planned
+# anew each time: tables that are empty now may be long in a minute. And the moment, which is
+# halfway between the question's arrival and the answer: in between, a server's new process reads
 # catalogs, which would count as the way there.
-_CLOCK: Final = """
+_FACTS: Final = """
     SELECT extract(
         epoch FROM statement_timestamp() + (clock_timestamp() - statement_timestamp()) / 2
-    )::float8
+    )::float8, pg_backend_pid() = {process},
+    CASE WHEN pg_backend_pid() = {process}
+        THEN set_config('plan_cache_mode', 'force_custom_plan', false) END
 """
 _IDLE: Final = 10.0  # seconds for which a transaction may stand still, as in a stopped process
 
@@ -79,52 +83,28 @@ class PostgresqlOptions(SqlOptions):
 
 
 @final
-class PatientCursor:
-    """A cursor that gives each statement a parameter `patience`: how long to wait for locks.
-
-    Statements with parameters get their rows in binary form, without which a body would travel at
-    twice its length.
-    """
-
-    def __init__(self, timed: TimedConnection) -> None:
-        self._timed = timed
-        self._cursor = timed.cursor()
-
-    @property
-    def rowcount(self) -> int:
-        """How many rows the last statement changed or found."""
-        return self._cursor.rowcount
-
-    def execute(self, statement: str, values: Mapping[str, object] | None = None, /) -> object:
-        """Run a statement with named parameters; without any, several statements."""
-        text = statement.encode()
-        if values is None:
-            return self._cursor.execute(text)
-        patience = f"{milliseconds(self._timed.until - clock.monotonic())}ms"
-        return self._cursor.execute(text, {**values, "patience": patience}, binary=True)
-
-    def fetchall(self) -> list[Any]:
-        """Return the rows that are left."""
-        return self._cursor.fetchall()
-
-
-@final
 class PostgresqlConnection(ServerConnection):
     """One connection of psycopg's.
 
     Attributes:
         timed: the driver's object.
+        is_direct: whether it leads straight to the server. Such a connection knows the number of
+            the server's process; what stands between gives another one.
     """
 
+    is_direct: bool
+
     def __init__(self, timed: TimedConnection) -> None:
-        super().__init__(timed, PatientCursor(timed))
+        cursor = PatientCursor(timed)
+        super().__init__(timed, WeighedCursor(cursor))
         self.timed = timed
         self.read_clock()
+        cursor.prepares = self.is_direct
 
     def read_clock(self) -> None:
         asked = clock.monotonic()
-        self.cursor.execute(_CLOCK)
-        ((said,),) = self.cursor.fetchall()
+        self.cursor.execute(_FACTS.format(process=self.timed.pgconn.backend_pid))
+        ((said, self.is_direct, _),) = self.cursor.fetchall()
         self.reading = ClockReading(said, asked)
 
     def keep_to(self, until: float) -> None:
@@ -223,8 +203,3 @@ class PostgresqlDatabase(ServerDatabase):
 
     def _says_forbidden(self, exc: Exception) -> bool:
         return isinstance(exc, errors.InsufficientPrivilege)
-
-
-def milliseconds(seconds: float) -> int:
-    """Return a timeout as the server takes it: at least 1, because 0 stands for "never"."""
-    return max(1, round(seconds * 1000))

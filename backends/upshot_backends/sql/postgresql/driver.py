@@ -42,6 +42,11 @@ _EVENTS: Final = {
     Wait.W: select.POLLOUT,
     Wait.RW: select.POLLIN | select.POLLOUT,
 }
+_READY: Final = {
+    select.POLLIN: Ready.R,
+    select.POLLOUT: Ready.W,
+    select.POLLIN | select.POLLOUT: Ready.RW,
+}
 _POLLING: Final = {pq.PollingStatus.READING: Wait.R, pq.PollingStatus.WRITING: Wait.W}
 
 # Classes of https://www.postgresql.org/docs/current/errcodes-appendix.html, or whole codes:
@@ -77,9 +82,23 @@ class TimedConnection(psycopg.Connection[tuple[Any, ...]]):
     """
 
     until: float = 0.0
+    _readable: select.poll | None = None  # what tells that an answer comes; the socket stays
 
     def wait(self, gen: PQGen[T], interval: float = 0.0, timeout: float | None = None) -> T:
-        return _wait(gen, self.pgconn, self.until)
+        try:
+            wanted = next(gen)
+            while True:
+                wanted = gen.send(self._ready(wanted))
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    def _ready(self, wanted: Wait) -> Ready:
+        if wanted is not Wait.R:
+            return _poll(self.pgconn.socket, wanted, self.until)
+        if self._readable is None:
+            self._readable = _registered(self.pgconn.socket, Wait.R)
+        return _first(self._readable, wanted, self.until)
 
     def __del__(self, _: Any = None, /) -> None:
         # psycopg would warn of a connection that nobody closed, also in a forked child and at
@@ -173,25 +192,19 @@ def _connect_error(said: str) -> psycopg.OperationalError:
     return (RefusedError if is_final else psycopg.OperationalError)(said)
 
 
-def _wait(generator: PQGen[T], pgconn: pq.abc.PGconn, until: float) -> T:
-    try:
-        wanted = next(generator)
-        while True:
-            wanted = generator.send(_poll(pgconn.socket, wanted, until))
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
-
-
 def _poll(descriptor: int, wanted: Wait, until: float) -> Ready:
     """Wait until a socket can do what is wanted, at most until a moment."""
+    return _first(_registered(descriptor, wanted), wanted, until)
+
+
+def _registered(descriptor: int, wanted: Wait) -> select.poll:
     poll = select.poll()
     poll.register(descriptor, _EVENTS[wanted])
+    return poll
+
+
+def _first(poll: select.poll, wanted: Wait, until: float) -> Ready:
     events = poll.poll(max(0.0, until - clock.monotonic()) * 1000)
     if not events:
         raise TimedOutError("the server did not answer in time")
-    found = events[0][1]
-    if found & ~(select.POLLIN | select.POLLOUT):
-        return Ready(wanted)  # an error, which libpq finds when it reads or writes
-    ready = (Ready.R if found & select.POLLIN else 0) | (Ready.W if found & select.POLLOUT else 0)
-    return Ready(ready)
+    return _READY.get(events[0][1]) or Ready(wanted)  # or an error, which libpq will find

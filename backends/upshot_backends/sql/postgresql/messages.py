@@ -28,13 +28,13 @@ class PostgresqlMessages(Messages):
     A bell is a payload on the channel for messages: the same 32 characters for a queue each time.
     """
 
-    claims_alone: ClassVar[bool] = True
+    claims_first: ClassVar[bool] = True
 
     def __init__(self, database: PostgresqlDatabase, namespace: str) -> None:
         super().__init__(database, namespace)
         self._database = database
         read = scripts(__package__ or "", database.schema, database.dialect)
-        store, publish = read("store"), read("publish")
+        store, publish = f"{read('records')}, {read('apply')}", read("publish")
         self._publish = f"WITH {publish} {_RING}"
         self._publish_beside = f"WITH {store}, {publish} {_RING}"
         self._sign, self._ack = read("sign"), read("ack")
@@ -86,6 +86,9 @@ class PostgresqlMessages(Messages):
     def bells(self, queues: Iterable[str]) -> list[str]:
         """Return the bells of some queues."""
         return sorted(_bell(self.namespace, queue) for queue in queues)
+
+    def is_one_claim(self, queues: Sequence[str]) -> bool:
+        return True
 
     def claim(
         self,

@@ -187,10 +187,9 @@ def hears(database: PostgresqlDatabase, connection: PostgresqlConnection, timeou
     """
     deadline = clock.Deadline(timeout)
     connection.keep_to(clock.monotonic() + timeout)
-    timed = connection.timed
-    ((process,),) = timed.execute("SELECT pg_backend_pid()").fetchall()
-    if process == timed.pgconn.backend_pid:
+    if connection.is_direct:
         return True
+    timed = connection.timed
     channel = f"upshot_probe_{secrets.token_hex(8)}"
     with timed.transaction():
         timed.execute(f'LISTEN "{channel}"'.encode())

@@ -34,7 +34,8 @@ class PostgresqlRecords(Records):
         super().__init__(database)
         self._database = database
         read = scripts(__package__ or "", database.schema, database.dialect)
-        self._store = f"WITH {read('store')} {_APPLIED}"
+        self._store = f"WITH {read('records')}, {read('apply')} {_APPLIED}"
+        self._store_one = f"WITH {read('record')}, {read('apply')} {_APPLIED}"
         self._load_many = read("load")
         self._delete, self._sweep = read("delete"), read("sweep")
 
@@ -44,6 +45,8 @@ class PostgresqlRecords(Records):
     def store(
         self, cursor: Cursor, records: Sequence[StoredRecord], now: float, *, tell: bool = True
     ) -> list[bool]:
+        if len(records) == 1:
+            return self._store_alone(cursor, records[0], now)
         answers = [False] * len(records)
         channel = self._database.channel("results")
         for places in batches(records, _PART):
@@ -54,6 +57,25 @@ class PostgresqlRecords(Records):
             for place, record in zip(places, batch, strict=True):
                 answers[place] = record.key in applied
         return answers
+
+    def _store_alone(self, cursor: Cursor, record: StoredRecord, now: float) -> list[bool]:
+        cursor.execute(
+            self._store_one,
+            {
+                "key": record.key,
+                "task_id": record.task_id,
+                "name": readable(record.name),
+                "state": readable(record.state),
+                "barrier": record.barrier,
+                "expires_at": _expiry(record, now),
+                "body": record.body,
+                "rank": record.rank,
+                "now": now,
+                "never": NEVER,
+                "channel": self._database.channel("results"),
+            },
+        )
+        return [cursor.rowcount == 1]
 
     def delete(self, cursor: Cursor, keys: Sequence[str]) -> None:
         channel = self._database.channel("results")
@@ -69,7 +91,7 @@ class PostgresqlRecords(Records):
 
 
 def batch_values(batch: Sequence[StoredRecord], now: float) -> dict[str, object]:
-    """Return what `store.sql` takes for records of one rank and of different keys."""
+    """Return what `records.sql` takes for records of one rank and of different keys."""
     return {
         "keys": [record.key for record in batch],
         "task_ids": [record.task_id for record in batch],

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Final, final
 
 from upshot.listening import Hint, Listener
-from upshot_backends.sql.connection import Watch
 from upshot_backends.sql.polling import PollingWatch
 from upshot_backends.sql.postgresql.connection import PostgresqlDatabase
 from upshot_backends.sql.postgresql.messages import PostgresqlMessages
 from upshot_backends.sql.postgresql.notifications import Ear
+from upshot_backends.sql.watch import Watch
 
 __all__ = ["BellWatch", "PostgresqlListener", "listen"]
 

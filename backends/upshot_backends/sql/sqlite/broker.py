@@ -14,11 +14,11 @@ from typing import Final
 from upshot.broker import BrokerCapabilities
 from upshot.url import Url
 from upshot_backends.sql.broker import SqlBroker
-from upshot_backends.sql.connection import Watch
 from upshot_backends.sql.sqlite.connection import SqliteDatabase
 from upshot_backends.sql.sqlite.messages import SqliteMessages
 from upshot_backends.sql.sqlite.records import SqliteRecords
 from upshot_backends.sql.sqlite.watch import SqliteWatch
+from upshot_backends.sql.watch import Watch
 
 __all__ = ["SqliteBroker"]
 

@@ -30,8 +30,10 @@ from upshot import forking
 from upshot.clock import Deadline
 from upshot.errors import DriverMissingError, ServiceRejectedError, UpshotError, UrlError
 from upshot.url import Url
-from upshot_backends.sql.connection import Connection, Database, SqlOptions, check_scheme
+from upshot_backends.sql.connection import Connection, Database
+from upshot_backends.sql.options import SqlOptions, check_scheme
 from upshot_backends.sql.records import text
+from upshot_backends.sql.sqlite.cursor import BEGIN, SqliteCursor
 from upshot_backends.sql.sqlite.gate import WriteGate
 from upshot_backends.sql.statements import VersionStatements
 
@@ -39,6 +41,7 @@ __all__ = ["SqliteDatabase"]
 
 _MINIMUM: Final = (3, 35, 0)  # March 2021; older ones are not tested, and some lack JSON
 _FORK_PATIENCE: Final = 1.0  # seconds that a fork waits for running calls to end
+_PATIENCE_STEP: Final = 0.125  # seconds, to which the time that is left is rounded up
 _TRANSIENT: Final = frozenset(
     {
         sqlite3.SQLITE_BUSY,
@@ -108,7 +111,7 @@ class SqliteDatabase(Database):
             check_same_thread=False,
         )
         driver.text_factory = text  # SQLite holds any bytes as text, if somebody says so
-        connection = Connection(driver, driver.cursor())
+        connection = Connection(driver, SqliteCursor(driver.cursor()))
         try:
             self._set_patience(connection, deadline)
             driver.execute("PRAGMA synchronous=NORMAL")
@@ -119,16 +122,22 @@ class SqliteDatabase(Database):
 
     def _set_patience(self, connection: Connection, deadline: Deadline) -> None:
         # In steps, so that the usual call, with nearly all of its time left, need not set it.
-        patience = math.ceil((deadline.left() or 0.0) * 10) / 10
+        left = deadline.left() or 0.0
+        if connection.patience - _PATIENCE_STEP < left <= connection.patience:
+            return
+        patience = math.ceil(left / _PATIENCE_STEP) * _PATIENCE_STEP
         if patience != connection.patience:
             connection.cursor.execute(f"PRAGMA busy_timeout={round(patience * 1000)}")
             connection.patience = patience
 
-    def _turn(self, deadline: Deadline) -> contextlib.AbstractContextManager[None]:
-        return self._gate.hold(deadline)
+    def _await_turn(self, deadline: Deadline) -> None:
+        self._gate.enter(deadline)
+
+    def _end_turn(self) -> None:
+        self._gate.leave()
 
     def _begin(self, deadline: Deadline) -> str:
-        return "BEGIN IMMEDIATE"
+        return BEGIN
 
     def _is_transient(self, exc: Exception) -> bool | None:
         if isinstance(exc, sqlite3.Error):
@@ -188,8 +197,8 @@ class SqliteDatabase(Database):
         """Begin anew in the child, without what could not be closed before the fork."""
         forking.abandon(self._idle)
         self._idle = []
-        self._changed, self._in_use, self._held = threading.Condition(), 0, False
-        self._preparing = threading.Lock()
+        self._in_use, self._held = 0, False
+        self._renew_locks()
         # Closed, lest this process keep others out after its parent died within a transaction.
         self._gate.close()
         self._gate = WriteGate(self._path, str(self.url))

@@ -13,7 +13,6 @@ import contextlib
 import fcntl
 import os
 import threading
-from collections.abc import Generator
 from typing import Final, final
 
 from upshot.clock import Deadline, sleep
@@ -47,38 +46,43 @@ class WriteGate:
         self._thread = threading.Lock()
         self._file: int | None = None
 
-    @contextlib.contextmanager
-    def hold(self, deadline: Deadline) -> Generator[None]:
-        """Hold the gate.
+    def enter(self, deadline: Deadline) -> None:
+        """Hold the gate until `leave`; nothing is held if this raises.
 
         Raises:
             ServiceUnavailableError: others held it until the deadline.
             OSError: the lock's file cannot be opened or locked.
         """
-        if not self._thread.acquire(timeout=deadline.left() or 0.0):
+        thread = self._thread
+        if not thread.acquire(blocking=False) and not thread.acquire(timeout=deadline.left() or 0):
             raise self._busy("another thread")
         try:
-            file = self._lock(deadline)
-            try:
-                yield
-            finally:
-                fcntl.flock(file, fcntl.LOCK_UN)
+            self._lock(deadline)
+        except BaseException:
+            self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Let the next one hold the gate; called by whoever entered."""
+        try:
+            if self._file is not None:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
         finally:
             self._thread.release()
 
     def close(self) -> None:
-        """Give the descriptor back; the next `hold` opens another. Nobody holds the gate."""
+        """Give the descriptor back; the next `enter` opens another. Nobody holds the gate."""
         file, self._file = self._file, None
         if file is not None:
             os.close(file)
 
-    def _lock(self, deadline: Deadline) -> int:
+    def _lock(self, deadline: Deadline) -> None:
         if self._file is None:
             self._file = self._open()
         while True:
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return self._file
+                return
             except BlockingIOError:
                 if deadline.expired:
                     raise self._busy("another process") from None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Sequence
 from typing import final
 
-from upshot.broker import QueuedMessage
+from upshot.broker import Delivery, QueuedMessage
 from upshot_backends.sql.connection import Cursor, Database
-from upshot_backends.sql.messages import MessagesInSteps, due_at
+from upshot_backends.sql.messages import PROMOTED, MessagesInSteps, due_at
 from upshot_backends.sql.scripts import scripts
 
 __all__ = ["SqliteMessages"]
@@ -22,6 +23,7 @@ class SqliteMessages(MessagesInSteps):
         super().__init__(database, namespace)
         read = scripts(__package__ or "", database.schema, database.dialect)
         self._publish, self._sign = read("publish"), read("sign")
+        self._claim, self._come = read("claim"), read("come")
         self._promote, self._ready, self._lease = read("promote"), read("ready"), read("lease")
 
     def insert(self, cursor: Cursor, messages: Sequence[QueuedMessage], now: float) -> None:
@@ -40,6 +42,38 @@ class SqliteMessages(MessagesInSteps):
 
     def sign(self, cursor: Cursor, worker: str, queue: str, until: float) -> None:
         cursor.execute(self._sign, self.at(queue) | {"worker": worker, "until": until})
+
+    def is_one_claim(self, queues: Sequence[str]) -> bool:
+        return len(queues) == 1
+
+    def claim(
+        self,
+        cursor: Cursor,
+        queues: Sequence[str],
+        limit: int,
+        *,
+        now: float,
+        until: float,
+        worker: str,
+    ) -> list[Delivery]:
+        if not self.is_one_claim(queues):
+            return super().claim(cursor, queues, limit, now=now, until=until, worker=worker)
+        at = self.at(queues[0])
+        cursor.execute(self._come, at | {"now": now})
+        if cursor.fetchall() != [(0,)]:
+            self.promote(cursor, queues[0], PROMOTED, now)  # harmless if nothing is claimed then
+        values = {"limit": limit, "until": until, "worker": worker}
+        cursor.execute(self._claim, at | values | {"fetch_id": uuid.uuid4().hex})
+        return [
+            Delivery(
+                message_id=message_id,
+                queue=queues[0],
+                body=body,
+                deliveries=deliveries,
+                token=token,
+            )
+            for _, _, message_id, body, deliveries, token in sorted(cursor.fetchall())
+        ]
 
     def promote(self, cursor: Cursor, queue: str, limit: int, now: float) -> None:
         cursor.execute(self._promote, self.at(queue) | {"limit": limit, "now": now})

@@ -14,7 +14,8 @@ from typing import Final, final
 
 from upshot import clock
 from upshot.listening import Hint, Listener
-from upshot_backends.sql.connection import Connection, Database, Watch
+from upshot_backends.sql.connection import Connection, Database
+from upshot_backends.sql.watch import Watch
 
 __all__ = ["SqliteListener", "SqliteWatch"]
 
