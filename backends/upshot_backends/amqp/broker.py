@@ -45,10 +45,11 @@ from upshot.broker import (
 )
 from upshot.url import Url
 from upshot_backends.amqp.channel import Channel
-from upshot_backends.amqp.connection import AmqpConnection, IoThread, Session
+from upshot_backends.amqp.connection import AmqpConnection, Session
 from upshot_backends.amqp.delays import Delays
 from upshot_backends.amqp.driver import DRIVER_ERRORS, RefusedForNowError
 from upshot_backends.amqp.fetching import Fetch
+from upshot_backends.amqp.io_thread import IoThread
 from upshot_backends.amqp.leases import Leases
 from upshot_backends.amqp.options import AmqpOptions
 from upshot_backends.amqp.publisher import Parcel

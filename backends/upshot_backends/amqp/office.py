@@ -17,8 +17,9 @@ from upshot.seldom import Seldom
 from upshot.states import NEVER, State
 from upshot.url import Url
 from upshot_backends.amqp.channel import Received
-from upshot_backends.amqp.connection import AmqpConnection, IoThread, Session
+from upshot_backends.amqp.connection import AmqpConnection, Session
 from upshot_backends.amqp.driver import RefusedForNowError
+from upshot_backends.amqp.io_thread import IoThread
 from upshot_backends.amqp.mailbox import Mailbox
 from upshot_backends.amqp.options import AmqpOptions
 from upshot_backends.amqp.publisher import Parcel
@@ -83,8 +84,6 @@ class Office:
         self._asked: dict[str, tuple[_Receipts, int]] = {}
         self._token = secrets.token_hex(8)
         self._sent = 0
-        self._session: Session | None = None
-        self._session_since = 0.0
         self._complaint = Seldom()
 
     def store(self, records: Sequence[StoredRecord], timeout: float) -> list[bool]:
@@ -112,9 +111,7 @@ class Office:
                 keys.add(record.key)
         if outgoing:
             sent = [records[position] for position in outgoing]
-            applied = self._sending.call(
-                lambda session: self._send(session, sent), deadline.left() or 0.0
-            )
+            applied = self._send(sent, deadline.left() or 0.0)
             answers.update(zip(outgoing, applied, strict=True))
         return [answers[position] for position in range(len(records))]
 
@@ -126,9 +123,17 @@ class Office:
     def _is_here(self, record: StoredRecord) -> bool:
         return record.reply_to in ("", self.address)
 
+    def _send(self, records: Sequence[StoredRecord], timeout: float) -> list[bool]:
+        """Send records, and return as `store` does."""
+        if any(self._is_here(record) for record in records):
+            return self._sending.call(lambda session: self._send_here(session, records), timeout)
+        routed = self._sending.publish([self._parcel(record, "") for record in records], timeout)
+        self._judge(records, routed)
+        return [True] * len(records)
+
     # -- on the thread ------------------------------------------------------------------------
 
-    async def _send(self, session: Session, records: Sequence[StoredRecord]) -> list[bool]:
+    async def _send_here(self, session: Session, records: Sequence[StoredRecord]) -> list[bool]:
         here = [self._is_here(record) for record in records]
         receipts = _Receipts(sum(here))
         asked = [self._receipt() if is_here else "" for is_here in here]
@@ -137,8 +142,6 @@ class Office:
                 (receipt, (receipts, position))
                 for position, receipt in enumerate(filter(None, asked))
             )
-            if session is not self._session:
-                self._session, self._session_since = session, clock.monotonic()
             routed = await session.publish([*map(self._parcel, records, asked)])
             self._judge(records, routed)
             await receipts.complete
@@ -169,7 +172,9 @@ class Office:
         Raises:
             RefusedForNowError: that it will be there soon, or may be.
         """
-        is_new = clock.monotonic() - self._session_since < _RETURN
+        if all(routed):
+            return
+        is_new = clock.monotonic() - self._sending.since < _RETURN
         for record, was_routed in zip(records, routed, strict=True):
             if was_routed:
                 continue
