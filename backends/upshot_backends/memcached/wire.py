@@ -55,8 +55,8 @@ class Wire:
 
     def __init__(self, socket: TimedSocket) -> None:
         self.socket = socket
-        self._buffer = b""
-        self._position = 0
+        self._buffer: bytes = b""
+        self._position: int = 0
 
     def __del__(self) -> None:
         self.socket.close()  # no traffic; without it, Python would complain of a forgotten one
@@ -124,7 +124,8 @@ class Wire:
         Raises:
             MemcacheError: the server refused, or answers something else.
         """
-        buffer, position = self._buffer, self._position
+        buffer: bytes = self._buffer
+        position: int = self._position
         while True:
             end = buffer.find(b"\r\n", position)
             if end >= 0:
