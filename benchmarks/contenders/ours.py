@@ -28,6 +28,12 @@ class Upshot(Contender):
     def address(self) -> str:
         return self._client.backend.reply_to
 
+    def expect(self, task_ids: Sequence[str]) -> None:
+        if address := self.address():  # results that are carried need somebody to carry them to
+            records = [Record(task_id=each, state=State.QUEUED) for each in task_ids]
+            encoded = [self._client.encode(each, reply_to=address) for each in records]
+            self._client.store_encoded(encoded)
+
     def store(self, task_id: str, value: object, address: str = "") -> None:
         self._client.store(self._record(task_id, value), reply_to=address)
 

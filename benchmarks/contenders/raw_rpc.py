@@ -1,10 +1,11 @@
-"""pika by itself: each result is a message to one queue, confirmed by the server."""
+"""pika by itself: each result is a persistent message to one queue, confirmed by the server."""
 
 from __future__ import annotations
 
 import json
 import threading
 import time
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +31,11 @@ class Raw(Contender):
         if self._receiving is None:
             self._receiving = self._pika.BlockingConnection(self._parameters)
             channel = self._receiving.channel()
-            self._queue = channel.queue_declare("", exclusive=True).method.queue
+            # Durable, and there for a minute without a reader, as upshot's is.
+            declared = channel.queue_declare(
+                f"bench.{uuid.uuid4().hex}", durable=True, arguments={"x-expires": 60_000}
+            )
+            self._queue = declared.method.queue
             channel.basic_qos(prefetch_count=1000)
             channel.basic_consume(self._queue, self._receive, auto_ack=True)
         return self._queue
@@ -48,7 +53,9 @@ class Raw(Contender):
         return channel
 
     def store(self, task_id: str, value: object, address: str = "") -> None:
-        properties = self._pika.BasicProperties(correlation_id=task_id)
+        properties = self._pika.BasicProperties(
+            correlation_id=task_id, delivery_mode=self._pika.DeliveryMode.Persistent
+        )
         self._channel.basic_publish("", address, json.dumps(value).encode(), properties)
 
     def fetch(self, task_id: str) -> Any:

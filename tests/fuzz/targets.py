@@ -41,7 +41,7 @@ from upshot_backends.amqp.queues import Letter
 from upshot_backends.amqp.replies import unpack
 from upshot_backends.memcached import layout
 from upshot_backends.memcached.driver import MemcacheError
-from upshot_backends.memcached.wire import Value, Wire
+from upshot_backends.memcached.wire import Wire
 from upshot_conformance.suite.forge import forged, header_of
 
 __all__ = ["MAX_BYTES", "TARGETS", "Target"]
@@ -218,9 +218,9 @@ class _Line:
 
 def _memcached(data: bytes) -> None:
     line: Any = _Line(data)
-    wire, found = Wire(line), dict[bytes, Value]()
+    wire, found, uniques = Wire(line), dict[bytes, bytes](), dict[bytes, bytes]()
     with contextlib.suppress(MemcacheError):
-        wire.read_values(found)
+        wire.read_values(found, uniques)
         wire.answers(2)
 
 

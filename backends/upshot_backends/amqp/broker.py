@@ -45,10 +45,11 @@ from upshot.broker import (
 )
 from upshot.url import Url
 from upshot_backends.amqp.channel import Channel
-from upshot_backends.amqp.connection import AmqpConnection, IoThread, Session
+from upshot_backends.amqp.connection import AmqpConnection, Session
 from upshot_backends.amqp.delays import Delays
 from upshot_backends.amqp.driver import DRIVER_ERRORS, RefusedForNowError
 from upshot_backends.amqp.fetching import Fetch
+from upshot_backends.amqp.io_thread import IoThread
 from upshot_backends.amqp.leases import Leases
 from upshot_backends.amqp.options import AmqpOptions
 from upshot_backends.amqp.publisher import Parcel
@@ -93,10 +94,22 @@ class AmqpBroker(Broker):
     def publish(
         self, messages: Sequence[QueuedMessage], records: Sequence[StoredRecord], timeout: float
     ) -> None:
-        async def send(_: Session) -> None:
-            await self._post.send([self._post.address(Letter.of(message)) for message in messages])
+        deadline = clock.Deadline(timeout)
+        parcels = [self._post.address(Letter.of(message)) for message in messages]
+        routed = [False] * len(parcels)
+        known = self._post.knows(parcel.queue for parcel in parcels)
+        if known:
+            routed = self._publishing.publish(parcels, timeout)
+        left = [parcel for parcel, was in zip(parcels, routed, strict=True) if not was]
+        if not left:
+            return
 
-        self._publishing.call(send, timeout)
+        async def send(_: Session) -> None:
+            if known:
+                self._post.forget(parcel.queue for parcel in left)
+            await self._post.send(left)
+
+        self._publishing.call(send, deadline.left() or 0.0)
 
     def fetch(
         self, queues: Sequence[str], *, limit: int, wait: float, lease: float, worker: str

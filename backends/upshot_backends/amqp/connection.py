@@ -1,21 +1,14 @@
-"""What the RabbitMQ backend and the RabbitMQ broker share: a thread that owns connections.
-
-pika's connections are not for several threads. So one thread, with an event loop, owns all that
-a backend or a broker has open. It answers heartbeats whatever the process's other threads do, and
-runs operations for them: coroutine functions that are bounded by the time their caller has.
-"""
+"""What the RabbitMQ backend and the RabbitMQ broker share: connections, kept by a thread."""
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
-import os
-import socket
-import threading
+import math
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final, TypeVar, final
+from typing import Any, TypeVar, final
 
+from upshot import clock
 from upshot.url import Url
 from upshot_backends.amqp.channel import Channel
 from upshot_backends.amqp.driver import (
@@ -26,147 +19,12 @@ from upshot_backends.amqp.driver import (
     driver_options,
     drop,
 )
-from upshot_backends.amqp.publisher import Parcel, Publisher
+from upshot_backends.amqp.io_thread import FAREWELL, IoThread, Operation, Settle
+from upshot_backends.amqp.publisher import Parcel, Publisher, Settled
 
-__all__ = ["AmqpConnection", "IoThread", "Session"]
+__all__ = ["AmqpConnection", "Session"]
 
 T = TypeVar("T")
-
-_FAREWELL: Final = 0.4  # seconds for a server to hear that we close; `rpc://` says it 3 times
-_GRACE: Final = 1.0  # seconds for an operation that was cancelled to end
-
-
-class _Loop(asyncio.SelectorEventLoop):
-    """An event loop that resolves host names on threads the interpreter does not wait for."""
-
-    async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
-        answer: asyncio.Future[Any] = self.create_future()
-
-        def settle(found: Any) -> None:
-            if answer.done():
-                return
-            if isinstance(found, Exception):
-                answer.set_exception(found)
-            else:
-                answer.set_result(found)
-
-        def resolve() -> None:
-            found: Any
-            try:
-                found = socket.getaddrinfo(host, port, **options)
-            except (OSError, UnicodeError) as exc:
-                found = exc
-            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-                self.call_soon_threadsafe(settle, found)
-
-        threading.Thread(target=resolve, name="upshot-amqp-resolver", daemon=True).start()
-        return await answer
-
-
-@final
-class IoThread:
-    """One thread with an event loop, for the connections of one backend or broker.
-
-    It starts with the first operation and ends with `close`. It is a daemon and has no finaliser:
-    the interpreter may end at any moment, and a forked child never touches it.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._owner = os.getpid()
-        self._at_close: list[Callable[[], Coroutine[Any, Any, None]]] = []
-        self.closed = False
-        """True from the moment that `close` was called."""
-
-    def run(self, operation: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
-        """Run a coroutine function on the thread, and return or raise what it does.
-
-        It is cancelled when the time is up, or the calling thread is interrupted by an exception.
-
-        Args:
-            operation: called on the thread.
-            timeout: seconds.
-
-        Raises:
-            NoAnswerError: the time was up.
-            ConnectionLostError: `close` was called, before or meanwhile.
-        """
-        # The calling thread keeps the time. A timer in the loop would outlive each operation, as
-        # asyncio takes cancelled ones out of its heap by the hundred.
-        over = threading.Event()
-
-        async def watched() -> T:
-            try:
-                return await operation()
-            finally:
-                over.set()
-
-        future = self._submit(watched())
-        try:
-            return future.result(timeout)
-        except concurrent.futures.CancelledError:
-            raise ConnectionLostError("closed by this process") from None
-        except TimeoutError as exc:
-            if not future.cancel():  # it ended at this moment, or raised the error itself
-                return future.result()
-            over.wait(_GRACE)  # what it does about its end comes before the next operation
-            raise NoAnswerError(f"no answer within {timeout:g} seconds") from exc
-        except BaseException as exc:
-            future.cancel()  # after an interrupt of this thread it must not go on alone
-            if self.closed and isinstance(exc, Exception):  # whatever it says, that is why
-                raise ConnectionLostError("closed by this process") from exc
-            raise
-
-    def at_close(self, farewell: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run `farewell()` on the thread, for a moment, before it ends."""
-        self._at_close.append(farewell)
-
-    def close(self) -> None:
-        """End the thread and what its operations wait for; idempotent, raises nothing."""
-        with self._lock:
-            self.closed = True
-            loop, thread = self._loop, self._thread
-            self._loop = self._thread = None
-        if loop is None or thread is None or os.getpid() != self._owner:
-            return
-        with contextlib.suppress(Exception):  # whatever fails now, the loop's end frees the rest
-            asyncio.run_coroutine_threadsafe(self._say_farewell(), loop).result(2 * _FAREWELL)
-        loop.call_soon_threadsafe(loop.stop)
-        if thread is not threading.current_thread():
-            thread.join(2 * _FAREWELL)
-
-    def _submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        with self._lock:
-            if self.closed:
-                coroutine.close()
-                raise ConnectionLostError("closed by this process")
-            if self._loop is None:
-                self._loop = _Loop()
-                self._thread = threading.Thread(
-                    target=_serve, args=(self._loop,), name="upshot-amqp", daemon=True
-                )
-                self._thread.start()
-            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-
-    async def _say_farewell(self) -> None:
-        await asyncio.gather(*(farewell() for farewell in self._at_close), return_exceptions=True)
-
-
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
-    """Run the loop until it is stopped, then end what is left in it."""
-    asyncio.set_event_loop(loop)
-    try:
-        loop.run_forever()
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-    finally:
-        asyncio.set_event_loop(None)
-        loop.close()
 
 
 @final
@@ -183,7 +41,10 @@ class Session:
         if not connection.is_open:  # nobody listened yet when it was lost
             self.lost = ConnectionLostError("lost as soon as it was open")
         self._raw = connection
-        self._publisher: asyncio.Task[Publisher] | None = None
+        self._publisher: Publisher | None = None
+        self._opening: asyncio.Task[Publisher] | None = None
+        self.since = clock.monotonic()
+        """When it was opened, on the monotonic clock."""
         self._is_unblocked = asyncio.Event()
         self._is_unblocked.set()
         self._is_closed = asyncio.Event()
@@ -217,13 +78,26 @@ class Session:
         All callers share one channel, which is opened anew if the server has closed it.
         """
         self._check()
-        task = self._publisher
-        if task is None or (task.done() and (task.exception() or task.result().channel.ended)):
-            task = asyncio.create_task(Publisher.open(self._raw, self._is_unblocked))
-            task.add_done_callback(_look_at_error)
-            self._publisher = task
-        publisher = await asyncio.shield(task)
+        publisher = self._ready()
+        if publisher is None:
+            task = self._opening
+            if task is None or task.done():
+                task = asyncio.create_task(Publisher.open(self._raw, self._is_unblocked))
+                task.add_done_callback(_look_at_error)
+                self._opening = task
+            publisher = await asyncio.shield(task)
+            self._publisher = publisher
         return await publisher.publish(parcels)
+
+    def begin(self, parcels: Sequence[Parcel], settled: Settled) -> bool:
+        """Do what `publish` does, if it can be done without waiting; see `Publisher.begin`."""
+        publisher = self._ready()
+        return publisher is not None and publisher.begin(parcels, settled)
+
+    def _ready(self) -> Publisher | None:
+        """Return who publishes, None if it has to be made first."""
+        publisher = self._publisher
+        return publisher if publisher is not None and publisher.channel.ended is None else None
 
     def abort(self, why: Exception) -> None:
         """Drop the connection at once."""
@@ -233,7 +107,7 @@ class Session:
         """Say farewell, and drop the connection if the server does not answer in time."""
         if self.lost is None:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_FAREWELL):
+                async with asyncio.timeout(FAREWELL):
                     if self._raw.is_open:
                         self._raw.close()
                     await self._is_closed.wait()
@@ -302,25 +176,51 @@ class AmqpConnection:
             AMQPError, OSError: what became of the connection, or of a channel.
         """
 
+        return self._thread.run(self._operation(operation), timeout)
+
+    def publish(self, parcels: Sequence[Parcel], timeout: float) -> list[bool]:
+        """Publish with confirms; called by any thread. See `Publisher.publish` and `call`."""
+
+        def begin(settle: Settle[list[bool]]) -> Callable[[], None] | None:
+            session, silent = self.current, self._silence()
+            return silent if session is not None and session.begin(parcels, settle) else None
+
+        async def publish(session: Session) -> list[bool]:
+            return await session.publish(parcels)
+
+        return self._thread.run(self._operation(publish), timeout, quick=begin)
+
+    def _operation(self, operation: Callable[[Session], Coroutine[Any, Any, T]]) -> Operation[T]:
+        """Return what does `operation` with the open session."""
+
         async def opened() -> T:
             return await operation(await self.session())
 
         async def watched() -> T:
-            before = self._session
-            heard = before.received if before else 0
+            silent = self._silence()
             try:
                 return await opened()
             except asyncio.CancelledError:
-                if (
-                    before
-                    and not before.lost
-                    and not before.is_blocked
-                    and before.received == heard
-                ):
-                    before.abort(NoAnswerError("the server was silent for too long"))
+                silent()
                 raise
 
-        return self._thread.run(watched if self._disposable else opened, timeout)
+        return watched if self._disposable else opened
+
+    def _silence(self) -> Callable[[], None]:
+        """Return what drops the connection if the server is silent from now until it is called."""
+        before = self._session
+        heard = before.received if before else 0
+
+        def silent() -> None:
+            if before and not before.lost and not before.is_blocked and before.received == heard:
+                before.abort(NoAnswerError("the server was silent for too long"))
+
+        return silent
+
+    @property
+    def since(self) -> float:
+        """When it was last opened, on the monotonic clock."""
+        return self._session.since if self._session else -math.inf
 
     @property
     def current(self) -> Session | None:

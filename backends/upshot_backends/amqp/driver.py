@@ -8,11 +8,13 @@ long as the server blocks it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import logging
+import socket
 import ssl
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 from urllib.parse import unquote, urlencode
 
@@ -23,6 +25,7 @@ from pika.adapters.asyncio_connection import AsyncioConnection  # type: ignore[i
 from upshot.errors import UrlError
 from upshot.retrying import DriverErrors
 from upshot.url import Url
+from upshot_backends.amqp.frames import CONFIRM, confirm_at
 
 __all__ = [
     "DRIVER_ERRORS",
@@ -33,6 +36,8 @@ __all__ = [
     "connect",
     "driver_options",
     "drop",
+    "emit",
+    "longest_body",
     "refusal",
 ]
 
@@ -54,10 +59,14 @@ if _logger.level == logging.NOTSET:
 
 
 class _Connection(AsyncioConnection):  # type: ignore[misc]  # pika has no types
-    """pika's connection, with two of its ways mended.
+    """pika's connection, with three of its ways mended.
 
     It sends together what is written in one turn of the loop. pika makes a system call for each
-    frame, and a message is three frames: most of the cost of publishing many.
+    frame, and a message is three frames: most of the cost of publishing many. And it sends at
+    once, where pika would ask the selector first whether it may.
+
+    It tells whoever publishes of confirms straight away, see `confirms`. In pika, each passes five
+    objects and a search for callbacks.
 
     It takes a message whose properties pika cannot decode for one that has none. Whoever may
     publish can send one: with a timestamp after the year 9999, or tables nested a thousand deep.
@@ -66,6 +75,12 @@ class _Connection(AsyncioConnection):  # type: ignore[misc]  # pika has no types
     """
 
     _unsent: list[bytes] | None = None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self.confirms: dict[int, Callable[[int, bool], None]] = {}
+        """By a channel's number, what takes its confirms: the number of a message, and whether
+        all before it are meant too."""
+        super().__init__(*args, **options)
 
     def _adapter_emit_data(self, data: bytes) -> None:
         if self._unsent is None:
@@ -76,9 +91,31 @@ class _Connection(AsyncioConnection):  # type: ignore[misc]  # pika has no types
     def _flush(self) -> None:
         unsent, self._unsent = self._unsent, None
         connection: Any = self
-        if unsent and connection._transport is not None:
+        transport = connection._transport
+        if not unsent or transport is None:
+            return
+        rest = b"".join(unsent)
+        if type(transport._sock) is socket.socket and not transport.get_write_buffer_size():
+            with contextlib.suppress(OSError):  # if it lasts, pika meets it too
+                rest = rest[transport._sock.send(rest) :]
+        if rest:
             base: Any = AsyncioConnection
-            base._adapter_emit_data(connection, b"".join(unsent))
+            base._adapter_emit_data(connection, rest)
+
+    def _on_data_available(self, data_in: bytes) -> None:
+        base: Any = AsyncioConnection
+        connection: Any = self
+        position = 0
+        if self.confirms and not connection._frame_buffer:
+            while (confirm := confirm_at(data_in, position)) is not None:
+                take = self.confirms.get(confirm.channel)
+                if take is None:
+                    break
+                position += CONFIRM
+                connection.bytes_received += CONFIRM
+                take(confirm.tag, confirm.multiple)
+        if position < len(data_in):
+            base._on_data_available(connection, data_in[position:])
 
     def _read_frame(self) -> Any:
         parent: Any = super()
@@ -189,6 +226,23 @@ async def connect(options: Sequence[Any], heartbeat: int | None) -> Any:
     if isinstance(result, Exception):
         raise _cause(result)
     return result
+
+
+def emit(channel: Any, frames: bytes) -> None:
+    """Send frames that were made for a channel.
+
+    Raises:
+        AMQPError: the channel is closed, or about to be.
+    """
+    channel._raise_if_not_open()
+    connection: Any = channel.connection
+    connection.bytes_sent += len(frames)
+    connection._adapter_emit_data(frames)
+
+
+def longest_body(channel: Any) -> int:
+    """Return how many bytes of a message's body one frame may have."""
+    return int(channel.connection._body_max_length)
 
 
 def abort(connection: Any, why: Exception) -> None:

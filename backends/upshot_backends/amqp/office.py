@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import itertools
 import logging
 import secrets
 import threading
@@ -17,8 +17,13 @@ from upshot.seldom import Seldom
 from upshot.states import NEVER, State
 from upshot.url import Url
 from upshot_backends.amqp.channel import Received
-from upshot_backends.amqp.connection import AmqpConnection, IoThread, Session
-from upshot_backends.amqp.driver import RefusedForNowError
+from upshot_backends.amqp.connection import AmqpConnection
+from upshot_backends.amqp.driver import (
+    ConnectionLostError,
+    NoAnswerError,
+    RefusedForNowError,
+)
+from upshot_backends.amqp.io_thread import IoThread
 from upshot_backends.amqp.mailbox import Mailbox
 from upshot_backends.amqp.options import AmqpOptions
 from upshot_backends.amqp.publisher import Parcel
@@ -37,21 +42,40 @@ Such a server may have lost a queue that had just been declared: it confirms tha
 written it down. They pause for two seconds at most between two attempts."""
 
 
+@final
 class _Receipts:
     """The answers that the sender of a batch to this process itself waits for."""
 
     def __init__(self, count: int) -> None:
         self.answers = [True] * count
-        self.waiting = count
-        self.complete: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if not count:
-            self.complete.set_result(None)
+        self._waiting = count
+        self._error: Exception | None = None
+        self._complete = threading.Event()
 
     def answer(self, position: int, applied: bool) -> None:
+        """Note what became of one record."""
         self.answers[position] = applied
-        self.waiting -= 1
-        if not self.waiting and not self.complete.done():
-            self.complete.set_result(None)
+        self._waiting -= 1
+        if not self._waiting:
+            self._complete.set()
+
+    def fail(self, why: Exception) -> None:
+        """Let nobody wait any longer."""
+        self._error = why
+        self._complete.set()
+
+    def wait(self, timeout: float) -> None:
+        """Return when all answers are there.
+
+        Raises:
+            NoAnswerError: they are not, after `timeout` seconds.
+        """
+        if not self._waiting:
+            return
+        if not self._complete.wait(timeout):
+            raise NoAnswerError(f"no receipt within {timeout:g} seconds")
+        if self._error is not None:
+            raise self._error
 
 
 @final
@@ -82,9 +106,7 @@ class Office:
         )
         self._asked: dict[str, tuple[_Receipts, int]] = {}
         self._token = secrets.token_hex(8)
-        self._sent = 0
-        self._session: Session | None = None
-        self._session_since = 0.0
+        self._numbers = itertools.count(1)
         self._complaint = Seldom()
 
     def store(self, records: Sequence[StoredRecord], timeout: float) -> list[bool]:
@@ -112,9 +134,7 @@ class Office:
                 keys.add(record.key)
         if outgoing:
             sent = [records[position] for position in outgoing]
-            applied = self._sending.call(
-                lambda session: self._send(session, sent), deadline.left() or 0.0
-            )
+            applied = self._send(sent, deadline.left() or 0.0)
             answers.update(zip(outgoing, applied, strict=True))
         return [answers[position] for position in range(len(records))]
 
@@ -122,26 +142,24 @@ class Office:
         """Delete the queue and end the thread with its connections; raises nothing."""
         self._queue.close()
         self._thread.close()
+        for receipts, _ in list(self._asked.values()):
+            receipts.fail(ConnectionLostError("closed by this process"))
 
     def _is_here(self, record: StoredRecord) -> bool:
         return record.reply_to in ("", self.address)
 
-    # -- on the thread ------------------------------------------------------------------------
-
-    async def _send(self, session: Session, records: Sequence[StoredRecord]) -> list[bool]:
+    def _send(self, records: Sequence[StoredRecord], timeout: float) -> list[bool]:
+        """Send records, and return as `store` does."""
+        deadline = clock.Deadline(timeout)
         here = [self._is_here(record) for record in records]
         receipts = _Receipts(sum(here))
         asked = [self._receipt() if is_here else "" for is_here in here]
         try:
-            self._asked.update(
-                (receipt, (receipts, position))
-                for position, receipt in enumerate(filter(None, asked))
-            )
-            if session is not self._session:
-                self._session, self._session_since = session, clock.monotonic()
-            routed = await session.publish([*map(self._parcel, records, asked)])
+            for position, receipt in enumerate(filter(None, asked)):
+                self._asked[receipt] = receipts, position
+            routed = self._sending.publish([*map(self._parcel, records, asked)], timeout)
             self._judge(records, routed)
-            await receipts.complete
+            receipts.wait(deadline.left() or 0.0)
         finally:
             for receipt in asked:
                 self._asked.pop(receipt, None)
@@ -149,8 +167,7 @@ class Office:
         return [next(answers) if is_here else True for is_here in here]
 
     def _receipt(self) -> str:
-        self._sent += 1
-        return f"{self._token}-{self._sent}"
+        return f"{self._token}-{next(self._numbers)}"
 
     def _parcel(self, record: StoredRecord, receipt: str) -> Parcel:
         is_here = bool(receipt)
@@ -169,7 +186,9 @@ class Office:
         Raises:
             RefusedForNowError: that it will be there soon, or may be.
         """
-        is_new = clock.monotonic() - self._session_since < _RETURN
+        if all(routed):
+            return
+        is_new = clock.monotonic() - self._sending.since < _RETURN
         for record, was_routed in zip(records, routed, strict=True):
             if was_routed:
                 continue
@@ -178,6 +197,8 @@ class Office:
             if is_new and record.barrier == NEVER:
                 raise RefusedForNowError("the submitter's queue is not there, or not yet again")
             _note_undeliverable(record)
+
+    # -- on the thread ------------------------------------------------------------------------
 
     def _take(self, message: Received) -> None:
         reply = unpack(message)

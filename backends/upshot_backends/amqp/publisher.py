@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, final
 
-import pika  # type: ignore[import-untyped]
-from pika import spec
+from pika import spec  # type: ignore[import-untyped]
 
 from upshot_backends.amqp.channel import Channel, Headers
-from upshot_backends.amqp.driver import RefusedForNowError
+from upshot_backends.amqp.driver import RefusedForNowError, emit, longest_body
+from upshot_backends.amqp.frames import publication
 
-__all__ = ["Parcel", "Publisher"]
+__all__ = ["Parcel", "Publisher", "Settled"]
+
+Settled = Callable[[list[bool] | None, Exception | None], None]
+"""Takes what became of a batch: for each parcel whether it was routed, or what went wrong."""
 
 _WINDOW: Final = 8 * 2**20
 """Bytes on their way, unconfirmed: enough to keep the server busy, little enough for our memory."""
@@ -46,13 +50,30 @@ class Parcel:
     kind: str | None = None
 
 
-@dataclass(slots=True)
+@final
 class _Batch:
     """The messages of one `publish`, waiting for their confirms."""
 
-    answer: asyncio.Future[None]
-    routed: list[bool]
-    waiting: int
+    __slots__ = ("_settle", "_waiting", "is_over", "routed")
+
+    def __init__(self, count: int, settle: Settled) -> None:
+        self.routed = [True] * count
+        self.is_over = False
+        self._waiting = count
+        self._settle = settle
+
+    def confirm(self) -> None:
+        """Note that the server has one of them."""
+        self._waiting -= 1
+        if not self._waiting and not self.is_over:
+            self.is_over = True
+            self._settle(self.routed, None)
+
+    def fail(self, why: Exception) -> None:
+        """Note that it is all over."""
+        if not self.is_over:
+            self.is_over = True
+            self._settle(None, why)
 
 
 @final
@@ -72,6 +93,8 @@ class Publisher:
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._unconfirmed: dict[int, tuple[_Batch, int, int]] = {}
+        self._number: int = channel.raw.channel_number
+        self._longest = longest_body(channel.raw)
         channel.raw.add_on_return_callback(self._on_return)
         channel.when_ended(self._on_end)
 
@@ -80,8 +103,24 @@ class Publisher:
         """Open the channel and switch confirms on."""
         channel = await Channel.open(connection)
         publisher = cls(channel, is_unblocked)
-        await channel.ask(partial(channel.raw.confirm_delivery, publisher._on_confirm))
+        await channel.ask(partial(channel.raw.confirm_delivery, publisher._on_frame))
+        connection.confirms[publisher._number] = publisher._on_confirm
+        channel.when_ended(lambda _: connection.confirms.pop(publisher._number, None))
         return publisher
+
+    def begin(self, parcels: Sequence[Parcel], settled: Settled) -> bool:
+        """Send all at once, and have `settled` called as `publish` returns, or raises.
+
+        Returns False, and has sent nothing, if they are too many, or the server takes none now.
+        """
+        if not 0 < len(parcels) <= _TURN or not self._takes_more():
+            return False
+        if len(parcels) > 1 and sum(len(parcel.body) for parcel in parcels) > _WINDOW:
+            return False
+        batch = _Batch(len(parcels), settled)
+        for position, parcel in enumerate(parcels):
+            self._send(parcel, batch, position)
+        return True
 
     async def publish(self, parcels: Sequence[Parcel]) -> list[bool]:
         """Send all, and return when the server has each one safe.
@@ -93,37 +132,43 @@ class Publisher:
             RefusedForNowError: the server could not keep one of them.
             AMQPError: the channel or the connection ended.
         """
-        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        batch = _Batch(answer, [True] * len(parcels), len(parcels))
+        if not parcels:
+            return []
+        answer: asyncio.Future[list[bool]] = asyncio.get_running_loop().create_future()
+        batch = _Batch(len(parcels), partial(_settle, answer))
         try:
             for position, parcel in enumerate(parcels):
-                if not self._has_room.is_set() or not self._is_unblocked.is_set():
+                if not self._takes_more():
                     await self._has_room.wait()
                     await self._is_unblocked.wait()
                 elif position % _TURN == _TURN - 1:
                     await asyncio.sleep(0)
                 self._send(parcel, batch, position)
-            if parcels:
-                await answer
+            return await answer
         finally:
             answer.cancel()  # nobody waits for it any more, if it is still to come
-        return batch.routed
+
+    def _takes_more(self) -> bool:
+        return self._has_room.is_set() and self._is_unblocked.is_set()
 
     def _send(self, parcel: Parcel, batch: _Batch, position: int) -> None:
         self.channel.check()
         tag = self._count + 1
-        properties = pika.BasicProperties(
-            # A returned message is told from its like by this number.
-            message_id=str(tag),
-            headers=dict(parcel.headers),
-            priority=parcel.priority,
-            delivery_mode=2 if parcel.persistent else 1,
-            expiration=None if parcel.expires is None else str(parcel.expires),
-            correlation_id=parcel.correlation_id,
-            type=parcel.kind,
-        )
-        self.channel.raw.basic_publish("", parcel.queue, parcel.body, properties, mandatory=True)
         size = len(parcel.body)
+        frames = publication(
+            self._number,
+            parcel.queue,
+            parcel.body,
+            longest=self._longest,
+            number=tag,  # a returned message is told from its like by this number
+            headers=parcel.headers,
+            persistent=parcel.persistent,
+            priority=parcel.priority,
+            expires=parcel.expires,
+            correlation_id=parcel.correlation_id,
+            kind=parcel.kind,
+        )
+        emit(self.channel.raw, frames)
         self._count = tag
         self._unconfirmed[tag] = (batch, position, size)
         self._size += size
@@ -137,17 +182,15 @@ class Publisher:
             batch, position, _ = found
             batch.routed[position] = False
 
-    def _on_confirm(self, frame: Any) -> None:
+    def _on_frame(self, frame: Any) -> None:
         method = frame.method
-        if method.multiple:
-            tags: list[int] = []
-            for tag in self._unconfirmed:
-                if tag > method.delivery_tag:
-                    break
-                tags.append(tag)
-        else:
-            tags = [method.delivery_tag]
         refused = isinstance(method, spec.Basic.Nack)
+        self._on_confirm(method.delivery_tag, method.multiple, refused=refused)
+
+    def _on_confirm(self, last: int, multiple: bool, *, refused: bool = False) -> None:
+        tags = [last]
+        if multiple:
+            tags = list(itertools.takewhile(lambda tag: tag <= last, self._unconfirmed))
         for tag in tags:
             self._confirm(tag, refused)
 
@@ -159,17 +202,25 @@ class Publisher:
         self._size -= size
         if self._size <= _WINDOW:
             self._has_room.set()
-        batch.waiting -= 1
-        if batch.answer.done():
-            return
         if refused:
-            batch.answer.set_exception(RefusedForNowError("the server could not keep a message"))
-        elif not batch.waiting:
-            batch.answer.set_result(None)
+            batch.fail(RefusedForNowError("the server could not keep a message"))
+        else:
+            batch.confirm()
 
     def _on_end(self, why: Exception) -> None:
-        for batch, _, _ in self._unconfirmed.values():
-            if not batch.answer.done():
-                batch.answer.set_exception(why)
+        batches = [batch for batch, _, _ in self._unconfirmed.values()]
         self._unconfirmed.clear()
         self._has_room.set()
+        for batch in batches:
+            batch.fail(why)
+
+
+def _settle(
+    answer: asyncio.Future[list[bool]], routed: list[bool] | None, error: Exception | None
+) -> None:
+    if answer.done():
+        return
+    if error is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(routed or [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
@@ -130,7 +131,9 @@ class Letter(NamedTuple):
 
 @final
 class Post:
-    """Puts messages into queues that it makes when needed. Only for the connections' thread.
+    """Puts messages into queues that it makes when needed.
+
+    Only for the connections' thread, but for what says otherwise.
 
     Args:
         names: the queues.
@@ -157,12 +160,19 @@ class Post:
         finally:
             channel.close()
 
+    def knows(self, names: Iterable[str]) -> bool:
+        """Tell whether all the named queues were there when they were last used; on any thread."""
+        return self._known.issuperset(names)
+
     def forget(self, names: Iterable[str]) -> None:
         """Declare these queues again before their next use: one of them is gone."""
         self._known.difference_update(names)
 
     def address(self, letter: Letter) -> Parcel:
-        """Return the parcel for the queue that the letter belongs to now: at once, or later."""
+        """Return the parcel for the queue that the letter belongs to now: at once, or later.
+
+        On any thread.
+        """
         seconds = letter.due_in()
         if seconds <= 0:
             return letter.parcel(self._names.main(letter.queue))
@@ -199,6 +209,7 @@ def _arguments(name: str) -> dict[str, Any]:
     return {"x-max-priority": 2 * _PRIORITIES - 1} if name.count("/") == 1 else {}
 
 
+@functools.lru_cache(maxsize=256)
 def _part(name: str) -> str:
     """Return a name without "/", shortened if it must be; "%%" occurs in shortened ones only."""
     text = quote(name, safe="", errors="surrogatepass")

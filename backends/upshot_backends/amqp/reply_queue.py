@@ -11,8 +11,9 @@ from typing import Final, final
 from upshot import retrying
 from upshot.url import Url
 from upshot_backends.amqp.channel import Channel, Received
-from upshot_backends.amqp.connection import AmqpConnection, IoThread
+from upshot_backends.amqp.connection import AmqpConnection
 from upshot_backends.amqp.driver import ConnectionLostError, NoAnswerError
+from upshot_backends.amqp.io_thread import IoThread
 
 __all__ = ["ReplyQueue"]
 

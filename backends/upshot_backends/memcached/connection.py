@@ -31,6 +31,7 @@ Talk = Callable[[Wire, list[bytes]], None]
 """What is said to one server about its share of the keys."""
 
 _KEY: Final = re.compile(rb"[!-~]{1,250}")  # memcached's own limit; a space would end the key
+_KEYS: Final = re.compile(rb"[!-~]{1,250}(?: [!-~]{1,250})*")
 _PRIME: Final = 2**61 - 1
 
 
@@ -213,9 +214,7 @@ class Servers:
             MemcacheClientError: a key is too long or has a character that no key may have.
         """
         wanted = list(keys)
-        for key in wanted:
-            if not _KEY.fullmatch(key):
-                raise MemcacheClientError(f"{key!r} is no key for memcached")
+        _check(wanted)
         if len(self._servers) == 1:
             return [(self._servers[0], wanted)] if wanted else []
         shares: dict[Server, list[bytes]] = {}
@@ -233,3 +232,12 @@ class Servers:
         """Close every connection to every server."""
         for server in self._servers:
             server.close()
+
+
+def _check(keys: list[bytes]) -> None:
+    text = b" ".join(keys)
+    if _KEYS.fullmatch(text) and text.count(b" ") == len(keys) - 1:
+        return
+    for key in keys:
+        if not _KEY.fullmatch(key):
+            raise MemcacheClientError(f"{key!r} is no key for memcached")

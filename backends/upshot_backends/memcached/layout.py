@@ -30,6 +30,7 @@ __all__ = [
     "head",
     "moment",
     "read",
+    "read_whole",
     "whole",
 ]
 
@@ -47,6 +48,8 @@ MAX_KEY: Final = 250 - len("/") - 16 - len("/ff")
 _WHOLE: Final = b"upW1"
 _PARTED: Final = b"upP1"
 _HEADER: Final = struct.Struct("!4sId")
+_BODY: Final = _HEADER.size
+_MOMENT: Final = struct.Struct("!d")  # of the header, from byte 8
 _PARTS: Final = struct.Struct("!16sQII")
 _GENERATION: Final = re.compile(rb"[\w-]{16}")  # nothing that could end a key, and a command
 _LEAST_PART: Final = 2**16  # bytes; heads that claim smaller parts, and so thousands, are not ours
@@ -134,6 +137,13 @@ def read(data: bytes, now: float) -> Item:
             ):
                 return Item(barrier, None, parts, expired)
     return Item(0, data, None, expired=False)
+
+
+def read_whole(data: bytes, now: float) -> bytes | None:
+    """Return the record that an item holds whole; None if it expired, or for `read` to say."""
+    if data.startswith(_WHOLE) and len(data) >= _BODY and _MOMENT.unpack_from(data, 8)[0] > now:
+        return data[_BODY:]
+    return None
 
 
 def moment(expires: float | None, now: float) -> float:

@@ -24,8 +24,12 @@ def load(wire: Wire, keys: Sequence[bytes]) -> dict[bytes, bytes]:
     found = wire.get(keys)
     now = clock.now()
     bodies: dict[bytes, bytes] = {}
-    for key, value in found.items():
-        item = layout.read(value.data, now)
+    for key, data in found.items():
+        body = layout.read_whole(data, now)
+        if body is not None:
+            bodies[key] = body
+            continue
+        item = layout.read(data, now)
         body = item.body if item.parts is None else _joined(wire, key, item)
         if body is not None and not item.expired:
             bodies[key] = body
@@ -38,13 +42,13 @@ def _joined(wire: Wire, key: bytes, item: Item) -> bytes | None:
         parts = item.parts
         keys = parts.keys(key)
         found = wire.get(keys)
-        body = b"".join(found[each].data for each in keys if each in found)
+        body = b"".join(found[each] for each in keys if each in found)
         if parts.are(body):
             return body
-        value = wire.get([key]).get(key)
-        if value is None:
+        data = wire.get([key]).get(key)
+        if data is None:
             return None
-        item = layout.read(value.data, clock.now())
+        item = layout.read(data, clock.now())
         if item.parts == parts:
             return _DAMAGED
     return None if item.expired else item.body

@@ -38,7 +38,7 @@ class Value(NamedTuple):
 
     Attributes:
         data: the bytes.
-        unique: changes with every change of the item; b"" if it was not asked for.
+        unique: changes with every change of the item; b"" if the server did not tell.
     """
 
     data: bytes
@@ -55,17 +55,17 @@ class Wire:
 
     def __init__(self, socket: TimedSocket) -> None:
         self.socket = socket
-        self._buffer = b""
-        self._position = 0
+        self._buffer: bytes = b""
+        self._position: int = 0
 
     def __del__(self) -> None:
         self.socket.close()  # no traffic; without it, Python would complain of a forgotten one
 
-    def get(self, keys: Sequence[bytes]) -> dict[bytes, Value]:
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return what is stored under those of `keys` that are there."""
-        found: dict[bytes, Value] = {}
+        found: dict[bytes, bytes] = {}
         for start in range(0, len(keys), KEYS):
-            self.socket.sendall(b"get " + b" ".join(keys[start : start + KEYS]) + b"\r\n")
+            self.socket.sendall(b"get %b\r\n" % b" ".join(keys[start : start + KEYS]))
             self.read_values(found)
         return found
 
@@ -77,10 +77,11 @@ class Wire:
             also: commands to send in the same write, whose answers are then to be read. At most
                 16 KiB: memcached reads no further while its own answer is not taken.
         """
-        self.socket.sendall(b"gets " + b" ".join(keys) + b"\r\n" + also)
-        found: dict[bytes, Value] = {}
-        self.read_values(found)
-        return found
+        self.socket.sendall(b"gets %b\r\n%b" % (b" ".join(keys), also))
+        found: dict[bytes, bytes] = {}
+        uniques: dict[bytes, bytes] = {}
+        self.read_values(found, uniques)
+        return {key: Value(data, uniques.get(key, b"")) for key, data in found.items()}
 
     def send(self, commands: Iterable[bytes]) -> int:
         """Send commands in few writes; return how many.
@@ -115,25 +116,45 @@ class Wire:
         """Return the answers to `count` commands, errors among them; see `refusal`."""
         return [self._line() for _ in range(count)]
 
-    def read_values(self, found: dict[bytes, Value]) -> None:
-        """Read the answer to one `get` or `gets` into `found`.
+    def read_values(
+        self, found: dict[bytes, bytes], uniques: dict[bytes, bytes] | None = None
+    ) -> None:
+        """Read the answer to one `get` or `gets` into `found`, and `uniques` if there are any.
 
         Raises:
             MemcacheError: the server refused, or answers something else.
         """
-        while (line := self._line()) != b"END":
+        buffer: bytes = self._buffer
+        position: int = self._position
+        while True:
+            end = buffer.find(b"\r\n", position)
+            if end >= 0:
+                line = buffer[position:end]
+                position = end + 2
+            else:
+                self._position = position
+                line = self._line()
+                buffer, position = self._buffer, self._position
+            if line == b"END":
+                break
             words = line.split(b" ")
             if words[0] != b"VALUE" or not 4 <= len(words) <= 5 or not words[3].isdigit():
                 raise refusal(line)
             size = int(words[3])
-            end = self._position + size
-            if end + 2 > len(self._buffer):
+            end = position + size
+            if end + 2 > len(buffer):
+                self._position = position
                 end = self._fill(size)
-            unique = words[4] if len(words) == 5 else b""
-            found[words[1]] = Value(self._buffer[self._position : end], unique)
-            self._position = end + 2
-        if self._position == len(self._buffer):  # an idle wire must not keep a large value
+                buffer, position = self._buffer, 0
+            key = words[1]
+            found[key] = buffer[position:end]
+            if uniques is not None and len(words) == 5:
+                uniques[key] = words[4]
+            position = end + 2
+        if position == len(buffer):  # an idle wire must not keep a large value
             self._buffer, self._position = b"", 0
+        else:
+            self._position = position
 
     def _line(self) -> bytes:
         end = self._buffer.find(b"\r\n", self._position)

@@ -6,18 +6,22 @@ milliseconds. No client's clock matters.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import bson
 from bson.int64 import Int64
+from bson.raw_bson import RawBSONDocument
 
 from upshot.backend import StoredRecord
 from upshot.states import NEVER
 from upshot_backends.mongo.driver import Document
 
 __all__ = [
+    "ALIVE",
     "EXPIRES_AT",
     "INLINE",
     "IS_DEAD",
@@ -53,8 +57,13 @@ IS_DEAD: Final[Document] = {
 }
 """The expression that tells whether a document counts as absent."""
 
+ALIVE: Final[Document] = {"$expr": {"$not": [IS_DEAD]}}
+"""The part of a query that leaves out what counts as absent."""
+
 # A conversion that fails is the one way in which a single update of a batch can say "no".
-_REFUSAL: Final = {"$toInt": {"$concat": ["kept by barrier ", {"$toString": "$barrier"}]}}
+_REFUSAL: Final = RawBSONDocument(
+    bson.encode({"$toInt": {"$concat": ["kept by barrier ", {"$toString": "$barrier"}]}})
+)
 
 
 def store(record: StoredRecord) -> Document:
@@ -70,22 +79,11 @@ def store(record: StoredRecord) -> Document:
         "name": _shortened(record.name),
         "state": _shortened(record.state),
     }
-    computed: Document = {"stored_at": "$$NOW"}
-    if record.barrier == NEVER:
-        computed["ended_at"] = "$$NOW"
-    if record.expires is not None:
-        computed[EXPIRES_AT] = {"$add": ["$$NOW", _milliseconds(record.expires)]}
-    applies = {
-        "$or": [
-            {"$not": [{"$isNumber": "$barrier"}]},
-            {"$lte": ["$barrier", record.rank]},
-            IS_DEAD,
-        ]
-    }
+    computed = _computed(record.barrier == NEVER, _milliseconds(record.expires))
     replacement = {"$mergeObjects": [{"$literal": document}, computed]}
     return {
         "q": {"_id": record.key},
-        "u": [{"$replaceWith": {"$cond": [applies, replacement, _REFUSAL]}}],
+        "u": [{"$replaceWith": {"$cond": [_applies(record.rank), replacement, _REFUSAL]}}],
         "upsert": True,
     }
 
@@ -141,9 +139,33 @@ def changes() -> list[Document]:
     ]
 
 
-def _milliseconds(seconds: float) -> Int64:
-    """Return an expiry rounded up, and at least 1."""
-    return Int64(math.ceil(max(1.0, min(seconds * 1000, _LONGEST_EXPIRY))))
+# What is the same in many updates is encoded once.
+
+
+@functools.lru_cache(maxsize=64)
+def _applies(rank: int) -> RawBSONDocument:
+    """Return the expression that tells whether a record of that rank applies."""
+    is_foreign = {"$not": [{"$isNumber": "$barrier"}]}
+    is_due = {"$lte": ["$barrier", rank]}
+    return RawBSONDocument(bson.encode({"$or": [is_foreign, is_due, IS_DEAD]}))
+
+
+@functools.lru_cache(maxsize=64)
+def _computed(is_terminal: bool, milliseconds: int | None) -> RawBSONDocument:
+    """Return the fields of a document that the server fills in."""
+    computed: Document = {"stored_at": "$$NOW"}
+    if is_terminal:
+        computed["ended_at"] = "$$NOW"
+    if milliseconds is not None:
+        computed[EXPIRES_AT] = {"$add": ["$$NOW", Int64(milliseconds)]}
+    return RawBSONDocument(bson.encode(computed))
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    """Return an expiry rounded up, and at least 1; None is for ever."""
+    if seconds is None:
+        return None
+    return math.ceil(max(1.0, min(seconds * 1000, _LONGEST_EXPIRY)))
 
 
 def _shortened(text: str) -> str:

@@ -115,11 +115,11 @@ class MongoBackend(Backend):
     def load(self, keys: Sequence[str], timeout: float) -> Sequence[bytes | None]:
         if not keys:
             return []
-        query = {"_id": keys[0] if len(keys) == 1 else {"$in": list(keys)}}
+        query = {"_id": keys[0] if len(keys) == 1 else {"$in": list(keys)}, **documents.ALIVE}
         with bounded(timeout):
             found = self._database.read(query, _BODY, limit=len(keys))
             self._meet()
-        bodies = {document["_id"]: _body(document) for document in found}
+        bodies = {document["_id"]: _body(document.get("body")) for document in found}
         return [bodies.get(key) for key in keys]
 
     def delete(self, keys: Sequence[str], timeout: float) -> None:
@@ -190,14 +190,11 @@ class MongoBackend(Backend):
 
 
 _LIFE: Final[Document] = {"dead": documents.IS_DEAD}
-_BODY: Final[Document] = {"body": 1, **_LIFE}
+_BODY: Final[Document] = {"body": 1}
 
 
-def _body(document: Document) -> bytes | None:
-    """Return the body, None if it has expired, and b"", which is no record, for what is foreign."""
-    if document["dead"]:
-        return None
-    body = document.get("body")
+def _body(body: object) -> bytes:
+    """Return the body, b"", which is no record, for what is foreign."""
     return body if isinstance(body, bytes) else b""
 
 

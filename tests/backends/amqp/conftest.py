@@ -16,7 +16,8 @@ import pytest
 from upshot import clock
 from upshot.url import Url
 from upshot_backends.amqp.broker import AmqpBroker
-from upshot_backends.amqp.connection import AmqpConnection, IoThread
+from upshot_backends.amqp.connection import AmqpConnection
+from upshot_backends.amqp.io_thread import IoThread
 from upshot_conformance.servers import RabbitMQServer
 
 ConnectionOpener = Callable[..., AmqpConnection]

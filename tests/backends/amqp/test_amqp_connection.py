@@ -19,13 +19,14 @@ from upshot.errors import ServiceRejectedError, ServiceUnavailableError
 from upshot.retrying import translate
 from upshot.url import Url
 from upshot_backends.amqp.channel import Received
-from upshot_backends.amqp.connection import AmqpConnection, IoThread, Session
+from upshot_backends.amqp.connection import AmqpConnection, Session
 from upshot_backends.amqp.driver import (
     DRIVER_ERRORS,
     ConnectionLostError,
     NoAnswerError,
     RefusedForNowError,
 )
+from upshot_backends.amqp.io_thread import IoThread
 from upshot_backends.amqp.publisher import Parcel
 from upshot_conformance.servers import RabbitMQServer
 
@@ -424,7 +425,8 @@ def test_an_interpreter_ends_quickly_and_silently_with_everything_open(
     program = """
         import os, sys, threading
         from upshot.url import Url
-        from upshot_backends.amqp.connection import AmqpConnection, IoThread
+        from upshot_backends.amqp.connection import AmqpConnection
+        from upshot_backends.amqp.io_thread import IoThread
 
         connection = AmqpConnection(Url.parse(sys.argv[1]), IoThread())
 

@@ -8,7 +8,8 @@ import sys
 from typing import cast
 
 from upshot.url import Url
-from upshot_backends.amqp.connection import AmqpConnection, IoThread, Session
+from upshot_backends.amqp.connection import AmqpConnection, Session
+from upshot_backends.amqp.io_thread import IoThread
 from upshot_backends.amqp.queues import Names, Post
 
 MANY = 20_000

@@ -13,8 +13,9 @@ import pytest
 from upshot.errors import ServiceRejectedError, UrlError
 from upshot.retrying import translate
 from upshot.url import Url
-from upshot_backends.amqp.connection import AmqpConnection, IoThread, Session
+from upshot_backends.amqp.connection import AmqpConnection, Session
 from upshot_backends.amqp.driver import DRIVER_ERRORS, driver_options
+from upshot_backends.amqp.io_thread import IoThread
 
 _PASSWORD = "s3cret-w0rd"
 
