@@ -33,7 +33,7 @@ def count() -> tuple[float, dict[str, float]]:
     """Return the instructions of one call of the reference, and those of each path by its name.
 
     Raises:
-        CountingError: valgrind is not installed, or the counted process has failed.
+        CountingError: valgrind is not installed, or the counted process failed or took too long.
     """
     valgrind = shutil.which("valgrind")
     if valgrind is None:
@@ -71,16 +71,19 @@ def _run(valgrind: str, urls: dict[str, str], folder: Path) -> None:
     # Nothing of who calls may change what is counted.
     environment = {name: text for name, text in os.environ.items() if "UPSHOT_" not in name}
     environment |= {"PYTHONHASHSEED": "0", "PYTHONMALLOC": "pymalloc"}
-    done = subprocess.run(
-        command,
-        cwd=_ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=_PATIENCE,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            command,
+            cwd=_ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=_PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise CountingError(f"counting did not end in {_PATIENCE:.0f} seconds") from None
     if done.returncode:
         raise CountingError(f"the counted process failed:\n{done.stdout}")
 
