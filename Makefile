@@ -49,6 +49,10 @@ fuzz: $(VENV)/.installed-fuzz ## give RUNS inputs to everything that decodes; 1 
 bench: $(VENV)/.installed-dev services .venv-peers/.installed ## measure upshot beside the drivers and its peers; QUICK=1 for a first look
 	$(bin)/python -m benchmarks $(bench_options) $(BENCH)
 
+.PHONY: instructions
+instructions: $(VENV)/.installed-dev services ## count those of the hottest paths; UPDATE=1 keeps the figures
+	$(bin)/python -m benchmarks.instructions $(if $(UPDATE),--update)
+
 .PHONY: services
 services: $(VENV)/.made ## install the services that tests start privately; start none
 	@PYTHON=$(bin)/python scripts/install-services.sh

