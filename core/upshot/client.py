@@ -21,7 +21,7 @@ from upshot.envelope import AS_SET, Envelopes
 from upshot.errors import ServiceClosedError, UnsupportedError, UpshotError
 from upshot.keys import Keyspace
 from upshot.listening import Listener
-from upshot.reading import BATCH, Reader, batches
+from upshot.reading import BATCH, Reader, batches, is_short
 from upshot.record import Record
 from upshot.service import OpenService
 from upshot.url import Url
@@ -227,7 +227,7 @@ class ResultClient:
             ServiceClosedError: the client was closed meanwhile.
         """
         deadline, key = Deadline(timeout), self._keys.key(task_id)
-        looks = look or _is_short(deadline)
+        looks = look or is_short(deadline)
         found, trouble = self._reader.end_of(key, deadline) if looks else (None, None)
         if found is None:
             waits = self._wait({key: task_id}, deadline, timeout, trouble)
@@ -250,7 +250,7 @@ class ResultClient:
         """
         deadline = Deadline(timeout)
         keys = {self._keys.key(task_id): task_id for task_id in task_ids}
-        looks = look or _is_short(deadline)
+        looks = look or is_short(deadline)
         ended, trouble = self._reader.ended(list(keys), deadline) if looks else ({}, None)
         yield from ((keys[key], found) for key, found in ended.items())
         for key in ended:
@@ -392,12 +392,6 @@ class ResultClient:
         forking.abandon(self._hub)
         forking.abandon(self._callbacks)
         self._hub = self._callbacks = None
-
-
-def _is_short(deadline: Deadline) -> bool:
-    """Tell whether the hub's thread might not come to look before it is over."""
-    left = deadline.left()
-    return left is not None and left < retrying.MIN_LOOK
 
 
 def _delete(keys: Sequence[str], backend: Backend, seconds: float) -> None:

@@ -15,7 +15,7 @@ from upshot.record import Record
 from upshot.retrying import DriverErrors
 from upshot.service import OpenService
 
-__all__ = ["BATCH", "Reader", "batches"]
+__all__ = ["BATCH", "Reader", "batches", "is_short"]
 
 BATCH: Final = 1000
 """Records per round trip in batch calls: large enough to hide the round trip, small enough that
@@ -27,6 +27,12 @@ T = TypeVar("T")
 def batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
     """Cut items into parts of at most `BATCH`."""
     return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
+
+
+def is_short(deadline: Deadline) -> bool:
+    """Tell whether a wait may be over before the hub's thread has come to look."""
+    left = deadline.left()
+    return left is not None and left < retrying.MIN_LOOK
 
 
 @final

@@ -217,7 +217,11 @@ def test_tasks_of_several_threads_are_settled_one_by_one(
 ) -> None:
     """A thread that has ended a task must not take a message that another one would have."""
     exchanges: list[object] = []
-    monkeypatch.setattr(RedisBroker, "exchange", lambda *args, **options: exchanges.append(args))
+
+    def note(*args: Any, **options: Any) -> None:
+        exchanges.append((args, options))
+
+    monkeypatch.setattr(RedisBroker, "exchange", note)
 
     @app.task(name="echo")
     def echo(value: int) -> int:
