@@ -305,9 +305,9 @@ class App:
     def send(self, requests: Sequence[Request]) -> list[Handle[Any]]:
         """Send all requests in one batch and return their handles, in order."""
         outbox = Outbox(self.settings, codecs=self.codecs, client=self.results, broker=self.broker)
-        warn = self.settings.warn_unreleased_results
+        warn, origin = self.settings.warn_unreleased_results, self.origin
         return [
-            Handle[Any](message.task_id, self.origin, queue=message.queue).track(
+            Handle[Any](message.task_id, origin, queue=message.queue).track(
                 warn=warn and not message.ignore_result
             )
             for message in outbox.send(requests)
@@ -322,8 +322,9 @@ class App:
             InvalidTaskIdError: the id may not name a task.
             UnsupportedError: its result can only be read by the process that submitted it.
         """
-        self.origin.require_here([task_id])
-        return Handle(task_id, self.origin)
+        origin = self.origin
+        origin.require_here((task_id,))
+        return Handle(task_id, origin)
 
     def ResultSet(self, task_ids: Sequence[str]) -> HandleSet[Any]:  # noqa: N802 - as in Celery
         """Return the handles of many tasks, from their ids alone; as `AsyncResult`."""
