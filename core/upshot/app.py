@@ -307,7 +307,7 @@ class App:
         outbox = Outbox(self.settings, codecs=self.codecs, client=self.results, broker=self.broker)
         warn, origin = self.settings.warn_unreleased_results, self.origin
         return [
-            Handle[Any](message.task_id, origin, queue=message.queue).track(
+            Handle(message.task_id, origin, queue=message.queue).track(
                 warn=warn and not message.ignore_result
             )
             for message in outbox.send(requests)
@@ -329,7 +329,7 @@ class App:
     def ResultSet(self, task_ids: Sequence[str]) -> HandleSet[Any]:  # noqa: N802 - as in Celery
         """Return the handles of many tasks, from their ids alone; as `AsyncResult`."""
         self.origin.require_here(task_ids)
-        return HandleSet(Handle[Any](task_id, self.origin) for task_id in task_ids)
+        return HandleSet(Handle(task_id, self.origin) for task_id in task_ids)
 
     def outstanding(self) -> list[Handle[Any]]:
         """Return the live handles of sent tasks that were neither read nor forgotten."""
