@@ -7,13 +7,14 @@ import resource
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from upshot import clock
 from upshot.backend import StoredRecord
 from upshot.broker import Action, QueuedMessage, Settlement
-from upshot.errors import ServiceClosedError, ServiceUnavailableError
+from upshot.errors import ServiceClosedError, ServiceRejectedError, ServiceUnavailableError
 from upshot_backends.sql.sqlite.broker import SqliteBroker
 from upshot_backends.sql.sqlite.results import SqliteBackend
 
@@ -39,6 +40,18 @@ def test_a_batch_is_stored_as_a_whole_or_not_at_all(
         backend.store(batch, 5.0)
     assert backend.load(["a", "b", "c"], 5.0) == [None, None, None]
     assert backend.store([record("a")], 5.0) == [True]
+
+
+def test_a_transaction_that_failed_locks_nobody_out(
+    broker: SqliteBroker, open_backend: Callable[..., SqliteBackend], record: RecordMaker
+) -> None:
+    backend = open_backend()
+    broken = record("a")._replace(body=cast("bytes", None))
+
+    with pytest.raises(ServiceRejectedError) as kept:  # and all that its traceback holds
+        broker.publish([message()], [broken], 5.0)
+    assert backend.store([record("a")], 0.5) == [True]
+    assert kept.value.__cause__ is not None
 
 
 def test_a_batch_tells_which_of_its_records_applied(
