@@ -338,16 +338,18 @@ def test_a_consumer_takes_no_more_than_it_may_run(app: App) -> None:
     app.broker.call(lambda broker, seconds: broker.purge(["default"], seconds))
 
 
+@pytest.mark.parametrize("failure", [ServiceRejectedError, MemoryError])
 @pytest.mark.parametrize("happens", ["before", "after"])
 def test_an_outcome_outlives_an_exchange_that_fails(
     monkeypatch: pytest.MonkeyPatch,
     kind: Any,
     app: App,
     happens: str,
+    failure: type[Exception],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Whether the server has done it and the answer was lost, or has not heard of it."""
-    plain, failures = kind.exchange, [ServiceRejectedError("this was to be expected")]
+    plain, failures = kind.exchange, [failure("this was to be expected")]
 
     def failing(broker: Broker, *args: Any, **options: Any) -> Any:
         if happens == "after" and failures:
@@ -372,6 +374,27 @@ def test_an_outcome_outlives_an_exchange_that_fails(
 
     assert handle.attempts == 1
     assert "not stored" not in caplog.text
+    assert status(app) == (0, 0)
+
+
+def test_a_message_is_settled_though_there_is_no_memory_for_the_next(
+    monkeypatch: pytest.MonkeyPatch, kind: Any, app: App
+) -> None:
+    def exchange(*args: Any, **options: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(kind, "exchange", exchange)
+
+    @app.task(name="note", ignore_result=True)
+    def note(value: int) -> None:
+        noted.append(value)
+
+    noted: list[int] = []
+    for number in range(3):
+        note.delay(number)
+    Consumer(app.host(), queues=["default"], burst=True).run()
+
+    assert noted == [0, 1, 2]
     assert status(app) == (0, 0)
 
 
