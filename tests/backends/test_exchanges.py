@@ -40,11 +40,22 @@ def namespace() -> str:
 
 
 @pytest.fixture
-def broker(url: str, namespace: str) -> Iterator[Broker]:
-    parsed = Url.parse(url)
-    opened = broker_class(parsed)(parsed, namespace)
-    yield opened
-    opened.close()
+def open_broker(url: str, namespace: str) -> Iterator[Callable[[], Broker]]:
+    opened: list[Broker] = []
+
+    def open_one() -> Broker:
+        parsed = Url.parse(url)
+        opened.append(broker_class(parsed)(parsed, namespace))
+        return opened[-1]
+
+    yield open_one
+    for broker in opened:
+        broker.close()
+
+
+@pytest.fixture
+def broker(open_broker: Callable[[], Broker]) -> Broker:
+    return open_broker()
 
 
 @pytest.fixture
@@ -59,9 +70,9 @@ def backend(url: str) -> Iterator[Backend]:
 def result(namespace: str) -> Callable[..., StoredRecord]:
     """Makes the record of a task that has ended."""
 
-    def make(body: bytes = b"body") -> StoredRecord:
+    def make(body: bytes = b"body", *, key: str = "r") -> StoredRecord:
         return StoredRecord(
-            key=f"{namespace}:r",
+            key=f"{namespace}:{key}",
             body=body,
             rank=20,
             barrier=NEVER,
@@ -275,6 +286,36 @@ def test_who_waits_for_the_result_hears_of_it(
         listener.close()
 
     assert heard in ([ended.key], [None])
+
+
+def test_six_threads_that_exchange_get_each_of_300_messages_once(
+    open_broker: Callable[[], Broker], backend: Backend, result: ResultMaker
+) -> None:
+    names = [f"{number}" for number in range(300)]
+    publish(open_broker(), *names)
+    got: list[str] = []
+
+    def work(broker: Broker) -> None:
+        assert isinstance(broker, Exchanging)
+        held = list(broker.fetch(["q"], limit=1, wait=5.0, lease=60.0, worker="w"))
+        while held:
+            (ended,) = held
+            record = result(key=ended.message_id)
+            applied, ours, found = broker.exchange(
+                Settlement(delivery=ended), record, ["q"], lease=60.0, worker="w", timeout=30.0
+            )
+            got.extend([ended.message_id] if applied and ours else ["not once"])
+            held = list(found)
+
+    threads = [threading.Thread(target=work, args=(open_broker(),)) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60.0)
+
+    assert sorted(got, key=int) == names
+    keys = [result(key=name).key for name in names]
+    assert list(backend.load(keys, SECONDS)) == [b"body"] * len(names)
 
 
 # -- in a worker -----------------------------------------------------------------------------------
