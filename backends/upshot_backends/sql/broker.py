@@ -71,7 +71,7 @@ class SqlBroker(Broker):
         self, queues: Sequence[str], *, limit: int, wait: float, lease: float, worker: str
     ) -> Sequence[Delivery]:
         deadline, queues = clock.Deadline(wait), tuple(dict.fromkeys(queues))
-        self._sign(worker, queues, lease)
+        self._sign(worker, queues, lease, _FETCH_TIMEOUT)
         with self._watching(queues) as watch:
             while True:
                 # Where a look costs as much as a claim, the claim comes first.
@@ -98,6 +98,48 @@ class SqlBroker(Broker):
             )
         with self.database.write(timeout) as cursor:
             return self._messages.settle(cursor, settlements, self.database.now())
+
+    def exchange(
+        self,
+        settlement: Settlement,
+        record: StoredRecord | None,
+        queues: Sequence[str],
+        *,
+        lease: float,
+        worker: str,
+        timeout: float,
+    ) -> tuple[bool, bool, Sequence[Delivery]]:
+        """See `upshot.broker.Exchanging`; if claiming fails, nothing is settled or stored."""
+        deadline, queues = clock.Deadline(timeout), tuple(dict.fromkeys(queues))
+        self._sign(worker, queues, lease, timeout)
+        return self._exchange(
+            settlement,
+            record,
+            queues,
+            lease=lease,
+            worker=worker,
+            timeout=deadline.left() or 0.0,
+        )
+
+    def _exchange(
+        self,
+        settlement: Settlement,
+        record: StoredRecord | None,
+        queues: tuple[str, ...],
+        *,
+        lease: float,
+        worker: str,
+        timeout: float,
+    ) -> tuple[bool, bool, Sequence[Delivery]]:
+        with self.database.write(timeout) as cursor:
+            now = self.database.now()
+            # The message before its record, as in `publish`: who meets locks rows in one order.
+            (ours,) = self._messages.settle(cursor, [settlement], now)
+            applied = record is not None and self._records.store(cursor, [record], now)[0]
+            found = self._messages.claim(
+                cursor, queues, 1, now=now, until=now + lease, worker=worker
+            )
+        return applied, ours, found
 
     def beat(
         self,
@@ -133,10 +175,10 @@ class SqlBroker(Broker):
 
     # -- fetching -------------------------------------------------------------------------------
 
-    def _sign(self, worker: str, queues: tuple[str, ...], lease: float) -> None:
+    def _sign(self, worker: str, queues: tuple[str, ...], lease: float, timeout: float) -> None:
         """Give a sign of life, unless one was given a moment ago."""
         if self._signed != (worker, queues) or clock.monotonic() >= self._next_sign:
-            self.beat(worker, queues, [], lease=lease, timeout=_FETCH_TIMEOUT)
+            self.beat(worker, queues, [], lease=lease, timeout=timeout)
 
     @contextlib.contextmanager
     def _watching(self, queues: tuple[str, ...]) -> Generator[Watch]:

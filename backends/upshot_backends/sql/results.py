@@ -2,7 +2,8 @@
 
 Layout: table `results`, see `schema`. Expired records are removed by those that store: after every
 500 records, or the first one of a minute, up to 1 000 of them, so that what nobody reads is bounded
-by what is stored. No reader sees them meanwhile.
+by what is stored. No reader sees them meanwhile. What a broker stores is not counted: the outcome
+that ends a delivery takes the place of a record that was.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import Final, final
 from upshot.backend import StoredRecord
 from upshot.broker import Broker, Delivery, Exchanging, Settlement
 from upshot.engine.host import Host
+from upshot.errors import UpshotError
 
 __all__ = ["Intake"]
 
@@ -97,12 +98,18 @@ class Intake:
         Raises:
             ServiceError: the broker could not be told; the lease tells it.
         """
+        in_doubt = False
         if self._exchanges and self._may_go_on():
-            return self._exchange(settlement, None)[1]
+            try:
+                return self._exchange(settlement, None)[1]
+            except UpshotError:
+                raise
+            except Exception:  # no memory for the next message: this one is settled without it
+                in_doubt = True
         (ours,) = self._host.broker.call(
             lambda broker, seconds: broker.settle([settlement], seconds)
         )
-        return ours
+        return ours or in_doubt
 
     def end(self, settlement: Settlement, record: StoredRecord) -> tuple[bool, bool]:
         """Store the outcome and end its delivery in one step, all or nothing.

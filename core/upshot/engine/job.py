@@ -247,7 +247,7 @@ class Job:
         if intake is not None and intake.joins and not execution.ignore_result:
             try:
                 applied = self._end_at_once(intake, recorder, record)
-            except (ServiceError, PayloadTooLargeError):  # now with all patience
+            except Exception:  # whatever it was, the next message's too: now with all patience
                 applied, in_doubt = None, True
             if applied is not None:
                 return applied

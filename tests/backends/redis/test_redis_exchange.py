@@ -1,19 +1,15 @@
-"""An exchange: a result stored, its delivery ended and the next one leased, in one round trip."""
+"""What an exchange is on a Redis server: one round trip, and nothing ended that is not stored."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import redis
 
-from upshot import App, clock
 from upshot.backend import StoredRecord
 from upshot.broker import Delivery, QueuedMessage, Settlement
-from upshot.engine import Consumer
-from upshot.states import State
 from upshot.url import Url
 from upshot_backends.redis.broker import RedisBroker
 from upshot_backends.redis.results import RedisBackend
@@ -68,33 +64,6 @@ def test_it_takes_one_round_trip(
     assert backend.load([result.key], SECONDS) == [result.body]
 
 
-def test_without_a_record_it_settles_and_fetches(broker: RedisBroker) -> None:
-    (first,) = published(broker, "a", "b")
-
-    assert exchange(broker, first, None) == (False, True, ["b"])
-    assert leased(broker) == 1
-
-
-def test_what_is_settled_already_is_not_ours(
-    broker: RedisBroker, backend: RedisBackend, record: RecordMaker
-) -> None:
-    (first,) = published(broker, "a", "b")
-    broker.settle([Settlement(delivery=first)], SECONDS)
-
-    assert exchange(broker, first, record("r", terminal=True)) == (True, False, ["b"])
-
-
-def test_a_terminal_record_is_not_replaced(
-    broker: RedisBroker, backend: RedisBackend, record: RecordMaker
-) -> None:
-    (first,) = published(broker, "a")
-    ended = record("r", b"the first", terminal=True)
-    backend.store([ended], SECONDS)
-
-    assert exchange(broker, first, record("r", b"the second", terminal=True)) == (False, True, [])
-    assert backend.load([ended.key], SECONDS) == [ended.body]
-
-
 def test_a_result_that_cannot_be_stored_keeps_its_message(
     fragile: RedisServer,
     namespace: str,
@@ -125,109 +94,3 @@ def test_records_of_another_type_do_not_end_a_delivery_either(
     raw.hset(result.key, "no", "record")
 
     assert exchange(broker, first, result) == (True, True, [])
-
-
-@pytest.fixture
-def app(server: RedisServer, namespace: str) -> Any:
-    with App(
-        broker=server.url, backend=server.url, namespace=namespace, no_worker_warning=None
-    ) as opened:
-        yield opened
-
-
-def test_what_comes_along_is_given_back_by_a_worker_that_stops(
-    monkeypatch: pytest.MonkeyPatch, app: App
-) -> None:
-    plain = RedisBroker.exchange
-
-    def stopping(broker: RedisBroker, *args: Any, **options: Any) -> Any:
-        answer = plain(broker, *args, **options)
-        consumer.stop()  # in the moment after the next message has come
-        return answer
-
-    monkeypatch.setattr(RedisBroker, "exchange", stopping)
-
-    @app.task(name="echo")
-    def echo(value: int) -> int:
-        return value
-
-    handles = [echo.delay(number) for number in range(3)]
-    consumer = Consumer(app.host(), queues=["default"])
-    consumer.run()
-
-    assert consumer.is_idle
-    status = app.broker.call(lambda broker, seconds: broker.survey(["default"], seconds))["default"]
-    assert (status.ready, status.leased) == (2, 0)
-    assert [each.state for each in handles].count(State.SUCCESS) == 1
-    Consumer(app.host(), queues=["default"], burst=True).run()
-    assert [each.get(timeout=SECONDS) for each in handles] == [0, 1, 2]
-    assert [each.attempts for each in handles] == [1, 1, 1]
-
-
-def test_a_consumer_takes_no_more_than_it_may_run(app: App) -> None:
-    @app.task(name="echo")
-    def echo(value: int) -> int:
-        return value
-
-    handles = [echo.delay(number) for number in range(3)]
-    Consumer(app.host(), queues=["default"], max_tasks=2).run()
-
-    status = app.broker.call(lambda broker, seconds: broker.survey(["default"], seconds))["default"]
-    assert (status.ready, status.leased) == (1, 0)
-    assert [each.state for each in handles].count(State.SUCCESS) == 2
-    app.broker.call(lambda broker, seconds: broker.purge(["default"], seconds))
-
-
-@pytest.mark.parametrize("happens", ["before", "after"])
-def test_an_outcome_outlives_an_exchange_that_fails(
-    monkeypatch: pytest.MonkeyPatch, app: App, happens: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Whether the server has done it and the answer was lost, or has not heard of it."""
-    plain, failures = RedisBroker.exchange, [redis.AuthenticationError("refused")]
-
-    def failing(broker: RedisBroker, *args: Any, **options: Any) -> Any:
-        if happens == "after" and failures:
-            plain(broker, *args, **options)
-        if failures:
-            raise failures.pop()
-        return plain(broker, *args, **options)
-
-    monkeypatch.setattr(RedisBroker, "exchange", failing)
-
-    @app.task(name="echo")
-    def echo(value: int) -> int:
-        return value
-
-    handle = echo.delay(5)
-    consumer = Consumer(app.host(), queues=["default"])
-    runs = threading.Thread(target=consumer.run)
-    runs.start()
-    assert handle.get(timeout=SECONDS) == 5
-    consumer.stop()
-    runs.join(30)
-
-    assert handle.attempts == 1
-    assert "not stored" not in caplog.text
-    status = app.broker.call(lambda broker, seconds: broker.survey(["default"], seconds))["default"]
-    assert (status.ready, status.leased) == (0, 0)
-
-
-def test_tasks_of_several_threads_are_settled_one_by_one(
-    monkeypatch: pytest.MonkeyPatch, app: App
-) -> None:
-    """A thread that has ended a task must not take a message that another one would have."""
-    exchanges: list[object] = []
-
-    def note(*args: Any, **options: Any) -> None:
-        exchanges.append((args, options))
-
-    monkeypatch.setattr(RedisBroker, "exchange", note)
-
-    @app.task(name="echo")
-    def echo(value: int) -> int:
-        clock.sleep(0.01)
-        return value
-
-    with app.running(threads=2):
-        assert echo.delay(1).get(timeout=SECONDS) == 1
-    assert exchanges == []

@@ -7,14 +7,16 @@ import resource
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from upshot import clock
 from upshot.backend import StoredRecord
 from upshot.broker import Action, QueuedMessage, Settlement
-from upshot.errors import ServiceClosedError, ServiceUnavailableError
+from upshot.errors import ServiceClosedError, ServiceRejectedError, ServiceUnavailableError
 from upshot_backends.sql.sqlite.broker import SqliteBroker
+from upshot_backends.sql.sqlite.gate import WriteGate
 from upshot_backends.sql.sqlite.results import SqliteBackend
 
 BackendOpener = Callable[..., SqliteBackend]
@@ -39,6 +41,42 @@ def test_a_batch_is_stored_as_a_whole_or_not_at_all(
         backend.store(batch, 5.0)
     assert backend.load(["a", "b", "c"], 5.0) == [None, None, None]
     assert backend.store([record("a")], 5.0) == [True]
+
+
+def test_a_transaction_that_failed_locks_nobody_out(
+    broker: SqliteBroker, open_backend: Callable[..., SqliteBackend], record: RecordMaker
+) -> None:
+    backend = open_backend()
+    broken = record("a")._replace(body=cast("bytes", None))
+
+    with pytest.raises(ServiceRejectedError) as kept:  # and all that its traceback holds
+        broker.publish([message()], [broken], 5.0)
+    assert backend.store([record("a")], 0.5) == [True]
+    assert kept.value.__cause__ is not None
+
+
+def test_an_exchange_is_one_transaction(
+    monkeypatch: pytest.MonkeyPatch,
+    broker: SqliteBroker,
+    backend: SqliteBackend,
+    record: RecordMaker,
+) -> None:
+    broker.publish([message("a"), message("b")], (), 5.0)
+    (first,) = broker.fetch(["q"], limit=1, wait=0.0, lease=60.0, worker="w")
+    entered: list[WriteGate] = []
+    plain = WriteGate.enter
+
+    def counted(gate: WriteGate, deadline: clock.Deadline) -> None:
+        entered.append(gate)
+        plain(gate, deadline)
+
+    monkeypatch.setattr(WriteGate, "enter", counted)
+    applied, ours, (found,) = broker.exchange(
+        Settlement(delivery=first), record("r"), ["q"], lease=60.0, worker="w", timeout=5.0
+    )
+
+    assert (applied, ours, found.message_id, len(entered)) == (True, True, "b", 1)
+    assert backend.load(["r"], 5.0) == [b"body"]
 
 
 def test_a_batch_tells_which_of_its_records_applied(

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from upshot.backend import StoredRecord
-from upshot.broker import BrokerCapabilities, QueuedMessage
+from upshot.broker import Action, BrokerCapabilities, Delivery, QueuedMessage, Settlement
 from upshot.states import NEVER
 from upshot.url import Url
 from upshot_backends.sql.broker import SqlBroker
@@ -63,6 +63,35 @@ class PostgresqlBroker(SqlBroker):
                 self._own_messages.insert(cursor, messages, now)
 
         self.database.run(timeout, publish, writes=True)
+
+    def _exchange(
+        self,
+        settlement: Settlement,
+        record: StoredRecord | None,
+        queues: tuple[str, ...],
+        *,
+        lease: float,
+        worker: str,
+        timeout: float,
+    ) -> tuple[bool, bool, Sequence[Delivery]]:
+        if settlement.action is not Action.ACK:
+            return super()._exchange(
+                settlement, record, queues, lease=lease, worker=worker, timeout=timeout
+            )
+
+        def exchange(cursor: Cursor) -> tuple[bool, bool, list[Delivery]]:
+            now = self.database.now()
+            return self._own_messages.exchange(
+                cursor,
+                settlement.delivery,
+                record,
+                queues,
+                now=now,
+                until=now + lease,
+                worker=worker,
+            )
+
+        return self.database.run(timeout, exchange, writes=True)
 
     def _is_one_statement(
         self, messages: Sequence[QueuedMessage], records: Sequence[StoredRecord]

@@ -12,14 +12,15 @@ from upshot_backends.sql.postgresql.connection import PostgresqlDatabase
 from upshot_backends.sql.records import Records, batches, readable
 from upshot_backends.sql.scripts import scripts
 
-__all__ = ["PostgresqlRecords", "batch_values"]
+__all__ = ["APPLIED", "PostgresqlRecords", "batch_values", "record_values"]
 
 _PART: Final = 16 * 2**20  # bytes of bodies in one statement; the server takes up to 1 GB
 
-_APPLIED: Final = """
+APPLIED: Final = """
     SELECT key, CASE WHEN barrier = %(never)s THEN pg_notify(%(channel)s, '=' || key)::text END
     FROM applied
 """
+"""What follows `apply.sql`: the keys that applied; of terminal records, the waiters are told."""
 
 
 @final
@@ -34,8 +35,9 @@ class PostgresqlRecords(Records):
         super().__init__(database)
         self._database = database
         read = scripts(__package__ or "", database.schema, database.dialect)
-        self._store = f"WITH {read('records')}, {read('apply')} {_APPLIED}"
-        self._store_one = f"WITH {read('record')}, {read('apply')} {_APPLIED}"
+        patience, apply = read("patience"), read("apply")
+        self._store = f"WITH {patience}, {read('records')}, {apply} {APPLIED}"
+        self._store_one = f"WITH {patience}, {read('record')}, {apply} {APPLIED}"
         self._load_many = read("load")
         self._delete, self._sweep = read("delete"), read("sweep")
 
@@ -46,7 +48,9 @@ class PostgresqlRecords(Records):
         self, cursor: Cursor, records: Sequence[StoredRecord], now: float, *, tell: bool = True
     ) -> list[bool]:
         if len(records) == 1:
-            return self._store_alone(cursor, records[0], now)
+            values = record_values(records[0], now, self._database.channel("results"))
+            cursor.execute(self._store_one, values)
+            return [cursor.rowcount == 1]
         answers = [False] * len(records)
         channel = self._database.channel("results")
         for places in batches(records, _PART):
@@ -57,25 +61,6 @@ class PostgresqlRecords(Records):
             for place, record in zip(places, batch, strict=True):
                 answers[place] = record.key in applied
         return answers
-
-    def _store_alone(self, cursor: Cursor, record: StoredRecord, now: float) -> list[bool]:
-        cursor.execute(
-            self._store_one,
-            {
-                "key": record.key,
-                "task_id": record.task_id,
-                "name": readable(record.name),
-                "state": readable(record.state),
-                "barrier": record.barrier,
-                "expires_at": _expiry(record, now),
-                "body": record.body,
-                "rank": record.rank,
-                "now": now,
-                "never": NEVER,
-                "channel": self._database.channel("results"),
-            },
-        )
-        return [cursor.rowcount == 1]
 
     def delete(self, cursor: Cursor, keys: Sequence[str]) -> None:
         channel = self._database.channel("results")
@@ -88,6 +73,29 @@ class PostgresqlRecords(Records):
     def _load(self, cursor: Cursor, keys: Sequence[str], now: float) -> dict[str, bytes]:
         cursor.execute(self._load_many, {"keys": list(keys), "now": now})
         return dict(cursor.fetchall())
+
+
+def record_values(record: StoredRecord, now: float, channel: str) -> dict[str, object]:
+    """Return what `record.sql`, `apply.sql` and `APPLIED` take together.
+
+    Args:
+        record: the one to store.
+        now: the present moment, as for `store`.
+        channel: the one for results.
+    """
+    return {
+        "key": record.key,
+        "task_id": record.task_id,
+        "name": readable(record.name),
+        "state": readable(record.state),
+        "barrier": record.barrier,
+        "expires_at": _expiry(record, now),
+        "body": record.body,
+        "rank": record.rank,
+        "now": now,
+        "never": NEVER,
+        "channel": channel,
+    }
 
 
 def batch_values(batch: Sequence[StoredRecord], now: float) -> dict[str, object]:

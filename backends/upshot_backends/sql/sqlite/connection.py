@@ -71,6 +71,25 @@ _OPEN: Final[weakref.WeakSet[SqliteDatabase]] = weakref.WeakSet()
 
 
 @final
+class _SqliteConnection(Connection):
+    """One connection of sqlite3's.
+
+    Whatever still holds its cursor, as an exception's traceback does, keeps SQLite from closing it,
+    and so its transaction open and everybody else out. So what is open is ended first.
+    """
+
+    def __init__(self, driver: sqlite3.Connection) -> None:
+        self._connection, self._own_cursor = driver, driver.cursor()
+        super().__init__(driver, SqliteCursor(self._own_cursor))
+
+    def close(self) -> None:
+        with contextlib.suppress(sqlite3.Error):  # closed already, or the disk is in trouble
+            self._own_cursor.close()
+            self._connection.rollback()
+        super().close()
+
+
+@final
 class SqliteDatabase(Database):
     """The tables in one file.
 
@@ -111,7 +130,7 @@ class SqliteDatabase(Database):
             check_same_thread=False,
         )
         driver.text_factory = text  # SQLite holds any bytes as text, if somebody says so
-        connection = Connection(driver, SqliteCursor(driver.cursor()))
+        connection = _SqliteConnection(driver)
         try:
             self._set_patience(connection, deadline)
             driver.execute("PRAGMA synchronous=NORMAL")

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
+import pytest
+
 from upshot.backend import StoredRecord
+from upshot.broker import QueuedMessage, Settlement
 from upshot.url import Url
+from upshot_backends.sql.postgresql.broker import PostgresqlBroker
 from upshot_backends.sql.postgresql.connection import PostgresqlDatabase
+from upshot_backends.sql.postgresql.cursor import PatientCursor
 from upshot_backends.sql.postgresql.results import PostgresqlBackend
 from upshot_conformance.servers import PgBouncerServer, PostgreSQLServer
 
@@ -43,6 +48,33 @@ def test_what_is_used_often_is_prepared_and_planned_anew_each_time(
         assert asked(database, _PLANS) == "force_custom_plan"
     finally:
         backend.close()
+
+
+def test_an_exchange_is_one_statement(
+    postgresql_server: PostgreSQLServer, record: RecordMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = PostgresqlBroker(Url.parse(postgresql_server.url), "one statement")
+    try:
+        messages = [QueuedMessage(message_id=name, queue="q", body=b"") for name in "abc"]
+        broker.publish(messages, (), 10.0)
+        (first,) = broker.fetch(["q"], limit=1, wait=0.0, lease=60.0, worker="w")
+        sent: list[str] = []
+        plain = PatientCursor.execute
+
+        def counted(cursor: PatientCursor, statement: str, *values: Any) -> object:
+            sent.append(statement)
+            return plain(cursor, statement, *values)
+
+        monkeypatch.setattr(PatientCursor, "execute", counted)
+        for ended in (record("exchanged"), None):
+            applied, ours, (first,) = broker.exchange(
+                Settlement(delivery=first), ended, ["q"], lease=60.0, worker="w", timeout=10.0
+            )
+            assert (applied, ours) == (ended is not None, True)
+        assert first.message_id == "c"
+        assert len(sent) == 2
+    finally:
+        broker.close()
 
 
 def test_nothing_is_prepared_where_somebody_stands_between(

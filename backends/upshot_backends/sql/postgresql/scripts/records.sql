@@ -1,8 +1,5 @@
--- Parts of a statement: records of one rank and of different keys, for `apply`. The lock's timeout is
--- set for this statement alone, and before it waits for any row.
-patience AS (
-    SELECT set_config('lock_timeout', %(patience)s, true)
-), record AS (
+-- A part of a statement: records of one rank and of different keys, for `apply`.
+record AS (
     SELECT record.*
     FROM patience, unnest(
         %(keys)b::text[], %(task_ids)b::text[], %(names)b::text[], %(states)b::text[],
