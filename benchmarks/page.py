@@ -52,7 +52,7 @@ _TARGETS: Final = """\
 ## Targets
 
 {met} met, {missed} missed, {unknown} not measured. Of "at most 1.2 x raw" the measured figure is
-how many times the other's ours is; of "at least 4 x better than celery", how many times faster; of
+how many times the other's ours is; of "at least 4 x as good as celery", how many times better; of
 a bound without a name, the figure itself. Each is a median with its quartiles.
 
 {table}
@@ -107,7 +107,7 @@ def _targets(run: Run) -> str:
         met=met.count(True),
         missed=met.count(False),
         unknown=met.count(None),
-        table=grid(words, ("measured", ""), [each.cells for each in found]),
+        table=grid(words, ("measured", "result"), [each.cells for each in found]),
     )
 
 

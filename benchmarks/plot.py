@@ -28,6 +28,7 @@ _BAR, _GAP, _BETWEEN = 9, 2, 8
 _STYLE: Final = """\
 <style>
 text { font: 12px system-ui, sans-serif; fill: #1f2328 }
+.small { font-size: 10px }
 .card { fill: #ffffff; stroke: #d1d9e0 }
 .line { stroke: #d1d9e0 }
 .one { stroke: #1f2328; stroke-width: 1.5 }
@@ -122,7 +123,7 @@ def _bar(kind: str, y: float, ratio: Ratio, ends: Sequence[float], one: float) -
     return [
         f'<rect class="{kind}" x="{start}" y="{y}" width="{round(length, 1)}" height="{_BAR}"/>',
         _stroke("spread", low, centre, high, centre),
-        _text(max(middle, high, one) + 5, y + _BAR - 0.5, number(ratio[0]), "start"),
+        _text(max(high, one) + 5, y + _BAR - 0.5, number(ratio[0]), "start", "small"),
     ]
 
 
@@ -130,5 +131,5 @@ def _stroke(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:
     return f'<line class="{kind}" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"/>'
 
 
-def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x}" y="{y}" text-anchor="{anchor}">{escape(text)}</text>'
+def _text(x: float, y: float, text: str, anchor: str, kind: str = "plain") -> str:
+    return f'<text class="{kind}" x="{x}" y="{y}" text-anchor="{anchor}">{escape(text)}</text>'

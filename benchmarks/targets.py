@@ -60,8 +60,7 @@ class Verdict:
         target, against = self.target, self.against or self.target.against
         wanted = f"{target.kind} {number(target.bound)}"
         if against:
-            better = " better than" if target.kind == "at least" else ""
-            wanted += f" x{better} {against}"
+            wanted += f" x as good as {against}" if target.kind == "at least" else f" x {against}"
         measured = "" if self.measured is None else _shown(self.measured)
         met = {True: "met", False: "**missed**", None: "not measured"}[self.met]
         return target.source, target.service, target.figure, wanted, measured, met

@@ -272,7 +272,7 @@ def test_the_page_says_how_it_was_made_and_shows_plot_targets_and_tables(
     assert "Peers: celery 5" in text
     assert "Store, fetch, forget 90" in text
     assert "](benchmarks.svg)" in text
-    assert "| table, Celery | redis | store small | at least 4 x better than celery |" in text
+    assert "| table, Celery | redis | store small | at least 4 x as good as celery |" in text
     assert "| not measured |" in text
     assert text.index("## Targets") < text.index("## Store, fetch, forget")
 
