@@ -14,10 +14,10 @@ from benchmarks.player import Player, in_turn
 
 __all__ = ["run"]
 
-_SAMPLES: Final = (40, 6)  # of one waiter's, in full and quickly
-_LONGEST: Final = (15.0, 2.0)  # seconds for all of them
+_SAMPLES: Final = (30, 6)  # of one waiter's, in full and quickly
+_LONGEST: Final = (10.0, 2.0)  # seconds for all of them
 _ROUNDS: Final = (3, 1)  # of many waiters
-_LONG: Final = 12.0  # seconds after which no other round of many waiters begins
+_LONG: Final = 6.0  # seconds after which no other round of many waiters begins
 _THREADS: Final = 200
 _SETTLE: Final = (1.0, 0.7)  # seconds for all threads to wait, and then to look on
 _BATCH: Final = 1000
