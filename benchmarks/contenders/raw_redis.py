@@ -17,7 +17,7 @@ class Raw(Contender):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self._client: Any = driver("redis").Redis.from_url(url)
+        self._client: Any = driver("redis").Redis.from_url(url, max_connections=1000)
 
     def store(self, task_id: str, value: object, address: str = "") -> None:
         self.store_many({task_id: value})
