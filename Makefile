@@ -10,7 +10,7 @@ bin := $(VENV)/bin
 pip := $(bin)/python -m pip install --quiet --disable-pip-version-check
 # At full size there are figures to measure, which nothing else should disturb.
 faults_options := $(if $(filter full,$(SIZE)),,-n 3 --dist loadgroup)
-bench_options := $(if $(QUICK),--quick,--page docs/benchmarks.md)
+bench_options := $(if $(QUICK),--quick,--page docs/benchmarks.md --command 'make bench$(if $(BENCH), BENCH="$(BENCH)")')
 demo_options := $(if $(BACKEND),--backend '$(BACKEND)') $(if $(BROKER),--broker '$(BROKER)')
 
 .PHONY: help

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Final, Literal
 
 from rich.table import Table
 
-__all__ = ["Figure", "markdown", "table"]
+__all__ = ["Figure", "Ratio", "grid", "markdown", "number", "table"]
+
+Ratio = tuple[float, float, float]
+"""A median, with the lower and the upper quartile."""
 
 _BASE: Final = ("raw", "celery")
 """Whose ratios are shown, if they take part."""
@@ -47,7 +50,11 @@ class Figure:
         """Return the median of a contender's samples."""
         return statistics.median(self.samples[contender])
 
-    def ratio(self, contender: str, base: str) -> tuple[float, float, float] | None:
+    def spread(self, contender: str) -> Ratio:
+        """Return the median of a contender's samples, and their quartiles."""
+        return _quartiles(self.samples[contender])
+
+    def ratio(self, contender: str, base: str) -> Ratio | None:
         """Return how many times the base's a contender's figure is: median, and the quartiles.
 
         None if one of them did not take part, or the base's is zero.
@@ -55,29 +62,35 @@ class Figure:
         if contender not in self.samples or base not in self.samples:
             return None
         pairs = zip(self.samples[contender], self.samples[base], strict=False)
-        ratios = sorted(own / other for own, other in pairs if other)
-        if not ratios:
-            return None
-        last = len(ratios) - 1
-        return statistics.median(ratios), ratios[last // 4], ratios[last - last // 4]
+        ratios = [own / other for own, other in pairs if other]
+        return _quartiles(ratios) if ratios else None
 
     def line(self) -> str:
         """Return the figure as one line of JSON."""
         return json.dumps(asdict(self))
 
 
-def _cells(figure: Figure, contender: str) -> str:
+def _quartiles(samples: Sequence[float]) -> Ratio:
+    ordered, last = sorted(samples), len(samples) - 1
+    return statistics.median(ordered), ordered[last // 4], ordered[last - last // 4]
+
+
+def _cells(figure: Figure, contender: str, most: int) -> str:
+    """Return a contender's cell, with so many ratios at most."""
     if contender not in figure.samples:
         return ""
-    shown = _number(figure.median(contender))
-    for base in _BASE:
-        ratio = figure.ratio(contender, base)
-        if ratio is not None and contender != base:
-            return f"{shown}  x{ratio[0]:.2f} ({ratio[1]:.2f} to {ratio[2]:.2f})"
-    return shown
+    cell, bases = number(figure.median(contender)), list(_BASE)
+    if contender in bases:
+        del bases[bases.index(contender) :]  # the driver is nobody's multiple
+    found = [(base, figure.ratio(contender, base)) for base in bases]
+    ratios = [(base, ratio) for base, ratio in found if ratio is not None]
+    for base, (middle, low, high) in ratios[:most]:
+        cell += f"; x{middle:.2f} {base} ({low:.2f} to {high:.2f})"
+    return cell
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Return a number with about three digits."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
@@ -86,25 +99,31 @@ def _contenders(figures: Iterable[Figure]) -> list[str]:
 
 
 def table(title: str, figures: list[Figure]) -> Table:
-    """Return a table for a terminal; ratios are to `raw` where it takes part, else to `celery`."""
+    """Return a table for a terminal; one ratio in each cell, to `raw` where that takes part."""
     contenders = _contenders(figures)
     shown = Table(title=title, title_justify="left")
     for column in ("service", "figure", "unit", *contenders):
         shown.add_column(column, justify="left" if column in {"service", "figure"} else "right")
     for each in figures:
         arrow = "↓" if each.better == "lower" else "↑"
-        cells = [_cells(each, contender) for contender in contenders]
+        cells = [_cells(each, contender, 1) for contender in contenders]
         shown.add_row(each.service, each.name, f"{each.unit} {arrow}", *cells)
     return shown
 
 
 def markdown(figures: list[Figure]) -> str:
-    """Return the same table as Markdown."""
+    """Return the same table as Markdown, with every ratio."""
     contenders = _contenders(figures)
-    rows = [["service", "figure", "unit", *contenders]]
-    rows.append(["---", "---", "---", *["---:"] * len(contenders)])
+    rows: list[Sequence[str]] = []
     for each in figures:
         arrow = "↓" if each.better == "lower" else "↑"
-        cells = [_cells(each, contender) for contender in contenders]
+        cells = [_cells(each, contender, len(_BASE)) for contender in contenders]
         rows.append([each.service, each.name, f"{each.unit} {arrow}", *cells])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return grid(("service", "figure", "unit"), contenders, rows)
+
+
+def grid(words: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown, with columns of words, and of numbers to their right."""
+    rule = ["---"] * len(words) + ["---:"] * len(numbers)
+    lines: list[Sequence[str]] = [[*words, *numbers], rule, *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

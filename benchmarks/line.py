@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 __all__ = ["say", "serve", "usage"]
+
+_ESTABLISHED: Final = "01"
 
 _out = 1
 
@@ -41,14 +44,25 @@ def say(answer: object) -> None:
 
 
 def usage() -> dict[str, float]:
-    """Return what this process holds: sockets, threads, and resident memory in MB."""
-    targets = [_target(path) for path in Path("/proc/self/fd").iterdir()]
+    """Return what this process holds: TCP connections, threads, and resident memory in MB."""
+    held = {_target(path) for path in Path("/proc/self/fd").iterdir()}
     resident = int(Path("/proc/self/statm").read_text().split()[1])
     return {
-        "connections": sum(each.startswith("socket:") for each in targets),
+        "connections": len(held & _connected()),
         "threads": len(list(Path("/proc/self/task").iterdir())),
         "rss": resident * os.sysconf("SC_PAGE_SIZE") / 1e6,
     }
+
+
+def _connected() -> set[str]:
+    """Return the sockets of all established connections, as links to them are written."""
+    found: set[str] = set()
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            lines = Path(f"/proc/self/net/{table}").read_text().splitlines()[1:]
+            rows = [line.split() for line in lines]
+            found |= {f"socket:[{row[9]}]" for row in rows if row[3] == _ESTABLISHED}
+    return found
 
 
 def _target(path: Path) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, Self, TypeVar, final
@@ -86,14 +88,29 @@ class Player:
         self._process.stdin.write(json.dumps({"order": order, **keywords}) + "\n")
         self._process.stdin.flush()
 
+    def begun(self) -> None:
+        """Hear that the last order is being done, of one that says so before its answer.
+
+        Raises:
+            MissingError, RuntimeError: as `ask`; there comes no answer then.
+        """
+        self._heed()
+
     def answer(self) -> Any:
-        """Return the answer to the last order."""
+        """Return the answer to the last order.
+
+        Raises:
+            MissingError, RuntimeError: as `ask`.
+        """
+        return self._heed()["answer"]
+
+    def _heed(self) -> dict[str, Any]:
         said = self.hear()
         if "missing" in said:
             raise MissingError
         if "error" in said:
             raise RuntimeError(f"{self.name}: {said['error']}")
-        return said["answer"]
+        return said
 
     def hear(self) -> dict[str, Any]:
         """Return the next line that it says."""
@@ -106,20 +123,32 @@ class Player:
 
 
 class _Named(Protocol):
-    name: str
+    @property
+    def name(self) -> str: ...
 
 
 N = TypeVar("N", bound=_Named)
 
 
-def in_turn(players: Sequence[N], rounds: int, act: Callable[[N], object]) -> None:
+def in_turn(
+    players: Sequence[N], rounds: int, act: Callable[[N], object], longest: float = math.inf
+) -> None:
     """Have each player act once a round, so that all meet the same machine.
 
     The order changes from round to round: nobody always comes after the same one. Whoever has no
     way to do it is left out, and whoever fails, with a line on stderr.
+
+    Args:
+        players: who takes part.
+        rounds: how many at most.
+        act: what a player does.
+        longest: seconds after which no more round begins; one there is in any case.
     """
     left = list(players)
+    until = time.monotonic() + longest
     for number in range(rounds):
+        if number and time.monotonic() > until:
+            return
         shift = number % max(1, len(left))
         for player in left[shift:] + left[:shift]:
             try:

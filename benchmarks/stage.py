@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
@@ -144,13 +145,14 @@ def wait(contender: Contender, *, id: str) -> float:  # noqa: A002
 def wait_in_threads(contender: Contender, *, ids: list[str], settle: float) -> dict[str, Any]:
     """Wait in a thread for each id; say when each came back, and what waiting cost before."""
     moments: dict[str, float] = {}
+    errors = Counter[str]()
 
     def run(task_id: str) -> None:
         try:
             contender.wait(task_id, _PATIENCE)
             moments[task_id] = time.monotonic()
         except Exception as exc:
-            print(f"{type(exc).__name__}: {exc}", file=sys.stderr)
+            errors[f"{type(exc).__name__}: {exc}"] += 1
 
     threads = [threading.Thread(target=run, args=(each,)) for each in ids]
     for each in threads:
@@ -162,6 +164,8 @@ def wait_in_threads(contender: Contender, *, ids: list[str], settle: float) -> d
     connections = usage()["connections"]
     for each in threads:
         each.join()
+    for error, count in errors.items():
+        print(f"{count} of {len(ids)} threads: {error}", file=sys.stderr)
     return {
         "moments": list(moments.values()),
         "failed": len(ids) - len(moments),
@@ -175,6 +179,18 @@ def wait_many(contender: Contender, *, ids: list[str]) -> dict[str, Any]:
     say({"waiting": True})
     contender.wait_many(ids, _PATIENCE)
     return {"moment": time.monotonic(), **usage()}
+
+
+def await_many(contender: Contender, *, ids: list[str]) -> float:
+    """Await each id in a coroutine of its own; return the moment when the last one ended.
+
+    Who asks is told at once: it cannot be seen from outside whether all coroutines wait by now.
+    """
+    if type(contender).await_many is Contender.await_many:
+        raise NotImplementedError  # before anybody stores what would not be awaited
+    say({"waiting": True})
+    contender.await_many(ids, _PATIENCE)
+    return time.monotonic()
 
 
 def store(
@@ -211,6 +227,7 @@ ORDERS: Final[dict[str, Callable[..., Any]]] = {
         wait,
         wait_in_threads,
         wait_many,
+        await_many,
         store,
         store_many,
     )

@@ -62,6 +62,13 @@ class Contender:
         """Block until many tasks have ended, and return their values."""
         return [self.wait(task_id, timeout) for task_id in task_ids]
 
+    def await_many(self, task_ids: Sequence[str], timeout: float) -> list[Any]:
+        """Await each of many tasks in a coroutine of its own, on one event loop.
+
+        A loop of its own need not outlive the call, as that of `asyncio.run` does not.
+        """
+        raise NotImplementedError
+
     def close(self) -> None:
         """Close what is open."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,6 +61,13 @@ class Upshot(Contender):
 
     def wait_many(self, task_ids: Sequence[str], timeout: float) -> list[Any]:
         return ResultSet(map(self._app.AsyncResult, task_ids)).get(timeout)
+
+    def await_many(self, task_ids: Sequence[str], timeout: float) -> list[Any]:
+        async def gather() -> list[Any]:
+            handles = map(self._app.AsyncResult, task_ids)
+            return list(await asyncio.gather(*(each.aget(timeout) for each in handles)))
+
+        return asyncio.run(gather())
 
     def close(self) -> None:
         self._app.close()

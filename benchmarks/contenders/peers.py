@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Coroutine, Sequence
 from datetime import timedelta
 from typing import Any
@@ -151,6 +152,9 @@ class Taskiq(_Asynchronous):
     def fetch_many(self, task_ids: Sequence[str]) -> list[Any]:
         return self.wait_many(task_ids, 60.0)
 
+    def await_many(self, task_ids: Sequence[str], timeout: float) -> list[Any]:
+        return self.wait_many(task_ids, timeout)
+
 
 class Arq(_Asynchronous):
     """Its jobs look every 0.5 s."""
@@ -161,7 +165,14 @@ class Arq(_Asynchronous):
         connections = driver("arq.connections")
         settings = connections.RedisSettings.from_dsn(url)
         self._pool: Any = self._run(connections.create_pool(settings))
-        self._prefix: str = driver("arq.constants").result_key_prefix
+        constants = driver("arq.constants")
+        self._prefix: str = constants.result_key_prefix
+        self._queue: str = constants.default_queue_name
+
+    def expect(self, task_ids: Sequence[str]) -> None:
+        # It waits only for what is in the queue.
+        now = time.time() * 1000
+        self._run(self._pool.zadd(self._queue, dict.fromkeys(task_ids, now)))
 
     def store(self, task_id: str, value: object, address: str = "") -> None:
         body = self._jobs.serialize_result(
@@ -175,3 +186,11 @@ class Arq(_Asynchronous):
 
     def wait(self, task_id: str, timeout: float) -> Any:
         return self._run(self._jobs.Job(task_id, self._pool).result(timeout=timeout))
+
+    def await_many(self, task_ids: Sequence[str], timeout: float) -> list[Any]:
+        async def gather() -> list[Any]:
+            jobs = [self._jobs.Job(each, self._pool) for each in task_ids]
+            return list(await asyncio.gather(*(each.result(timeout=timeout) for each in jobs)))
+
+        values: list[Any] = self._run(gather())
+        return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ class Raw(Contender):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self._client: Any = driver("redis").Redis.from_url(url)
+        self._client: Any = driver("redis").Redis.from_url(url, max_connections=1000)
 
     def store(self, task_id: str, value: object, address: str = "") -> None:
         self.store_many({task_id: value})
@@ -59,6 +60,41 @@ class Raw(Contender):
                 if message["type"] == "message":
                     found[message["channel"].decode()] = json.loads(message["data"])
         return [found[task_id] for task_id in task_ids]
+
+    def await_many(self, task_ids: Sequence[str], timeout: float) -> list[Any]:
+        return asyncio.run(self._gathered(task_ids, timeout))
+
+    async def _gathered(self, task_ids: Sequence[str], timeout: float) -> list[Any]:
+        futures = {each: asyncio.get_running_loop().create_future() for each in task_ids}
+
+        async def receive() -> None:
+            heard, done = 0, 0
+            while done < len(futures):
+                message = await pubsub.get_message(timeout=timeout)
+                if message is None:
+                    raise TimeoutError
+                heard += message["type"] == "subscribe"
+                if message["type"] == "message":
+                    done += settle(message["channel"].decode(), message["data"])
+                elif heard == len(futures):
+                    there = zip(futures, await client.mget(task_ids), strict=True)
+                    done += sum(settle(*each) for each in there)
+
+        def settle(task_id: str, body: bytes | None) -> bool:
+            fresh = body is not None and not futures[task_id].done()
+            if fresh:
+                futures[task_id].set_result(json.loads(body or b""))
+            return fresh
+
+        async with (
+            driver("redis.asyncio").Redis.from_url(self.url) as client,
+            client.pubsub() as pubsub,
+        ):
+            await pubsub.subscribe(*task_ids)
+            receiving = asyncio.create_task(receive())
+            found = await asyncio.gather(*futures.values())
+            await receiving
+        return list(found)
 
     def close(self) -> None:
         self._client.close()

@@ -1,23 +1,30 @@
-"""What travels: round trips of each call, commands on Redis, bytes of a stored result there."""
+"""What travels: round trips of each call, of submitting and of working; bytes that Redis keeps."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
-from collections.abc import Callable, Generator, Sequence
-from typing import Any, Final
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
 
+from benchmarks.commands import redis_client
 from benchmarks.contenders import opened
 from benchmarks.figures import Figure
 from benchmarks.player import Player, in_turn
+from benchmarks.workers import Side, at_work, places, taking_part
 from upshot.url import Url
 from upshot_conformance.proxies import readdressed
-from upshot_conformance.proxy import Proxy
+from upshot_conformance.proxy import Address, Proxy
 
-__all__ = ["commands_sent", "run"]
+__all__ = ["run"]
 
 _FEW, _MORE = 10, 60  # calls; the difference has no connecting in it
 _STORED: Final = 2000  # results whose memory is measured
+_TASKS: Final = (200, 100)  # whose round trips are counted, in full and quickly
+_SLOW: Final = {"rq": 20}  # it forks for each task
+_QUICK: Final = ("upshot", "celery")  # whose tasks are counted in a first look
 
 
 def run(service: str, url: str, contenders: Sequence[str], quick: bool) -> list[Figure]:
@@ -40,7 +47,8 @@ def run(service: str, url: str, contenders: Sequence[str], quick: bool) -> list[
             in_turn(players, 1, _counter(proxy, operation, figure))
         if service == "redis":
             in_turn(players, 1, _weigher(url, memory))
-    return [figure for figure in (*trips.values(), memory) if figure.samples]
+    figures = [*trips.values(), memory, *_tasks(service, url, (host, port), contenders, quick)]
+    return [figure for figure in figures if figure.samples]
 
 
 def _counter(proxy: Proxy, operation: str, figure: Figure) -> Callable[[Player], None]:
@@ -62,7 +70,7 @@ def _counter(proxy: Proxy, operation: str, figure: Figure) -> Callable[[Player],
 
 def _weigher(url: str, figure: Figure) -> Callable[[Player], None]:
     def act(player: Player) -> None:
-        with contextlib.closing(_redis(url)) as client:
+        with contextlib.closing(redis_client(url)) as client:
             before = client.info("memory")["used_memory"]
             ids = [f"{number:032x}" for number in range(_STORED)]
             player.ask("store", ids=ids, address="", delay=0.0)
@@ -73,24 +81,44 @@ def _weigher(url: str, figure: Figure) -> Callable[[Player], None]:
     return act
 
 
-def _redis(url: str) -> Any:
-    return importlib.import_module("redis").Redis.from_url(url)
+def _tasks(
+    service: str, url: str, server: Address, contenders: Sequence[str], quick: bool
+) -> list[Figure]:
+    """Count for each task queue by itself: its client and its worker have proxies of their own."""
+    submit = Figure("wire", service, "submit: round trips", "")
+    work = Figure("wire", service, "worker: round trips, per task", "")
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        folder = Path(name)
+        names = taking_part(service, contenders)
+        where = places(service, url, folder, [n for n in names if not quick or n in _QUICK])
+        for queue, (broker, results) in where.items():
+            with Proxy(*server) as clients, Proxy(*server) as workers:
+                near, far = (
+                    (_through(broker, proxy), _through(results, proxy))
+                    for proxy in (clients, workers)
+                )
+                try:
+                    with at_work(queue, near, folder, far) as side:
+                        submit.add(queue, _submitting(side, clients))
+                        count = min(_TASKS[quick], _SLOW.get(queue, _TASKS[quick]))
+                        before = workers.turns
+                        side.client.ask("throughput", count=count)
+                        work.add(queue, round((workers.turns - before) / count, 2))
+                except RuntimeError as exc:
+                    print(f"left out: {exc}", file=sys.stderr)
+    return [submit, work]
 
 
-@contextlib.contextmanager
-def commands_sent(url: str) -> Generator[Callable[[], int]]:
-    """Count the commands that clients send to a Redis, whatever its scripts do with them."""
-    with contextlib.closing(_redis(url)) as client, client.monitor() as monitor:
+def _through(place: str, proxy: Proxy) -> str:
+    """Return the URL of a place as it is behind a proxy; "rpc://" names none."""
+    return place if place == "rpc://" else readdressed(place, [proxy.address])
 
-        def count() -> int:
-            client.echo("end")
-            sent = 0
-            for each in monitor.listen():
-                if each["client_type"] == "lua":
-                    continue
-                if each["command"].startswith("ECHO end"):
-                    return sent
-                sent += 1
-            return sent
 
-        yield count
+def _submitting(side: Side, proxy: Proxy) -> float:
+    seen: list[int] = []
+    for count in (_FEW, _MORE):
+        before = proxy.turns
+        side.client.ask("submit", count=count)
+        seen.append(proxy.turns - before)
+        side.client.ask("collect")
+    return round((seen[1] - seen[0]) / (_MORE - _FEW), 2)
