@@ -102,7 +102,9 @@ def _a_batch_is_stored_as_it_is_read() -> None:
 def _load(edit: Callable[[Sequence[_Found]], Sequence[_Found]]) -> None:
     original = Reader.records
 
-    def records(self: Reader, keys: Sequence[str], deadline: Deadline) -> list[_Found]:
+    def records(
+        self: Reader, keys: Sequence[str], deadline: Deadline | None = None
+    ) -> list[_Found]:
         return list(edit(original(self, keys, deadline)))
 
     put(Reader, "records", records)

@@ -92,7 +92,7 @@ def _compare_content_types_loosely() -> None:
 def _fail_whole_batches() -> None:
     original = Reader.records
 
-    def records(self: Reader, names: Sequence[str], deadline: Deadline) -> list[Any]:
+    def records(self: Reader, names: Sequence[str], deadline: Deadline | None = None) -> list[Any]:
         found = original(self, names, deadline)
         for each in found:
             if isinstance(each, UpshotError):
