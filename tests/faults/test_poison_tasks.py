@@ -26,7 +26,7 @@ StartWorker = Callable[..., Any]
 Call = tuple[str, list[Any]]
 
 SINGLE = [param for param in BROKERS if WIDE or param.id == "redis"]
-LETHAL = [param for param in BROKERS if WIDE or param.id == "sqlite"]
+LETHAL = [param for param in BROKERS if WIDE or param.id in ("amqp", "sqlite")]
 DELIVERIES: Final = 3  # the default of `task_max_deliveries`
 LEASE: Final = 2  # seconds until a dead process's task comes again
 YOUNG: Final = 1.0  # seconds within which a dead process is replaced, on an idle machine

@@ -14,7 +14,7 @@ from upshot.engine.unreadable import owner_of
 from upshot.errors import ServiceError, UpshotError
 from upshot.outcome import encode_failure
 from upshot.record import Record
-from upshot.states import State
+from upshot.states import MAX_ATTEMPT, State
 
 __all__ = ["bury"]
 
@@ -67,6 +67,9 @@ def bury(
             begun = recorder.recall() or Record(
                 task_id=owner.task_id,
                 state=State.PENDING,
+                # Who is sent the record may have heard of any attempt, and would not take it for
+                # the end of an earlier one.
+                attempt=MAX_ATTEMPT if owner.reply_to else 1,
                 name=owner.name,
                 queue=delivery.queue,
                 worker=worker,

@@ -190,10 +190,12 @@ class Job:
 
         A delivery counts although its answer never reached a worker: its server was frozen, or the
         connection cut. So the record decides, if it tells that the delivery before did not begin.
+        Where records are carried to the submitter, none can be read here: the count decides.
         """
         if self.delivery.deliveries <= self._host.settings.task_max_deliveries:
             return False
-        if execution.ignore_result or not self._host.client.capabilities.reread:
+        is_carried = bool(execution.message.reply_to)
+        if execution.ignore_result or is_carried or not self._host.client.capabilities.reread:
             return True
         known = recorder.recall()
         before = execution.attempt - 1

@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from upshot import App, State, clock
+from upshot.engine.job import Job
+from upshot.errors import WorkerLostError
+from upshot.record import Record
 from upshot_conformance.servers import RabbitMQServer
 
 StartWorker = Callable[..., Any]
@@ -144,3 +150,29 @@ def test_a_worker_in_threads_of_the_same_process_works_too(app: App) -> None:
         assert [local.delay(number).get(timeout=PATIENCE) for number in range(20)] == list(
             range(1, 21)
         )
+
+
+def test_a_message_that_is_put_away_ends_its_task_where_it_was_submitted(
+    server: RabbitMQServer, elsewhere_url: Callable[[str], str]
+) -> None:
+    """Whatever attempt the submitter has heard of: the worker that puts it away knows of none."""
+    namespace = f"buried-{uuid.uuid4().hex[:8]}"
+    with (
+        App(broker=server.url, backend="rpc://", namespace=namespace) as here,
+        App(broker=elsewhere_url(server.url), backend="rpc://", namespace=namespace) as elsewhere,
+    ):
+        handle = here.send_task("jobs.add", [1, 2])
+        host = elsewhere.host()
+        (delivery,) = host.broker.call(
+            lambda broker, _: broker.fetch(["default"], limit=1, wait=30.0, lease=60.0, worker="w")
+        )
+        host.client.store(
+            Record(task_id=handle.id, state=State.STARTED, attempt=7, started_at=clock.now()),
+            reply_to=here.results.backend.reply_to,
+        )
+        often = replace(delivery, deliveries=8)
+        Job(host, often, worker="w", stopping=threading.Event(), cold=threading.Event()).run()
+        host.close()
+
+        with pytest.raises(WorkerLostError):
+            handle.get(timeout=PATIENCE)
