@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Final, final
+from typing import Final, cast, final
 
 from upshot.backend import StoredRecord
 from upshot.broker import Broker, Delivery, Exchanging, Settlement
 from upshot.engine.host import Host
+from upshot.engine.settling import tell_broker
 from upshot.errors import UpshotError
 
 __all__ = ["Intake"]
@@ -89,7 +90,6 @@ class Intake:
             self._is_at_hand = bool(found)
             return list(found)
 
-        self.nothing_on_its_way.clear()
         return self._host.broker.call(fetch)
 
     def settle(self, settlement: Settlement) -> bool:
@@ -106,10 +106,7 @@ class Intake:
                 raise
             except Exception:  # no memory for the next message: this one is settled without it
                 in_doubt = True
-        (ours,) = self._host.broker.call(
-            lambda broker, seconds: broker.settle([settlement], seconds)
-        )
-        return ours or in_doubt
+        return tell_broker(self._host, settlement) or in_doubt
 
     def end(self, settlement: Settlement, record: StoredRecord) -> tuple[bool, bool]:
         """Store the outcome and end its delivery in one step, all or nothing.
@@ -131,9 +128,7 @@ class Intake:
         def exchange(broker: Broker, seconds: float) -> tuple[bool, bool]:
             nonlocal tries
             tries += 1
-            if not isinstance(broker, Exchanging):
-                raise AssertionError("a broker does not change its class")
-            applied, ours, found = broker.exchange(
+            applied, ours, found = cast("Exchanging", broker).exchange(
                 settlement,
                 record,
                 self._queues,

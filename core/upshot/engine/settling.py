@@ -14,7 +14,7 @@ from upshot.message import Message
 from upshot.record import printable
 from upshot.sending import queued
 
-__all__ = ["Settling", "shown"]
+__all__ = ["Settling", "shown", "tell_broker"]
 
 logger = logging.getLogger("upshot.task")
 
@@ -85,7 +85,7 @@ class Settling:
         if settlement is None:
             return
         try:
-            ours = (tell or self._tell)(settlement)
+            ours = tell(settlement) if tell else tell_broker(self._host, settlement)
         except ServiceError as exc:
             self.told(str(exc))
         except BaseException:
@@ -108,16 +108,20 @@ class Settling:
                 trouble,
             )
 
-    def _tell(self, settlement: Settlement) -> bool:
-        (ours,) = self._host.broker.call(
-            lambda broker, seconds: broker.settle([settlement], seconds)
-        )
-        return ours
-
     def await_told(self, seconds: float) -> None:
         """Wait until a `settle` that is under way has come to its end."""
         if self.is_begun:
             self._told.wait(seconds)
+
+
+def tell_broker(host: Host, settlement: Settlement) -> bool:
+    """Tell the broker how one delivery ended; tell whether it was still this worker's.
+
+    Raises:
+        ServiceError: the broker could not be told.
+    """
+    (ours,) = host.broker.call(lambda broker, seconds: broker.settle([settlement], seconds))
+    return ours
 
 
 def shown(text: str) -> str:
