@@ -71,7 +71,7 @@ def test_closing_while_the_service_is_down_ends_waits_and_threads(hasty: App) ->
         handle = app.AsyncResult("lost")
         endless = pool.submit(handle.get)
         coroutine = pool.submit(asyncio.run, handle.aget())
-        comes_to(lambda: app.results.stats()["waiters"], 1)
+        comes_to(lambda: app.results.stats()["waiters"], 2)
         app.close()
 
         assert isinstance(endless.exception(timeout=SOON), ServiceClosedError)
