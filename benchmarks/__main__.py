@@ -24,7 +24,7 @@ from benchmarks.groups import GROUPS
 from benchmarks.page import Run, page
 from benchmarks.plot import plot
 from benchmarks.services import SERVICES, started
-from benchmarks.targets import verdicts
+from benchmarks.targets import board, verdicts
 
 __all__ = ["main"]
 
@@ -62,12 +62,13 @@ def main() -> None:
     run.seconds["all, with starting services"] = time.monotonic() - began
     for title, figures in run.groups.items():
         console.print(table(title, figures))
+    found = verdicts(run.figures)
+    console.print(board(found))
     for title, seconds in run.seconds.items():
         _say(f"{title}: {seconds:.0f} s")
-    found = [each.met for each in verdicts(run.figures)]
+    met = [each.met for each in found]
     _say(
-        f"Targets: {found.count(True)} met, {found.count(False)} missed,"
-        f" {found.count(None)} not measured"
+        f"Targets: {met.count(True)} met, {met.count(False)} missed, {met.count(None)} not measured"
     )
     if options.page is not None:
         picture = options.page.with_suffix(".svg")
