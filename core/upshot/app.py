@@ -7,7 +7,7 @@ import os
 import threading
 import types
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, ParamSpec, TypeVar, final, overload
 
 from upshot import clock, forking, registration, registry
@@ -17,7 +17,7 @@ from upshot.client import ResultClient
 from upshot.config import Configuration
 from upshot.engine import Consumer, Host
 from upshot.errors import ConfigError, ServiceError, UnknownSchemeError
-from upshot.execution import TaskSpec
+from upshot.execution import AroundTask, TaskSpec
 from upshot.origin import Origin
 from upshot.registration import BoundDecorator, Decorator, elsewhere, is_same_source, spec_of
 from upshot.request import Request
@@ -81,6 +81,8 @@ class App:
         self._opened: dict[str, Any] = {}
         self._running = 0
         self._lock = threading.RLock()
+        self.around_task: AroundTask = nullcontext
+        """Makes what workers enter around each run of a task, on its thread; set it before that."""
         forking.register(self)
 
     def __repr__(self) -> str:
@@ -139,15 +141,7 @@ class App:
     @property
     def codecs(self) -> Codecs:
         """The serializers that this app accepts."""
-        return self._once("codecs", self._make_codecs)
-
-    def _make_codecs(self) -> Codecs:
-        settings = self.settings
-        return Codecs(
-            registry.serializers(settings.accept_content),
-            accept=settings.accept_content,
-            default=settings.result_serializer,
-        )
+        return self._once("codecs", lambda: registry.codecs(self.settings))
 
     @property
     def results(self) -> ResultClient:
@@ -345,6 +339,7 @@ class App:
             codecs=self.codecs,
             client=self._make_results(),
             broker=self._make_broker(),
+            around_task=self.around_task,
         )
 
     @contextmanager

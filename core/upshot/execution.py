@@ -33,7 +33,19 @@ from upshot.retrying import jitter
 from upshot.serializers import Codecs, shape
 from upshot.states import State
 
-__all__ = ["Again", "Execution", "Finished", "Outcome", "SoftLimit", "TaskSpec", "call"]
+__all__ = [
+    "Again",
+    "AroundTask",
+    "Execution",
+    "Finished",
+    "Outcome",
+    "SoftLimit",
+    "TaskSpec",
+    "call",
+]
+
+AroundTask = Callable[[], AbstractContextManager[object]]
+"""Makes what is entered before the function of a task is called, and left after it has returned."""
 
 SoftLimit = Callable[[float], AbstractContextManager[None]]
 """Makes a context manager that raises SoftTimeLimitExceededError in its block after so long."""
@@ -108,6 +120,7 @@ class Execution:
         worker: who runs it.
         token: the delivery's; a later delivery has another one.
         codecs: for arguments and outcome.
+        around_task: what it raises, the task has raised.
     """
 
     def __init__(
@@ -119,11 +132,13 @@ class Execution:
         worker: str,
         token: str,
         codecs: Codecs,
+        around_task: AroundTask = contextlib.nullcontext,
     ) -> None:
         self.message = message
         self.spec = spec
         self.attempt = attempt
         self._codecs = codecs
+        self._around_task = around_task
         self._begun = Record(
             task_id=message.task_id,
             state=State.STARTED,
@@ -198,7 +213,7 @@ class Execution:
         context = self.context(reporter)
         try:
             args, kwargs = self._arguments(spec)
-            with running(context):
+            with running(context), self._around_task():
                 value = call(
                     spec,
                     context,

@@ -24,7 +24,8 @@ from upshot.errors import (
     SchemeConflictError,
     UnknownSchemeError,
 )
-from upshot.serializers import Serializer
+from upshot.serializers import Codecs, Serializer
+from upshot.settings import Settings
 from upshot.url import Url, mask
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Offer",
     "backend_class",
     "broker_class",
+    "codecs",
     "load",
     "offers",
     "pip_line",
@@ -145,6 +147,15 @@ def serializers(names: tuple[str, ...]) -> dict[str, Serializer]:
         factory: Callable[[], Serializer] = load(_only(candidates, name), Serializer)  # type: ignore[type-abstract]  # as above
         instances[name] = _made_by(factory)
     return instances
+
+
+def codecs(settings: Settings) -> Codecs:
+    """Return the serializers that an app with these settings accepts; else as `serializers`."""
+    return Codecs(
+        serializers(settings.accept_content),
+        accept=settings.accept_content,
+        default=settings.result_serializer,
+    )
 
 
 def _made_by(factory: Callable[[], T]) -> T:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from upshot.broker import Broker
 from upshot.client import ResultClient
-from upshot.execution import TaskSpec
+from upshot.execution import AroundTask, TaskSpec
 from upshot.serializers import Codecs
 from upshot.service import OpenService
 from upshot.settings import Settings
@@ -17,7 +18,7 @@ __all__ = ["Host"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """Tasks, settings, and where messages and results are.
+    """Tasks, what goes on around each, settings, and where messages and results are.
 
     The two services are the worker's own: a task that closes its app does not close them.
     """
@@ -27,6 +28,7 @@ class Host:
     codecs: Codecs
     client: ResultClient
     broker: OpenService[Broker]
+    around_task: AroundTask = nullcontext
 
     def close(self) -> None:
         """Close both services; idempotent."""

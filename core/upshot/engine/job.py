@@ -115,6 +115,7 @@ class Job:
             worker=self._worker,
             token=self.delivery.token,
             codecs=self._host.codecs,
+            around_task=self._host.around_task,
         )
         recorder = self._recorder = self._record_for(execution)
         try:
