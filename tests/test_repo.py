@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.contrib.django import project
 from upshot.settings import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -84,6 +85,8 @@ PUBLIC = [
 
 @pytest.mark.parametrize(("module", "path"), PUBLIC)
 def test_all_is_exactly_what_a_public_module_defines(module: str, path: Path) -> None:
+    if module.startswith("upshot_contrib.django"):
+        project.set_up()
     loaded = importlib.import_module(module)
     tree = ast.parse(path.read_text(encoding="utf-8"))
     hooks_and_logger = re.compile(r"_.*|pytest_\w+|logger")

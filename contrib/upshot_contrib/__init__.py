@@ -1,1 +1,1 @@
-"""Optional bridges from upshot to other software. The first ones come with their own issues."""
+"""Optional bridges from upshot to other software, each with its own extra."""

@@ -17,6 +17,8 @@ from upshot_conformance.harness import HARNESSES
 from .running import SUITE_SECONDS, Outcome
 
 SERVICES = [
+    "django-db",
+    "django-db-postgresql",
     "mariadb",
     "memcached",
     "memory",

@@ -1,0 +1,13 @@
+"""Django: results in its ORM, an app made from its settings, and an admin for the records.
+
+What is here, from the table to the pages:
+
+    fields, models, migrations   the table
+    statements, failures         what is run on it, and what the exceptions of databases mean
+    connection, connections      Django's connections, for upshot alone; `watchdog` ends late calls
+    backend                      `django-db://`
+    settings, app                the App that `settings.UPSHOT` describes
+    apps, checks, routers        what Django finds
+    presenting, admin            the pages
+    management                   the commands
+"""

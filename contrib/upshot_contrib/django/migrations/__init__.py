@@ -1,0 +1,1 @@
+"""How the table of results came to be."""
