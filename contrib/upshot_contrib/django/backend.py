@@ -12,9 +12,10 @@ to 1 000 of them. No reader sees them meanwhile.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Final, final
@@ -29,7 +30,7 @@ from upshot.backend import Backend, Capabilities, StoredRecord
 from upshot.errors import ConfigError, ServiceError, UrlError
 from upshot.retrying import DriverErrors
 from upshot.url import Url
-from upshot_contrib.django.connection import Place
+from upshot_contrib.django.connection import Connection, Place
 from upshot_contrib.django.connections import Connections
 from upshot_contrib.django.statements import Cursor, Statements, statements
 
@@ -41,6 +42,7 @@ _SWEEP_LIMIT: Final = 1000  # expired records removed in one sweep
 _SWEEP_PATIENCE: Final = 1.0  # seconds that a store may be held up by a sweep
 _PAGE: Final = 1000  # keys per round trip of a scan
 _USING: Final = "using"
+_AROUND: Final = 64 * 2**10  # bytes of a statement that are not the body: far more than there are
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,11 @@ class _Options:
 class _Open:
     """What the first call finds out: where the table is, and how to speak to it."""
 
-    def __init__(self, url: Url) -> None:
+    def __init__(self, url: Url, learn: Callable[[Connection], object]) -> None:
         open_django()
         alias = alias_of(url)
         host, port = url.hosts[0] if url.hosts else (None, None)
-        self.connections = Connections(Place(alias, host, port), url)
+        self.connections = Connections(Place(alias, host, port), url, learn)
         self.statements = _statements(alias)
 
 
@@ -165,11 +167,20 @@ class DjangoBackend(Backend):
         if opened is not None:
             opened.connections.close()
 
+    def _learn(self, connection: Connection) -> None:
+        """Narrow what is declared, where a server takes less; a body travels in Base64 then."""
+        packet = connection.largest_packet
+        if packet is None:
+            return
+        largest = max(0, packet - _AROUND) // 4 * 3
+        if largest < self.capabilities.max_record_bytes:
+            self.capabilities = dataclasses.replace(self.capabilities, max_record_bytes=largest)
+
     def _open(self) -> _Open:
         opened = self._opened
         if opened is None:
             with self._lock:
-                opened = self._opened = self._opened or _Open(self._url)
+                opened = self._opened = self._opened or _Open(self._url, self._learn)
                 if self._closed:  # meanwhile
                     opened.connections.close()
         return opened

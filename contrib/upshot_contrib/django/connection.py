@@ -66,6 +66,9 @@ class Connection:
 
     The cursor stays: making one is forbidden where an event loop runs, and using it is not. It is
     one that logs nothing: with DEBUG, Django would keep every body in memory.
+
+    Attributes:
+        largest_packet: bytes of a statement that the server takes at most; None for no such limit.
     """
 
     def __init__(self, wrapper: BaseDatabaseWrapper) -> None:
@@ -79,6 +82,7 @@ class Connection:
             cursor.format = _BINARY
         self.cursor: Any = CursorWrapper(cursor, wrapper)
         self.patience = -1
+        self.largest_packet = _largest_packet(wrapper.vendor, self.cursor)
         age: float | None = wrapper.settings_dict["CONN_MAX_AGE"]
         self._old_at = None if age is None else clock.monotonic() + age
         self._kept_for_request = age == 0
@@ -140,6 +144,14 @@ def connect(place: Place, deadline: Deadline) -> Connection | None:
         if is_late:
             return None
         raise
+
+
+def _largest_packet(vendor: str, cursor: Any) -> int | None:
+    if vendor != "mysql":
+        return None
+    cursor.execute("SELECT @@max_allowed_packet")
+    ((found,),) = cursor.fetchall()
+    return int(found)
 
 
 def _settle(opening: Future[Connection], place: Place) -> None:

@@ -49,11 +49,13 @@ class Connections:
     Args:
         place: the database.
         url: what it is called in messages.
+        learn: told of each connection that is opened.
     """
 
-    def __init__(self, place: Place, url: Url) -> None:
+    def __init__(self, place: Place, url: Url, learn: Callable[[Connection], object]) -> None:
         self._place = place
         self._url = url
+        self._learn = learn
         self._watchdog = Watchdog()
         self._lock = threading.RLock()  # a signal's handler may come while this thread holds it
         self._changed = threading.Condition(self._lock)
@@ -194,6 +196,7 @@ class Connections:
             raise self._slow()
         with self._lock:
             self._open.add(connection)
+        self._learn(connection)
         return connection
 
     def _put_back(self, connection: Connection) -> None:

@@ -7,6 +7,7 @@ SQLite's is this machine's. Numbers are written into a statement, text and bytes
 from __future__ import annotations
 
 import abc
+import base64
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol, TypeVar, final
 
@@ -26,7 +27,6 @@ __all__ = [
 T = TypeVar("T")
 
 _COLUMNS: Final = ("key", "task_id", "name", "state", "barrier", "stored_at", "expires_at", "body")
-_PART: Final = 16 * 2**20  # bytes of bodies in one statement
 _FEW: Final = 180  # rows of five parameters: SQLite takes 999 of them, as Django counts
 _KEYS: Final = 900  # keys in one statement, for the same reason
 
@@ -121,8 +121,9 @@ class Statements(abc.ABC):
         )
         return cursor.rowcount
 
-    _skipping = ""
-    """What lets a sweep leave alone the rows that somebody writes just now."""
+    _part = 16 * 2**20  # bytes of bodies in one statement
+    _skipping = ""  # what lets a sweep leave alone the rows that somebody writes just now
+    _body_mark = "%s"  # where a body is put
 
     def _store(self, cursor: Cursor, records: Sequence[StoredRecord]) -> set[str]:
         """Store records of one rank and of different keys; return the keys that applied."""
@@ -132,13 +133,35 @@ class Statements(abc.ABC):
             f"{self._insert(records, now)} ON CONFLICT ({self._key}) DO UPDATE SET {taken} "
             f"WHERE {stored}.{self._barrier} <= {records[0].rank:d} "
             f"OR {stored}.{self._expires} <= {now} RETURNING {self._key}",
-            _values(records),
+            self._values(records),
         )
         return {text(key) for (key,) in cursor.fetchall()}
 
     def _insert(self, records: Sequence[StoredRecord], now: str) -> str:
-        rows = ", ".join(_row(record, now) for record in records)
+        rows = ", ".join(self._row(record, now) for record in records)
         return f"INSERT INTO {self._table} ({self._columns}) VALUES {rows}"  # noqa: S608
+
+    def _row(self, record: StoredRecord, now: str) -> str:
+        """Return the places of one row; the parameters are those of `_values`."""
+        end = "NULL" if record.expires is None else f"{now} + {float(record.expires)!r}"
+        return f"(%s, %s, %s, %s, {record.barrier:d}, {now}, {end}, {self._body_mark})"
+
+    def _values(self, records: Sequence[StoredRecord]) -> list[object]:
+        return [
+            value
+            for record in records
+            for value in (
+                record.key,
+                record.task_id,
+                readable(record.name),
+                readable(record.state),
+                self._sent(record.body),
+            )
+        ]
+
+    def _sent(self, body: bytes) -> object:
+        """Return the parameter that a body is."""
+        return body
 
     def _replaced(self) -> Iterator[str]:
         return (self._quote(name) for name in _COLUMNS if name != "key")
@@ -149,7 +172,7 @@ class Statements(abc.ABC):
     def _parts(self, records: Sequence[StoredRecord]) -> list[list[int]]:
         return [
             places[first : first + _FEW]
-            for places in batches(records, _PART)
+            for places in batches(records, self._part)
             for first in range(0, len(places), _FEW)
         ]
 
@@ -178,11 +201,15 @@ class PostgresqlStatements(Statements):
 class MysqlStatements(Statements):
     """MySQL's upsert has no WHERE, and tells of no row. So rows are locked, looked at, replaced.
 
-    What is not there cannot be locked: if somebody else inserts it first, inserting it again is an
-    error, after which the whole is to be done again.
+    What is not there cannot be locked. So something is put there first that has expired already:
+    it is replaced in the same transaction, and nobody ever sees it.
+
+    A body travels in Base64: escaped, each of its bytes could become two.
     """
 
     begin = "START TRANSACTION"
+    _part = 256 * 2**10  # a quarter of the smallest packet
+    _body_mark = "FROM_BASE64(%s)"
 
     def now(self) -> str:
         return "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) / 1e6"
@@ -197,25 +224,30 @@ class MysqlStatements(Statements):
         )
         return cursor.rowcount
 
+    def _sent(self, body: bytes) -> object:
+        return base64.b64encode(body).decode()
+
     def _store(self, cursor: Cursor, records: Sequence[StoredRecord]) -> set[str]:
         now = self.now()
         keys = [record.key for record in records]
+        places = ", ".join(["(%s, '', '', '', 0, 0, 0, '')"] * len(keys))
         cursor.execute(
-            f"SELECT {self._key}, {self._barrier} <= {records[0].rank:d} "  # noqa: S608
-            f"OR COALESCE({self._expires} <= {now}, FALSE) FROM {self._table} "
-            f"WHERE {self._key} IN ({_marks(keys)}) FOR UPDATE",
+            f"INSERT INTO {self._table} ({self._columns}) VALUES {places} "  # noqa: S608
+            f"ON DUPLICATE KEY UPDATE {self._key} = {self._key}",
             keys,
         )
-        open_to = {text(key): bool(applies) for key, applies in cursor.fetchall()}
-        there = [record for record in records if open_to.get(record.key)]
-        new = [record for record in records if record.key not in open_to]
-        if there:
+        cursor.execute(
+            f"SELECT {self._key} FROM {self._table} WHERE {self._key} IN ({_marks(keys)}) "  # noqa: S608
+            f"AND ({self._barrier} <= {records[0].rank:d} OR {self._expires} <= {now}) FOR UPDATE",
+            keys,
+        )
+        applied = {text(key) for (key,) in cursor.fetchall()}
+        chosen = [record for record in records if record.key in applied]
+        if chosen:
             taken = ", ".join(f"{name} = VALUES({name})" for name in self._replaced())
-            insert = self._insert(there, now)
-            cursor.execute(f"{insert} ON DUPLICATE KEY UPDATE {taken}", _values(there))
-        if new:
-            cursor.execute(self._insert(new, now), _values(new))
-        return {record.key for record in (*there, *new)}
+            insert = self._insert(chosen, now)
+            cursor.execute(f"{insert} ON DUPLICATE KEY UPDATE {taken}", self._values(chosen))
+        return applied
 
 
 def statements(vendor: str, table: str, quote: Callable[[str], str]) -> Statements | None:
@@ -227,26 +259,6 @@ def statements(vendor: str, table: str, quote: Callable[[str], str]) -> Statemen
     }
     kind = kinds.get(vendor)
     return None if kind is None else kind(table, quote)
-
-
-def _row(record: StoredRecord, now: str) -> str:
-    """Return the places of one row; the parameters are those of `_values`."""
-    end = "NULL" if record.expires is None else f"{now} + {float(record.expires)!r}"
-    return f"(%s, %s, %s, %s, {record.barrier:d}, {now}, {end}, %s)"
-
-
-def _values(records: Sequence[StoredRecord]) -> list[object]:
-    return [
-        value
-        for record in records
-        for value in (
-            record.key,
-            record.task_id,
-            readable(record.name),
-            readable(record.state),
-            record.body,
-        )
-    ]
 
 
 def _marks(values: Sequence[object]) -> str:
