@@ -224,6 +224,9 @@ TASKS = """
 """
 
 
+LOOK = "import django; django.setup(); from orders.tasks import look"
+
+
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with one app, which has a task."""
@@ -256,8 +259,7 @@ def run(folder: Path, *arguments: str) -> str:
 
 
 def test_a_worker_runs_the_tasks_of_installed_apps_as_django_runs_requests(shop: Path) -> None:
-    send = "import django; django.setup(); from orders.tasks import look; print(look.delay().id)"
-    ids = [run(shop, "-c", send).strip() for _ in range(2)]
+    ids = [run(shop, "-c", f"{LOOK}; print(look.delay().id)").strip() for _ in range(2)]
     arguments = ("-m", "django", "upshot_worker", "-c", "1", "--threads", "1", "--burst")
 
     run(shop, *arguments)
@@ -265,3 +267,35 @@ def test_a_worker_runs_the_tasks_of_installed_apps_as_django_runs_requests(shop:
 
     assert all("SUCCESS" in each for each in shown)
     assert all(each.rstrip().endswith("1") for each in shown), "queries of the first were kept"
+
+
+def test_a_worker_stops_when_it_is_told_to(shop: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "django", "upshot_worker", "-c", "1"],
+        cwd=shop,
+        env=os.environ,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert run(shop, "-c", f"{LOOK}; print(look.delay().get(timeout=30))") == "1\n"
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+
+
+def test_a_broker_that_no_worker_can_reach_is_a_mistake_that_is_named(
+    shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UPSHOT_BROKER_URL", "memory://")
+    done = subprocess.run(
+        [sys.executable, "-m", "django", "upshot_worker"],
+        cwd=shop,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("CommandError: memory:// lives inside one process")
