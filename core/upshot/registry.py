@@ -7,7 +7,6 @@ anybody's. Only the class that is asked for is imported.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import threading
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from upshot.errors import (
     UnknownSchemeError,
 )
 from upshot.serializers import Serializer
+from upshot.spelling import near
 from upshot.url import Url, mask
 
 __all__ = [
@@ -179,8 +179,8 @@ def _only(candidates: list[Offer], name: str) -> Offer:
 
 def _unknown(group: str, url: Url, kind: str) -> str:
     schemes = [offer.name for offer in offers(group)]
-    near = difflib.get_close_matches(url.scheme, schemes, n=3)
-    hint = f"did you mean {', '.join(near)}?" if near else f"installed: {', '.join(schemes)}"
+    found = near(url.scheme, schemes)
+    hint = f"did you mean {', '.join(found)}?" if found else f"installed: {', '.join(schemes)}"
     where = f" of the distribution {url.distribution!r}" if url.distribution else ""
     return f"no {kind}{where} serves {url.scheme}:// URLs; {hint}"
 
