@@ -22,6 +22,7 @@ from benchmarks.contenders import CONTENDERS
 from benchmarks.figures import table
 from benchmarks.groups import GROUPS
 from benchmarks.page import Run, page
+from benchmarks.player import compile_ours
 from benchmarks.plot import plot
 from benchmarks.services import SERVICES, started
 from benchmarks.targets import verdicts
@@ -48,6 +49,7 @@ def main() -> None:
         help="what the page says it was made by [this command]",
     )
     options = parser.parse_args()
+    compile_ours()
     console = Console(width=200)
     run = Run(options.command)
     for name in options.group:
