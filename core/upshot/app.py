@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from upshot.broker import Broker
     from upshot.client import ResultClient
     from upshot.engine import Host
-    from upshot.execution import TaskSpec
     from upshot.origin import Origin
     from upshot.registration import BoundDecorator, Decorator
     from upshot.request import Request
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from upshot.serializers import Codecs
     from upshot.service import OpenService
     from upshot.services import Services
+    from upshot.spec import TaskSpec
     from upshot.task import Task
 
 __all__ = ["App"]

@@ -17,9 +17,9 @@ from upshot.checks import (
 )
 from upshot.context import TaskContext
 from upshot.errors import ConfigError
-from upshot.execution import TaskSpec
 from upshot.message import RetryPolicy
 from upshot.settings import Settings
+from upshot.spec import TaskSpec
 from upshot.task import Sender, Task, name_of
 
 __all__ = [

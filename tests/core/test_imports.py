@@ -81,6 +81,18 @@ def test_an_app_loads_little() -> None:
     assert modules & HEAVY == set()
 
 
+def test_a_task_loads_nothing_of_services_and_handles() -> None:
+    modules = loaded_by(
+        "from upshot import App\n"
+        "app = App(broker='redis://localhost', backend='redis://localhost')\n"
+        "app.task(lambda: None)"
+    )
+
+    assert "upshot.registration" in modules
+    assert own(modules) & {"upshot.client", "upshot.execution", "upshot.services"} == set()
+    assert modules & {"asyncio", "importlib.metadata", "logging", "ssl"} == set()
+
+
 def test_who_sends_and_reads_loads_nothing_that_only_a_worker_needs() -> None:
     modules = loaded_by(
         "from upshot import App\n"
