@@ -53,13 +53,14 @@ _HOMES = {
 if not TYPE_CHECKING:  # for a checker, a module with this function has every name
 
     def __getattr__(name: str) -> object:
-        """Import a name of `__all__` when it is first asked for (PEP 562)."""
-        home = _HOMES.get(name)
-        if home is None:
+        """Import a name of `__all__`, or its module, when it is first asked for (PEP 562)."""
+        home = _HOMES.get(name, name)
+        if home not in _HOMES.values():
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module  # takes longer to import than all of this, too
 
-        value = getattr(import_module(f"{__name__}.{home}"), name)
+        module = import_module(f"{__name__}.{home}")
+        value = module if name == home else getattr(module, name)
         globals()[name] = value  # so this is not called for it again
         return value
 

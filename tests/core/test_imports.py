@@ -72,6 +72,12 @@ def test_a_name_loads_its_own_module_only() -> None:
     assert own(modules) == {"upshot", "upshot.errors"}
 
 
+def test_the_module_of_a_name_is_found_without_an_import_of_its_own() -> None:
+    modules = loaded_by("import upshot; upshot.errors.ResultTimeoutError")
+
+    assert own(modules) == {"upshot", "upshot.errors"}
+
+
 def test_an_app_loads_little() -> None:
     modules = loaded_by(
         "from upshot import App; App(broker='redis://localhost', backend='redis://localhost')"
