@@ -13,7 +13,8 @@ from typing import Final
 
 from benchmarks.figures import Figure, grid, markdown
 from benchmarks.player import python_of
-from benchmarks.targets import verdicts
+from benchmarks.reasons import reason_for
+from benchmarks.targets import COLUMNS, Target, verdicts
 
 __all__ = ["Run", "page"]
 
@@ -56,7 +57,15 @@ how many times the other's ours is; of "at least 4 x as good as celery", how man
 a bound without a name, the figure itself. Each is a median with its quartiles.
 
 {table}
+{reasons}"""
+
+_MISSED: Final = """
+### What is missed, and why
+
+{reasons}
 """
+
+_UNKNOWN: Final = "Nobody has found out yet."
 
 
 @dataclass
@@ -102,13 +111,23 @@ def page(run: Run, picture: str) -> str:
 def _targets(run: Run) -> str:
     found = verdicts(run.figures)
     met = [each.met for each in found]
-    words = ("from", "service", "figure", "target")
     return _TARGETS.format(
         met=met.count(True),
         missed=met.count(False),
         unknown=met.count(None),
-        table=grid(words, ("measured", "result"), [each.cells for each in found]),
+        table=grid(COLUMNS[:4], COLUMNS[4:], [each.cells for each in found]),
+        reasons=_reasons([each.target for each in found if each.met is False]),
     )
+
+
+def _reasons(missed: Sequence[Target]) -> str:
+    """Return a paragraph for each reason, with what it explains; "" if nothing is missed."""
+    explained: dict[str, dict[str, None]] = {}
+    for each in missed:
+        text = reason_for(each.service, each.figure) or _UNKNOWN
+        explained.setdefault(text, {})[f"{each.service}: {each.figure}"] = None
+    paragraphs = [f"**{'; '.join(names)}.** {text}" for text, names in explained.items()]
+    return _MISSED.format(reasons="\n\n".join(paragraphs)) if paragraphs else ""
 
 
 def _machine() -> str:

@@ -6,9 +6,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from rich.table import Table
+
 from benchmarks.figures import Figure, Ratio, number
 
-__all__ = ["BEST", "OURS", "TARGETS", "Target", "Verdict", "verdicts"]
+__all__ = ["BEST", "COLUMNS", "OURS", "TARGETS", "Target", "Verdict", "board", "verdicts"]
+
+COLUMNS: Final = ("from", "service", "figure", "target", "measured", "result")
+"""What the cells of a verdict are."""
 
 OURS: Final = "upshot"
 BEST: Final = "best peer"
@@ -168,6 +173,18 @@ def verdicts(figures: Iterable[Figure], targets: Iterable[Target] = TARGETS) -> 
     """Compare figures with targets; one verdict for each target, in their order."""
     known = {(each.service, each.name): each for each in figures}
     return [_verdict(each, known.get((each.service, each.figure))) for each in targets]
+
+
+def board(found: Iterable[Verdict]) -> Table:
+    """Return what was measured of the targets as a table for a terminal."""
+    shown = Table(title="Targets", title_justify="left")
+    for column in COLUMNS:
+        shown.add_column(column)
+    for each in found:
+        if each.met is not None:
+            *cells, result = each.cells
+            shown.add_row(*cells, result.strip("*"), style=None if each.met else "bold")
+    return shown
 
 
 def _verdict(target: Target, figure: Figure | None) -> Verdict:

@@ -7,6 +7,7 @@ import math
 import re
 import socket
 from collections.abc import Sequence
+from io import StringIO
 from xml.etree import ElementTree
 
 import pytest
@@ -18,8 +19,10 @@ from benchmarks.line import usage
 from benchmarks.page import Run, page
 from benchmarks.player import MissingError, in_turn
 from benchmarks.plot import SHOWN, plot
+from benchmarks.reasons import REASONS
 from benchmarks.services import SERVICES
-from benchmarks.targets import BEST, TARGETS, Target, verdicts
+from benchmarks.targets import BEST, TARGETS, Target, board, verdicts
+from rich.console import Console
 
 from benchmarks import page as page_module
 
@@ -275,6 +278,43 @@ def test_the_page_says_how_it_was_made_and_shows_plot_targets_and_tables(
     assert "| table, Celery | redis | store small | at least 4 x as good as celery |" in text
     assert "| not measured |" in text
     assert text.index("## Targets") < text.index("## Store, fetch, forget")
+
+
+def test_the_page_says_why_a_target_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_module, "_peers", lambda: "celery 5")
+
+    def reason_for(service: str, name: str) -> str:
+        return "It waits for the disk." if name == STORE else ""
+
+    monkeypatch.setattr(page_module, "reason_for", reason_for)
+    run = Run("make bench")
+    fetch = figure("fetch small", upshot=[10.0], celery=[10.0])
+    run.groups["Store"] = [figure(upshot=[10.0], celery=[10.0]), fetch]
+
+    text = page(run, "benchmarks.svg")
+
+    assert "**redis: store small.** It waits for the disk." in text
+    assert "**redis: fetch small.** Nobody has found out yet." in text
+
+
+def test_reasons_are_given_for_figures_that_are_aimed_at() -> None:
+    for reason in REASONS:
+        for service in reason.services:
+            aimed = [each.figure for each in TARGETS if each.service == service]
+            for beginning in reason.figures:
+                assert any(each.startswith(beginning) for each in aimed), (service, beginning)
+
+
+def test_a_terminal_is_shown_what_was_measured_of_the_targets() -> None:
+    targets = [Target("redis", STORE, "celery", 4, "at least"), Target("rpc", STORE, "raw", 1)]
+    found = verdicts([figure(upshot=[10.0], celery=[10.0])], targets)
+    console = Console(width=200, record=True, file=StringIO())
+
+    console.print(board(found))
+
+    text = console.export_text()
+    assert re.search(r"redis +│ store small │ at least 4 x as good as celery .* missed", text)
+    assert "rpc" not in text
 
 
 # -- what a process holds -------------------------------------------------------------------------

@@ -241,12 +241,12 @@ def test_a_short_expiry_counts_from_the_end_of_the_task() -> None:
 
         @app.task
         def nap() -> str:
-            time.sleep(0.6)
+            time.sleep(1.0)
             return current_task().name
 
         with app.running():
+            deadline = time.monotonic() + 0.5  # half a second before it can end
             handle, seen = nap.delay(), set[str]()
-            deadline = time.monotonic() + 0.5
             while time.monotonic() < deadline:
                 seen.add(handle.state)
             assert handle.get(timeout=10) == nap.name
