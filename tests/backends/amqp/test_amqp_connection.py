@@ -407,6 +407,49 @@ def test_a_dead_network_does_not_hold_up_a_close(
     assert clock.monotonic() - began < 5.0
 
 
+async def _answer() -> str:
+    return "answer"
+
+
+def test_a_thread_that_could_not_be_started_is_started_by_the_next_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    thread = IoThread()
+    descriptors = len(os.listdir("/proc/self/fd"))
+    try:
+        monkeypatch.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="start new"):
+            thread.run(_answer, 10.0)
+        monkeypatch.undo()
+
+        assert len(os.listdir("/proc/self/fd")) == descriptors
+        assert thread.run(_answer, 10.0) == "answer"
+    finally:
+        thread.close()
+
+
+def test_an_interrupt_just_before_the_loop_is_woken_does_not_keep_later_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def strike(*_: object) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    thread = IoThread()
+    try:
+        thread.run(_answer, 10.0)
+        monkeypatch.setattr(asyncio.SelectorEventLoop, "call_soon_threadsafe", strike)
+        with pytest.raises(KeyboardInterrupt):
+            thread.run(_answer, 10.0)
+
+        assert thread.run(_answer, 10.0) == "answer"
+    finally:
+        thread.close()
+
+
 def test_a_forked_child_disturbs_nothing(connection: AmqpConnection, name: str) -> None:
     session = session_of(connection)
     pid = os.fork()
