@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import queue
 import subprocess
@@ -28,6 +29,7 @@ from upshot_backends.amqp.driver import (
 )
 from upshot_backends.amqp.io_thread import IoThread
 from upshot_backends.amqp.publisher import Parcel
+from upshot_conformance.proxy import Proxy
 from upshot_conformance.servers import RabbitMQServer
 
 ConnectionOpener = Callable[..., AmqpConnection]
@@ -334,6 +336,35 @@ def test_a_server_without_memory_is_unavailable_until_it_has_some(
 
     assert publish(connection, parcel(namespace, b"after"), timeout=60.0) == [True]
     assert drain(connection, namespace)[-1].body == b"after"
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        b"\x03\x00\x01\xff\xff\xff\xff",
+        b"\x09\x00\x00\x00\x00\x00\x00\xce",
+    ],
+    ids=["a frame of four gigabytes", "an unknown kind"],
+)
+def test_a_frame_that_cannot_be_ends_the_connection_at_once(
+    server: RabbitMQServer, open_connection: ConnectionOpener, namespace: str, rubbish: bytes
+) -> None:
+    url = Url.parse(server.url)
+    ((host, port),) = url.hosts
+    with Proxy(host, port or 0) as proxy:
+        connection = open_connection(server.url.replace(f":{port}", f":{proxy.port}"))
+        assert publish(connection, parcel(namespace)) == [False]
+        session = session_of(connection)
+        proxy.translate = lambda data: data + rubbish
+        with contextlib.suppress(*DRIVER_ERRORS.transient):
+            publish(connection, parcel(namespace))
+
+        deadline = clock.Deadline(_LATE)
+        while session.lost is None and not deadline.expired:
+            clock.sleep(0.01)
+        assert session.lost is not None
+        proxy.translate = None
+        assert publish(connection, parcel(namespace)) == [False]
 
 
 # -- beginnings and ends ---------------------------------------------------------------------------
