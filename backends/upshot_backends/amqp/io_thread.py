@@ -206,17 +206,25 @@ class IoThread:
         with self._lock:
             if self.closed:
                 raise ConnectionLostError("closed by this process")
-            if self._loop is None:
-                self._loop = _Loop()
-                self._thread = threading.Thread(
-                    target=self._serve, args=(self._loop,), name="upshot-amqp", daemon=True
-                )
-                self._thread.start()
+            loop = self._loop or self._started()
             self._waiting.add(call)
-            is_first = not self._calls  # whoever finds others waits with them for one wake-up
+            # Whoever finds others waits with them for one wake-up. That is asked for first: Ctrl-C
+            # may come in between, and a call that nobody wakes the loop for keeps all later ones.
+            if not self._calls:
+                loop.call_soon_threadsafe(self._begin)
             self._calls.append(call)
-            if is_first:
-                self._loop.call_soon_threadsafe(self._begin)
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        """Start the thread, and return its loop; if that fails, the next call tries again."""
+        loop = _Loop()
+        thread = threading.Thread(target=self._serve, args=(loop,), name="upshot-amqp", daemon=True)
+        try:
+            thread.start()
+        except Exception:  # this system is out of threads
+            loop.close()
+            raise
+        self._loop, self._thread = loop, thread
+        return loop
 
     def _cancel(self, call: _Call[T]) -> None:
         with self._lock:

@@ -6,6 +6,7 @@ The protocol: https://github.com/memcached/memcached/blob/master/doc/protocol.tx
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, final
 
@@ -27,6 +28,7 @@ STORED: Final = b"STORED"
 """The answer to a command that stored something."""
 
 _TOO_LARGE: Final = b"SERVER_ERROR object too large"
+_SIZE: Final = re.compile(rb"[0-9]{1,10}")  # of a value; the longest that memcached has is 1 GiB
 _WRITE: Final = 2**16  # bytes gathered for one write
 _READ: Final = 2**15  # bytes asked for in one read; the buffer is made each time
 _LONGEST_LINE: Final = 2**16  # bytes; the longest of memcached's has a key of 250 and a few numbers
@@ -60,6 +62,11 @@ class Wire:
 
     def __del__(self) -> None:
         self.socket.close()  # no traffic; without it, Python would complain of a forgotten one
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something has come that no answer was: it would be taken for the next one."""
+        return self._position < len(self._buffer)
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return what is stored under those of `keys` that are there."""
@@ -138,7 +145,7 @@ class Wire:
             if line == b"END":
                 break
             words = line.split(b" ")
-            if words[0] != b"VALUE" or not 4 <= len(words) <= 5 or not words[3].isdigit():
+            if words[0] != b"VALUE" or not 4 <= len(words) <= 5 or not _SIZE.fullmatch(words[3]):
                 raise refusal(line)
             size = int(words[3])
             end = position + size

@@ -19,15 +19,19 @@ and unused. Leases are measured on the server's clock.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar, Final, cast
 from urllib.parse import quote
 
+import redis
+
 from upshot import clock
 from upshot.backend import Backend, StoredRecord
 from upshot.broker import (
+    Action,
     Broker,
     BrokerCapabilities,
     Delivery,
@@ -38,7 +42,7 @@ from upshot.broker import (
 from upshot.errors import PayloadTooLargeError
 from upshot.url import Url
 from upshot_backends.redis.bell import Bell
-from upshot_backends.redis.client import Script, script
+from upshot_backends.redis.client import Script, replies, script
 from upshot_backends.redis.cluster import ClusterClient
 from upshot_backends.redis.connection import open_client
 from upshot_backends.redis.driver import DRIVER_ERRORS, Argument, Reply
@@ -137,14 +141,17 @@ class RedisBroker(Broker):
         worker: str,
         timeout: float,
     ) -> tuple[bool, bool, Sequence[Delivery]]:
-        distinct = tuple(dict.fromkeys(queues))
-        ended, found = self._client.run_each(
+        deadline, distinct = clock.Deadline(timeout), tuple(dict.fromkeys(queues))
+        answers = self._client.try_each(
             [
                 self._settle_call([settlement], record),
                 self._fetch_call(distinct, 1, lease, worker),
             ],
             timeout,
         )
+        if isinstance(answers[0], redis.ResponseError):
+            self._give_back(answers[1], distinct, deadline)
+        ended, found = replies(answers)
         *applied, ours = cast("list[int]", ended)
         return applied == [1], ours == 1, _found(found, distinct)[1]
 
@@ -220,6 +227,20 @@ class RedisBroker(Broker):
             keys,
             [limit, lease, worker, _lines(queues), token],
         )
+
+    def _give_back(
+        self, found: Reply | redis.ResponseError, queues: Sequence[str], deadline: clock.Deadline
+    ) -> None:
+        """Release what an exchange has leased whose other half failed: nobody will run it."""
+        if isinstance(found, redis.ResponseError):
+            return
+        settlements = [
+            Settlement(delivery=delivery, action=Action.RELEASE)
+            for delivery in _found(found, queues)[1]
+        ]
+        if settlements:
+            with contextlib.suppress(redis.RedisError):  # the first error counts; the lease ends
+                self.settle(settlements, deadline.left() or 0.0)
 
     def _settle_call(
         self, settlements: Sequence[Settlement], record: StoredRecord | None = None

@@ -18,7 +18,7 @@ from upshot import clock
 from upshot_backends.redis.driver import Argument, Reply
 from upshot_backends.redis.server import Server
 
-__all__ = ["NoOptions", "RedisClient", "Script", "milliseconds", "script"]
+__all__ = ["NoOptions", "RedisClient", "Script", "milliseconds", "replies", "script"]
 
 _LONGEST_EXPIRY: Final = 10**15
 """Milliseconds; about 31 000 years. Redis refuses what overflows 63 bits with the clock added."""
@@ -79,7 +79,7 @@ class RedisClient(abc.ABC):
         Raises:
             redis.ResponseError: the first error answer; the other commands were run all the same.
         """
-        return _replies(self._exchange(commands, clock.monotonic() + timeout))
+        return replies(self._exchange(commands, clock.monotonic() + timeout))
 
     def run(
         self, lua: Script, calls: Sequence[tuple[Sequence[str], Sequence[Argument]]], timeout: float
@@ -104,6 +104,14 @@ class RedisClient(abc.ABC):
         Raises:
             redis.ResponseError: the first error answer; the other calls were made all the same.
         """
+        return replies(self.try_each(calls, timeout))
+
+    def try_each(
+        self,
+        calls: Sequence[tuple[Script, Sequence[str], Sequence[Argument]]],
+        timeout: float,
+    ) -> list[Reply | redis.ResponseError]:
+        """Do what `run_each` does, and return error answers among the others; see `replies`."""
         until = clock.monotonic() + timeout
         commands = [("EVALSHA", lua.sha, len(keys), *keys, *args) for lua, keys, args in calls]
         answers = self._exchange(commands, until)
@@ -112,7 +120,7 @@ class RedisClient(abc.ABC):
             again = [("EVAL", calls[i][0].text, *commands[i][2:]) for i in unknown]
             for i, answer in zip(unknown, self._exchange(again, until), strict=True):
                 answers[i] = answer
-        return _replies(answers)
+        return answers
 
     @abc.abstractmethod
     def server(self, key: str, timeout: float) -> Server:
@@ -133,8 +141,13 @@ class RedisClient(abc.ABC):
         """Send commands and return their answers, errors among them."""
 
 
-def _replies(answers: list[Reply | redis.ResponseError]) -> list[Reply]:
-    replies: list[Reply] = []
+def replies(answers: Sequence[Reply | redis.ResponseError]) -> list[Reply]:
+    """Return answers that are no errors.
+
+    Raises:
+        redis.ResponseError: the first error answer.
+    """
+    found: list[Reply] = []
     for answer in answers:
         if isinstance(answer, AskError):  # MovedError is one; only a single server's come here
             raise redis.ResponseError(
@@ -142,5 +155,5 @@ def _replies(answers: list[Reply | redis.ResponseError]) -> list[Reply]:
             ) from answer
         if isinstance(answer, redis.ResponseError):
             raise answer
-        replies.append(answer)
-    return replies
+        found.append(answer)
+    return found

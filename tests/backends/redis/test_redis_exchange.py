@@ -86,6 +86,27 @@ def test_a_result_that_cannot_be_stored_keeps_its_message(
         broker.close()
 
 
+def test_what_comes_along_is_given_back_if_the_delivery_cannot_be_ended(
+    broker: RedisBroker, raw: Any, namespace: str, record: RecordMaker
+) -> None:
+    """As when memory is full: for a result there is no room, a moment later there is some."""
+    message = QueuedMessage(message_id="other", queue="r", body=b"")
+    broker.publish([message], (), SECONDS)
+    (first,) = broker.fetch(["r"], limit=1, wait=0.0, lease=60.0, worker="w")
+    raw.rename(f"{namespace}/r/meta", f"{namespace}/aside")
+    raw.set(f"{namespace}/r/meta", "not what it was")
+    (second,) = published(broker, "a", "b")
+
+    for _ in range(3):
+        with pytest.raises(redis.ResponseError):
+            exchange(broker, first, record("r", terminal=True))
+
+    assert leased(broker) == 1
+    raw.rename(f"{namespace}/aside", f"{namespace}/r/meta")
+    assert exchange(broker, second, None) == (False, True, ["b"])
+    assert broker.settle([Settlement(delivery=first)], SECONDS) == [True]
+
+
 def test_records_of_another_type_do_not_end_a_delivery_either(
     broker: RedisBroker, raw: Any, record: RecordMaker
 ) -> None:
