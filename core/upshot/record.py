@@ -159,7 +159,7 @@ class Record(NamedTuple):
     @property
     def is_terminal(self) -> bool:
         """True for SUCCESS, FAILURE and REVOKED: nothing can follow."""
-        return states.is_terminal(self.state)
+        return self.state in states.TERMINAL
 
     @property
     def rank(self) -> int:
