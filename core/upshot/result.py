@@ -330,7 +330,7 @@ class AsyncResult(Generic[T]):
         """Return what a terminal `record` holds, or raise it, as `get` does; count as read."""
         found = self._outcome(record)
         self.mark_released()
-        if propagate and isinstance(found, Exception) and record.state != _SUCCESS:
+        if propagate and record.state != _SUCCESS and isinstance(found, Exception):
             raise found
         return cast("T", found)
 
