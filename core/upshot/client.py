@@ -252,9 +252,8 @@ class ResultClient:
         keys = {self._keys.key(task_id): task_id for task_id in task_ids}
         looks = look or is_short(deadline)
         ended, trouble = self._reader.ended(list(keys), deadline) if looks else ({}, None)
-        yield from ((keys[key], found) for key, found in ended.items())
-        for key in ended:
-            del keys[key]
+        for key, found in ended.items():
+            yield keys.pop(key), found
         yield from self._wait(keys, deadline, timeout, trouble)
 
     def _wait(

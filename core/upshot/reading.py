@@ -14,6 +14,7 @@ from upshot.errors import ServiceUnavailableError, UpshotError
 from upshot.record import Record
 from upshot.retrying import DriverErrors
 from upshot.service import OpenService
+from upshot.states import TERMINAL
 
 __all__ = ["BATCH", "Reader", "batches", "is_short"]
 
@@ -96,7 +97,11 @@ class Reader:
         found: list[Record | UpshotError | None] = []
         for batch in batches(keys):
             bodies = self._service.call(partial(_load_some, batch), deadline=deadline)
-            found += map(self._read, batch, bodies)
+            opened = self._envelopes.open
+            found += [
+                opened(key, body) if type(body) is bytes else self._read(key, body)
+                for key, body in zip(batch, bodies, strict=True)
+            ]
         return found
 
     def end_of(
@@ -126,9 +131,12 @@ class Reader:
             except ServiceUnavailableError as exc:  # ends no wait: the hub tries on
                 return ended, exc
             for key, found in zip(batch, seen, strict=True):
-                if isinstance(found, ServiceUnavailableError):
+                if isinstance(found, Record):
+                    if found.state in TERMINAL:
+                        ended[key] = found
+                elif isinstance(found, ServiceUnavailableError):
                     trouble = found
-                elif found is not None and _is_end(found):
+                elif found is not None:
                     ended[key] = found
             if end.expired:
                 break
