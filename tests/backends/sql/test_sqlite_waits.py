@@ -173,6 +173,25 @@ def test_the_kernel_tells_of_a_commit_that_nobody_looks_for(
     database.close()
 
 
+@pytest.mark.usefixtures("rare_looks")
+def test_an_interrupt_that_came_with_a_commit_ends_the_wait_after_it(
+    path: Path, open_backend: BackendOpener, record: RecordMaker
+) -> None:
+    database = SqliteDatabase(Url.parse(f"sqlite:///{path}"))
+    watching, other = SqliteWatch(database, 30.0), open_backend()
+    assert watching.wait(0.0)
+    notices(database)
+    other.store([record("k")], 5.0)
+    watching.interrupt()
+    assert watching.wait(30.0)
+    began = clock.monotonic()
+
+    assert not watching.wait(30.0)
+    assert clock.monotonic() - began < 10.0
+    watching.close()
+    database.close()
+
+
 def test_the_kernel_tells_of_commits_to_a_file_behind_a_link(
     path: Path, open_backend: BackendOpener
 ) -> None:

@@ -63,8 +63,9 @@ class SqliteWatch(Watch):
                 self._version = version
                 self._distrust()
                 return True
-            rest = self._rest if self._notices is None else self._listen
-            rest(deadline)
+            if not self._interrupted.is_set():  # a notice may have been read along with its sign
+                rest = self._rest if self._notices is None else self._listen
+                rest(deadline)
             if self._interrupted.is_set():
                 self._interrupted.clear()
                 return False
