@@ -242,7 +242,7 @@ class Hub(Generic[T]):
             if began >= next_look or listener is None:
                 next_look = began + cost + self._pause(cost, listener)
             if self._hear(listener, next_look):
-                next_look = min(next_look, clock.monotonic() + cost)
+                next_look = min(next_look, began + cost + cost)  # it may have rested that long
 
     def _follow(self, listener: Listener | None, gone: list[str], new: list[str]) -> None:
         """Have a listener hear of what is awaited, and of nothing else."""
