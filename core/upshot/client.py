@@ -18,7 +18,7 @@ from upshot import forking, retrying
 from upshot.backend import Backend, Capabilities, StoredRecord, Sweeping
 from upshot.clock import Deadline
 from upshot.envelope import AS_SET, Envelopes
-from upshot.errors import ServiceClosedError, UnsupportedError, UpshotError
+from upshot.errors import ServiceClosedError, ServiceUnavailableError, UnsupportedError, UpshotError
 from upshot.keys import Keyspace
 from upshot.reading import BATCH, Reader, Seen, batches, is_short
 from upshot.record import Record
@@ -220,12 +220,12 @@ class ResultClient:
             ServiceClosedError: the client was closed meanwhile.
         """
         deadline, key = Deadline(timeout), self._keys.key(task_id)
-        # What was just sent has hardly ended yet: one look, after the subscription, will do.
-        is_new = look and task_id == self.newest
+        is_new = look and task_id == self.newest  # hardly ended: one look, once subscribed, will do
         found, trouble = self._attend(key, deadline) if is_new else (None, None)
-        if found is None and (look or is_short(deadline)) and not (trouble and deadline.expired):
+        is_away = isinstance(trouble, ServiceUnavailableError)
+        if found is None and (look or is_short(deadline)) and not is_away:
             found, trouble = self._reader.end_of(key, deadline)
-        if found is None and not is_new:
+        if found is None and trouble is None and not is_new:
             found, trouble = self._attend(key, deadline)
         if found is None:
             waits = self._wait({key: task_id}, deadline, timeout, trouble)

@@ -12,7 +12,12 @@ import pytest
 
 from upshot import clock
 from upshot.client import ResultClient
-from upshot.errors import ResultForgottenError, ResultTimeoutError, ServiceClosedError
+from upshot.errors import (
+    ResultForgottenError,
+    ResultTimeoutError,
+    ServiceClosedError,
+    ServiceUnavailableError,
+)
 from upshot.lending import Loan
 from upshot.listening import Hint, Listener
 from upshot.record import Record
@@ -55,6 +60,14 @@ class Lending(ListenerLayer):
 
 
 class Lends(Layer):
+    is_away = False
+
+    def load(self, keys: Sequence[str], timeout: float) -> Sequence[bytes | Exception | None]:
+        if self.is_away:
+            clock.sleep(min(timeout, 0.2))
+            raise ConnectionError("away")
+        return super().load(keys, timeout)
+
     def listen(self, timeout: float) -> Listener | None:
         below = self.below.listen(timeout)
         return below and Lending(below)
@@ -151,7 +164,11 @@ def test_a_result_without_any_news_is_found_within_a_second(client: ResultClient
 
 
 def test_forgetting_ends_it(client: ResultClient) -> None:
-    later(lambda: [client.forget([each]) for each in ("other", "task")])
+    def forget() -> None:
+        client.forget(["other"])
+        client.forget(["task"])
+
+    later(forget)
 
     with pytest.raises(ResultForgottenError):
         client.wait("task", timeout=PATIENCE)
@@ -210,6 +227,19 @@ def test_a_listener_that_is_not_given_back_is_replaced(client: ResultClient) -> 
 
     assert value_of(client.wait("task", timeout=PATIENCE)) == 1
     assert len(Lending.opened) == 2
+
+
+@pytest.mark.parametrize(("timeout", "is_new"), [(0.1, False), (0.1, True), (0.6, True)])
+def test_a_wait_in_vain_tells_that_nothing_could_be_read(
+    client: ResultClient, timeout: float, is_new: bool
+) -> None:
+    assert isinstance(client.backend, Lends)
+    client.newest = "task" if is_new else ""
+    client.backend.is_away = True
+
+    with pytest.raises(ResultTimeoutError) as caught:
+        client.wait("task", timeout=timeout)
+    assert isinstance(caught.value.__cause__, ServiceUnavailableError)
 
 
 def test_a_wait_in_vain_ends_in_time_and_leaves_nothing(client: ResultClient) -> None:
