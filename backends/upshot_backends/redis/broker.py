@@ -20,10 +20,11 @@ and unused. Leases are measured on the server's clock.
 from __future__ import annotations
 
 import contextlib
+import math
 import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import ClassVar, Final, cast
+from typing import ClassVar, Final, cast, final
 from urllib.parse import quote
 
 import redis
@@ -42,7 +43,7 @@ from upshot.broker import (
 from upshot.errors import PayloadTooLargeError
 from upshot.url import Url
 from upshot_backends.redis.bell import Bell
-from upshot_backends.redis.client import Script, replies, script
+from upshot_backends.redis.client import Call, replies, script
 from upshot_backends.redis.cluster import ClusterClient
 from upshot_backends.redis.connection import open_client
 from upshot_backends.redis.driver import DRIVER_ERRORS, Argument, Reply
@@ -52,6 +53,8 @@ __all__ = ["RedisBroker"]
 
 _LARGEST: Final = 256 * 2**20  # bytes in one call; the server's limit for one string is 512 MiB
 _ROUND_TRIP: Final = 5.0  # seconds that one look may take; `fetch` is not told a timeout
+_PATIENT: Final = 0.5  # seconds; the server ends a shorter wait too late
+_FRESH: Final = 1.0  # seconds for which a look that an exchange has had is as good as another
 _PURGED: Final = 1000  # messages removed by one script call, to bound its time
 _PART: Final = 4 * 2**20  # bytes of messages in one script call of `settle`
 _SETTLED: Final = 1000  # deliveries settled by one script call
@@ -83,6 +86,7 @@ class RedisBroker(Broker):
         root = _quoted(namespace)  # which holds no brace
         self._prefix = f"{{{root}}}/" if self._in_cluster else f"{root}/"
         self._bells: deque[Bell] = deque()
+        self._looked: dict[tuple[str, tuple[str, ...]], _Looked] = {}
 
     def joins(self, backend: Backend) -> bool:
         if self._in_cluster or not isinstance(backend, RedisBackend):
@@ -109,8 +113,14 @@ class RedisBroker(Broker):
     ) -> Sequence[Delivery]:
         deadline = clock.Deadline(wait)
         distinct = tuple(dict.fromkeys(queues))
+        looked = self._looked.pop((worker, distinct), None)
         bell = self._take_bell(distinct)
         try:
+            if looked is not None and not bell.is_waiting and looked.nothing_due_within(wait):
+                call = self._fetch_call(distinct, limit, lease, worker)
+                deliveries = _found(bell.wait_for(call, wait), distinct)[1]
+                if deliveries or deadline.expired:
+                    return deliveries
             while True:
                 due_in, deliveries = self._look(distinct, limit, lease, worker)
                 if deliveries:
@@ -153,7 +163,10 @@ class RedisBroker(Broker):
             self._give_back(answers[1], distinct, deadline)
         ended, found = replies(answers)
         *applied, ours = cast("list[int]", ended)
-        return applied == [1], ours == 1, _found(found, distinct)[1]
+        due_in, deliveries = _found(found, distinct)
+        if not deliveries:
+            self._looked[worker, distinct] = _Looked(due_in)
+        return applied == [1], ours == 1, deliveries
 
     def beat(
         self,
@@ -219,7 +232,7 @@ class RedisBroker(Broker):
         call = self._fetch_call(queues, limit, lease, worker)
         return _found(self._client.run_each([call], _ROUND_TRIP)[0], queues)
 
-    def _fetch_call(self, queues: Sequence[str], limit: int, lease: float, worker: str) -> _Call:
+    def _fetch_call(self, queues: Sequence[str], limit: int, lease: float, worker: str) -> Call:
         keys = [*self._bases(queues), *self._worker_keys]
         token = secrets.token_hex(8) + "-"
         return (
@@ -244,7 +257,7 @@ class RedisBroker(Broker):
 
     def _settle_call(
         self, settlements: Sequence[Settlement], record: StoredRecord | None = None
-    ) -> _Call:
+    ) -> Call:
         queues = _numbered(
             [settlement.delivery.queue for settlement in settlements]
             + [settlement.message.queue for settlement in settlements if settlement.message]
@@ -311,17 +324,38 @@ class RedisBroker(Broker):
             )
 
 
+@final
+class _Looked:
+    """That an exchange has just found nothing, so that the fetch after it need not look again.
+
+    Args:
+        due_in: seconds until something will be due; None if nothing is known to be.
+    """
+
+    def __init__(self, due_in: float | None) -> None:
+        self._at = clock.monotonic()
+        self._due_in = math.inf if due_in is None else due_in
+
+    def nothing_due_within(self, seconds: float) -> bool:
+        """Tell whether that is of use to a wait of so many seconds, which the server ends.
+
+        It ends short ones too late, and what is due before the end would come with it. After a
+        while nobody knows whether the bell that rang since is still there: it expires.
+        """
+        age = clock.monotonic() - self._at
+        return seconds >= _PATIENT and age < _FRESH and self._due_in > age + seconds
+
+
 def _id_of(delivery: Delivery) -> bytes:
     return delivery.message_id.encode(errors=_ANY_BYTES)
 
 
-_Call = tuple[Script, list[str], list[Argument]]
 _Taken = tuple[int, bytes, bytes, int, bytes]
 
 
 def _found(answer: Reply, queues: Sequence[str]) -> tuple[float | None, list[Delivery]]:
     """Read what `fetch.lua` answers: when something is due next, and what was leased."""
-    due_in, *taken = cast("tuple[bytes, *tuple[_Taken, ...]]", answer)
+    due_in, *taken = cast("tuple[bytes, *tuple[_Taken, ...]]", answer or (b"",))
     return float(due_in) if due_in else None, [
         Delivery(
             message_id=message_id.decode(errors=_ANY_BYTES),

@@ -18,7 +18,16 @@ from upshot import clock
 from upshot_backends.redis.driver import Argument, Reply
 from upshot_backends.redis.server import Server
 
-__all__ = ["NoOptions", "RedisClient", "Script", "milliseconds", "replies", "script"]
+__all__ = [
+    "Call",
+    "NoOptions",
+    "RedisClient",
+    "Script",
+    "command_of",
+    "milliseconds",
+    "replies",
+    "script",
+]
 
 _LONGEST_EXPIRY: Final = 10**15
 """Milliseconds; about 31 000 years. Redis refuses what overflows 63 bits with the clock added."""
@@ -35,6 +44,16 @@ class Script:
     def __init__(self, text: str) -> None:
         self.text = text
         self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+Call = tuple[Script, Sequence[str], Sequence[Argument]]
+"""A script, its keys and its other arguments."""
+
+
+def command_of(call: Call) -> tuple[Argument, ...]:
+    """Return the command that runs a script the server knows."""
+    lua, keys, args = call
+    return ("EVALSHA", lua.sha, len(keys), *keys, *args)
 
 
 @functools.cache
@@ -96,10 +115,10 @@ class RedisClient(abc.ABC):
 
     def run_each(
         self,
-        calls: Sequence[tuple[Script, Sequence[str], Sequence[Argument]]],
+        calls: Sequence[Call],
         timeout: float,
     ) -> list[Reply]:
-        """Run different scripts, otherwise like `run`; each call is one (script, keys, arguments).
+        """Run different scripts, otherwise like `run`.
 
         Raises:
             redis.ResponseError: the first error answer; the other calls were made all the same.
@@ -108,12 +127,12 @@ class RedisClient(abc.ABC):
 
     def try_each(
         self,
-        calls: Sequence[tuple[Script, Sequence[str], Sequence[Argument]]],
+        calls: Sequence[Call],
         timeout: float,
     ) -> list[Reply | redis.ResponseError]:
         """Do what `run_each` does, and return error answers among the others; see `replies`."""
         until = clock.monotonic() + timeout
-        commands = [("EVALSHA", lua.sha, len(keys), *keys, *args) for lua, keys, args in calls]
+        commands = [command_of(call) for call in calls]
         answers = self._exchange(commands, until)
         unknown = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if unknown:
