@@ -25,7 +25,7 @@ _Taken = tuple[int, bytes, bytes, int, bytes]
 
 
 def found_in(answer: Reply, queues: Sequence[str]) -> tuple[float | None, list[Delivery]]:
-    """Read what `fetch.lua` answers: the seconds until something is due, None if nothing is known to be; what was leased."""
+    """Read what `fetch.lua` answers: seconds until something is due, or None; what was leased."""
     due_in, *taken = cast("tuple[bytes, *tuple[_Taken, ...]]", answer or (b"",))
     return float(due_in) if due_in else None, [
         Delivery(
