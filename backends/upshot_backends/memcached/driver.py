@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import select
 import socket
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -52,11 +51,8 @@ Address = tuple[str, int] | str
 _PORT: Final = 11211  # memcached's own default
 _GREETING: Final = 2**16  # bytes that the answer to the first command may have: far too many
 
-_SPELL: Final = 0.25  # seconds for which the kernel may wait for an answer by itself
-_SPELL_OPTION: Final = struct.pack("@ll", 0, int(_SPELL * 1e6))  # a `timeval`
 _RECEIVE: Final = socket.socket.recv
 _SEND: Final = socket.socket.send
-_AT_ONCE: Final = int(socket.MSG_DONTWAIT)
 
 DRIVER_ERRORS: Final = DriverErrors(
     transient=(OSError, MemcacheServerError),  # a connection that closed unexpectedly is one
@@ -89,8 +85,8 @@ class Options:
 class TimedSocket(socket.socket):
     """A socket whose every operation ends at one moment, `until`, on the monotonic clock.
 
-    A short answer takes one system call: the kernel waits for it, though never longer than a
-    fraction of what is left, and only what is left at the end is measured out before.
+    It never blocks by itself. The kernel's own timeouts would begin anew with each signal that the
+    thread gets, and one that comes often outlast them.
     `interrupt` ends what another thread does with it.
 
     Attributes:
@@ -104,20 +100,18 @@ class TimedSocket(socket.socket):
     def connect(self, address: Any, /) -> None:
         super().settimeout(self._left())
         super().connect(address)
-        super().settimeout(None)
-        self.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _SPELL_OPTION)
+        super().settimeout(0.0)
         self._readable, self._writable = select.poll(), select.poll()
         self._readable.register(self, select.POLLIN)
         self._writable.register(self, select.POLLOUT)
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:
         while True:
-            if self.until - clock.monotonic() < _SPELL:
-                self._wait(self._readable)
+            self._wait(self._readable)
             try:
                 data = _RECEIVE(self, size, flags)
             except BlockingIOError:
-                continue  # nothing for a spell, or the kernel woke this process for nothing
+                continue  # the kernel may wake a process for nothing
             if self.left_to_read is not None:
                 self.left_to_read -= len(data)
                 if self.left_to_read < 0:
@@ -128,7 +122,7 @@ class TimedSocket(socket.socket):
         rest = data
         while True:
             try:
-                sent = _SEND(self, rest, flags | _AT_ONCE)
+                sent = _SEND(self, rest, flags)
             except BlockingIOError:
                 sent = 0
             if sent == len(rest):
