@@ -90,6 +90,7 @@ class AmqpBroker(Broker):
         self._delays = Delays(self._names, self._post)
         self._leases = Leases()
         self._turn = 0
+        self._is_drained = False
 
     def publish(
         self, messages: Sequence[QueuedMessage], records: Sequence[StoredRecord], timeout: float
@@ -125,6 +126,24 @@ class AmqpBroker(Broker):
 
     def settle(self, settlements: Sequence[Settlement], timeout: float) -> Sequence[bool]:
         return self._thread.run(partial(self._settle, settlements), timeout)
+
+    def exchange(
+        self,
+        settlement: Settlement,
+        record: StoredRecord | None,
+        queues: Sequence[str],
+        *,
+        lease: float,
+        worker: str,
+        timeout: float,
+    ) -> tuple[bool, bool, Sequence[Delivery]]:
+        if settlement.action is not Action.ACK:
+            (ours,) = self.settle([settlement], timeout)
+            return False, ours, []
+        distinct = list(dict.fromkeys(queues))
+        exchange = partial(self._exchange, settlement.delivery, distinct, lease)
+        ours, found = self._thread.run(exchange, timeout)
+        return False, ours, found
 
     def beat(
         self,
@@ -169,18 +188,50 @@ class AmqpBroker(Broker):
     async def _take(
         self, session: Session, queues: list[str], limit: int, wait: float, lease: float
     ) -> list[Delivery]:
+        channel = await self._leases.take_channel(session)
+        return await self._take_by(channel, queues, limit, wait, lease)
+
+    async def _take_by(
+        self, channel: Channel, queues: list[str], limit: int, wait: float, lease: float
+    ) -> list[Delivery]:
         self._turn += 1
         first = self._turn % len(queues)
-        channel = await self._leases.take_channel(session)
         fetch = Fetch(channel, self._names, self._post, queues[first:] + queues[:first], limit)
+        # What is in a single queue a consumer brings as soon as a look would.
+        is_drained = self._is_drained and len(queues) == 1
         try:
-            taken = await fetch.run(clock.Deadline(wait))
+            taken = await fetch.run(clock.Deadline(wait), is_drained=is_drained)
         except BaseException:
             self._leases.spoil_channel(channel)
             raise
+        self._is_drained = not taken
         held = [self._leases.add(channel, each.tag, each.letter, lease) for each in taken]
         self._leases.give_channel(channel)
         return held
+
+    async def _exchange(
+        self, delivery: Delivery, queues: list[str], lease: float
+    ) -> tuple[bool, list[Delivery]]:
+        """Acknowledge, and look for the next message by the same channel.
+
+        It answers in order: the look's answer says that the acknowledgement has been heard.
+        """
+        ended = self._leases.begin(delivery)
+        if ended is None:
+            return False, []
+        try:
+            if not self._leases.reuse_channel(ended):
+                return bool(await self._leases.acknowledge([ended])), []
+            self._leases.let_go(ended)
+            try:
+                found = await self._take_by(ended.channel, queues, 1, 0.0, lease)
+            except RefusedForNowError:
+                self._post.forget(name for queue in queues for name in self._names.all(queue))
+                raise
+            self._leases.strike_off(ended)
+            return True, found
+        finally:
+            self._leases.finish([ended])
 
     async def _settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         leases = [self._leases.begin(settlement.delivery) for settlement in settlements]

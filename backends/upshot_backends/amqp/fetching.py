@@ -50,9 +50,15 @@ class Fetch:
         self._limit = limit
         self._taken: list[Taken] = []
 
-    async def run(self, deadline: clock.Deadline) -> list[Taken]:
-        """Return what is there, at once; or else what comes first, until the deadline."""
-        await self._look()
+    async def run(self, deadline: clock.Deadline, *, is_drained: bool = False) -> list[Taken]:
+        """Return what is there, at once; or else what comes first, until the deadline.
+
+        Args:
+            deadline: how long to wait; expired, to look once.
+            is_drained: nothing is there, most likely: who waits need not look before.
+        """
+        if not is_drained or deadline.expired:
+            await self._look()
         while not self._taken and not deadline.expired:
             await self._listen(deadline)
         surplus = self._taken[self._limit :]
@@ -91,7 +97,10 @@ class Fetch:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(first, deadline.left())
         for tag in tags:
-            await self._channel.cancel(tag)
+            if pushed and self._limit == len(tags) == 1:  # it has all that it may have unacked
+                self._channel.dismiss(tag)
+            else:
+                await self._channel.cancel(tag)
         for queue, received in pushed:
             await self._accept(queue, received)
         if pushed:

@@ -78,6 +78,13 @@ class Leases:
         self._busy.add(channel)
         return channel
 
+    def reuse_channel(self, lease: Lease) -> bool:
+        """Take the channel of a lease for a fetch; False if one is under way on it."""
+        if lease.channel in self._busy:
+            return False
+        self._busy.add(lease.channel)
+        return True
+
     def give_channel(self, channel: Channel) -> None:
         """Take a channel back. It is used again once it holds no lease."""
         self._busy.discard(channel)
@@ -129,14 +136,28 @@ class Leases:
     async def acknowledge(self, leases: Sequence[Lease]) -> set[Lease]:
         """Remove the messages from the server; return the leases of those that were still ours."""
         for lease in leases:
-            if not lease.acked and lease.channel.ended is None:
-                lease.channel.ack(lease.tag)
-                lease.acked = True
+            if lease.channel.ended is None:
+                self.let_go(lease)
         alive = await _sync(lease.channel for lease in leases)
         settled = {lease for lease in leases if lease.channel in alive}
         for lease in settled:
-            self._end(lease)
+            self.strike_off(lease)
         return settled
+
+    def let_go(self, lease: Lease) -> None:
+        """Send the acknowledgement; that it was heard, an answer on the channel will tell."""
+        if not lease.acked:
+            lease.channel.ack(lease.tag)
+            lease.acked = True
+
+    def strike_off(self, lease: Lease) -> None:
+        """Forget a lease: its message is no longer here."""
+        if self._leases.pop(lease.token, None) is None:
+            return
+        if lease.timer is not None:
+            lease.timer.cancel()
+        self._holding[lease.channel] -= 1
+        self._recycle(lease.channel)
 
     def finish(self, leases: Iterable[Lease]) -> None:
         """Let what `begin` returned run out again, if it was not settled."""
@@ -167,16 +188,7 @@ class Leases:
             return
         with contextlib.suppress(Exception):  # its channel has ended, which puts it back too
             lease.channel.nack(lease.tag)
-        self._end(lease)
-
-    def _end(self, lease: Lease) -> None:
-        """Strike a lease off; its message is no longer here."""
-        if self._leases.pop(lease.token, None) is None:
-            return
-        if lease.timer is not None:
-            lease.timer.cancel()
-        self._holding[lease.channel] -= 1
-        self._recycle(lease.channel)
+        self.strike_off(lease)
 
     def _recycle(self, channel: Channel) -> None:
         if self._holding[channel] > 0:
@@ -188,7 +200,7 @@ class Leases:
     def _on_end(self, channel: Channel, _: Exception) -> None:
         self._busy.discard(channel)
         for lease in [each for each in self._leases.values() if each.channel is channel]:
-            self._end(lease)
+            self.strike_off(lease)
 
 
 async def _sync(channels: Iterable[Channel]) -> set[Channel]:
