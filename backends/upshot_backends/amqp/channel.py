@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, final
 
 from pika import spec  # type: ignore[import-untyped]
 
-from upshot_backends.amqp.driver import RefusedForNowError, refusal
+from upshot_backends.amqp.driver import RefusedForNowError, cancel, refusal
 
 __all__ = ["Channel", "Headers", "Received"]
 
@@ -155,12 +155,12 @@ class Channel:
 
     async def cancel(self, tag: str) -> None:
         """End a consumer; when this returns, nothing more comes from it."""
-        await self.ask(partial(self.raw.basic_cancel, tag))
+        await self.ask(partial(cancel, self.raw, tag))
 
     def dismiss(self, tag: str) -> None:
-        """End a consumer without waiting: what comes from it meanwhile goes back to its queue."""
+        """End a consumer without waiting; what is on its way may still come."""
         self.check()
-        self.raw.basic_cancel(tag, callback=_ignore)
+        cancel(self.raw, tag, callback=_ignore)
 
     async def get(self, queue: str) -> Received | None:
         """Take the first message of the queue, None if none is ready; one call at a time."""

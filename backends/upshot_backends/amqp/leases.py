@@ -19,7 +19,9 @@ from upshot import clock
 from upshot.broker import Delivery
 from upshot_backends.amqp.channel import Channel
 from upshot_backends.amqp.connection import Session
+from upshot_backends.amqp.fetching import Taken
 from upshot_backends.amqp.queues import Letter
+from upshot_backends.amqp.standing import Standing
 
 __all__ = ["Lease", "Leases"]
 
@@ -34,12 +36,16 @@ class Lease:
         channel: where it came through.
         tag: its number there.
         letter: the message; `counted` is without this delivery.
+        standing: the consumer that brought it and is still there; None for none.
     """
 
-    def __init__(self, channel: Channel, tag: int, letter: Letter) -> None:
+    def __init__(
+        self, channel: Channel, tag: int, letter: Letter, standing: Standing | None
+    ) -> None:
         self.channel = channel
         self.tag = tag
         self.letter = letter
+        self.standing = standing
         self.token = secrets.token_hex(16)
         self.until = 0.0
         """When it runs out, on the monotonic clock."""
@@ -95,9 +101,10 @@ class Leases:
         self._busy.discard(channel)
         channel.close()
 
-    def add(self, channel: Channel, tag: int, letter: Letter, seconds: float) -> Delivery:
+    def add(self, channel: Channel, taken: Taken, seconds: float) -> Delivery:
         """Lease a message for `seconds`."""
-        lease = Lease(channel, tag, letter)
+        letter = taken.letter
+        lease = Lease(channel, taken.tag, letter, taken.standing)
         self._leases[lease.token] = lease
         self._holding[channel] += 1
         self._extend(lease, seconds)
@@ -144,9 +151,16 @@ class Leases:
             self.strike_off(lease)
         return settled
 
-    def let_go(self, lease: Lease) -> None:
-        """Send the acknowledgement; that it was heard, an answer on the channel will tell."""
+    def let_go(self, lease: Lease, *, for_next: bool = False) -> None:
+        """Send the acknowledgement; that it was heard, an answer on the channel will tell.
+
+        Args:
+            lease: the message.
+            for_next: its consumer is to bring the next one.
+        """
         if not lease.acked:
+            if not for_next:
+                _end_consumer(lease)
             lease.channel.ack(lease.tag)
             lease.acked = True
 
@@ -187,6 +201,7 @@ class Leases:
         if lease.settling or lease.acked or lease.until > clock.monotonic():
             return
         with contextlib.suppress(Exception):  # its channel has ended, which puts it back too
+            _end_consumer(lease)
             lease.channel.nack(lease.tag)
         self.strike_off(lease)
 
@@ -201,6 +216,11 @@ class Leases:
         self._busy.discard(channel)
         for lease in [each for each in self._leases.values() if each.channel is channel]:
             self.strike_off(lease)
+
+
+def _end_consumer(lease: Lease) -> None:
+    if lease.standing is not None:
+        lease.standing.end()
 
 
 async def _sync(channels: Iterable[Channel]) -> set[Channel]:

@@ -5,6 +5,7 @@ The others' exchanges store a record too, see `test_exchanges.py`; here it has i
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -151,3 +152,100 @@ def test_one_that_waits_takes_no_more_than_it_wants(
     assert (second.message_id, third.message_id) == ("b", "c")
     assert (second.deliveries, third.deliveries) == (1, 1)
     assert broker.settle([Settlement(delivery=second)], SECONDS) == [True]
+
+
+# -- the consumer that stays -----------------------------------------------------------------------
+
+
+def pushed(broker: AmqpBroker, other: AmqpBroker) -> Delivery:
+    """Return a delivery that a consumer has brought, which stays."""
+    assert fetch(broker, wait=0.0) == []
+    taken: list[Delivery] = []
+    thread = threading.Thread(target=lambda: taken.extend(fetch(broker)))
+    thread.start()
+    time.sleep(0.2)
+    publish(other, "pushed")
+    thread.join()
+    (found,) = taken
+    return found
+
+
+def test_it_brings_one_message_after_the_other(
+    broker: AmqpBroker, open_broker: BrokerOpener
+) -> None:
+    other = open_broker()
+    found = pushed(broker, other)
+    publish(other, "a", "b", "c")
+    came = []
+    for _ in range(3):
+        assert exchange(broker, found) == (True, [])
+        (found,) = fetch(broker)
+        came.append((found.message_id, found.deliveries))
+
+    assert came == [("a", 1), ("b", 1), ("c", 1)]
+    assert exchange(broker, found) == (True, [])
+    assert fetch(broker, wait=0.1) == []
+
+
+def test_what_it_brings_to_nobody_is_given_back_uncounted(
+    broker: AmqpBroker, open_broker: BrokerOpener
+) -> None:
+    other = open_broker()
+    found = pushed(broker, other)
+    publish(other, "a", "b")
+    assert exchange(broker, found) == (True, [])
+    time.sleep(0.2)
+    broker.beat("w", [], [], lease=LONG, timeout=SECONDS)  # signs off
+    broker.close()
+
+    came = [fetch(other)[0] for _ in range(2)]
+    assert [(each.message_id, each.deliveries) for each in came] == [("a", 1), ("b", 1)]
+
+
+def test_whoever_asks_otherwise_next_ends_it(broker: AmqpBroker, open_broker: BrokerOpener) -> None:
+    other = open_broker()
+    assert exchange(broker, pushed(broker, other)) == (True, [])
+    publish(other, "a", "b")
+
+    assert [each.message_id for each in fetch(broker, wait=0.0)] == ["a"]
+    assert [each.message_id for each in fetch(other)] == ["b"]
+
+
+@pytest.mark.parametrize("by", ["settling", "its lease"])
+def test_it_brings_nothing_when_a_message_goes_without_exchange(
+    broker: AmqpBroker, open_broker: BrokerOpener, by: str
+) -> None:
+    other = open_broker()
+    found = pushed(broker, other)
+    publish(other, "a")
+    if by == "settling":
+        assert broker.settle([Settlement(delivery=found)], SECONDS) == [True]
+    else:
+        broker.beat("w", ["q"], [found], lease=SHORT, timeout=SECONDS)
+        time.sleep(2 * SHORT)
+    came = [fetch(other)[0] for _ in range(1 if by == "settling" else 2)]
+
+    ours = [("a", 1)] if by == "settling" else [("a", 1), ("pushed", 2)]
+    assert sorted((each.message_id, each.deliveries) for each in came) == ours
+
+
+def test_what_comes_while_it_ends_is_not_counted(
+    server: RabbitMQServer, open_broker: BrokerOpener
+) -> None:
+    url = Url.parse(server.url)
+    host, port = url.hosts[0]
+    assert port is not None
+    other = open_broker()
+    with Proxy(host, port) as proxy:
+        broker = open_broker(readdressed(server.url, [proxy.address]))
+        publish(other, "first")
+        assert exchange(broker, fetch(broker)[0]) == (True, [])
+        late = threading.Timer(0.8, publish, (other, "late"))
+        late.start()
+        proxy.delay(0.4)
+        found = fetch(broker, wait=1.0) or fetch(broker)
+        late.join()
+        proxy.heal()
+
+        assert [(each.message_id, each.deliveries) for each in found] == [("late", 1)]
+        broker.close()
