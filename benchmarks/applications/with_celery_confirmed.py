@@ -9,5 +9,5 @@ __all__ = ["WORKER", "app", "echo", "result", "submit"]
 app.conf.broker_transport_options = {"confirm_publish": True}
 app.conf.task_default_queue = "confirmed"  # it shares the server with the other one
 
-WORKER = ["-m", "celery", "-A", __name__, "worker"]
-WORKER += ["-c", "2", "-l", "WARNING", "-n", "confirmed@%h"]
+_NODE = ["-n", "confirmed@%h"]
+WORKER = ["-m", "celery", "-A", __name__, "worker", "-c", "2", "-l", "WARNING", *_NODE]

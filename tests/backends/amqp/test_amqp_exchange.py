@@ -176,7 +176,7 @@ def test_it_brings_one_message_after_the_other(
     other = open_broker()
     found = pushed(broker, other)
     publish(other, "a", "b", "c")
-    came = []
+    came: list[tuple[str, int]] = []
     for _ in range(3):
         assert exchange(broker, found) == (True, [])
         (found,) = fetch(broker)
