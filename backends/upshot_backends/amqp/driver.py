@@ -33,6 +33,7 @@ __all__ = [
     "NoAnswerError",
     "RefusedForNowError",
     "abort",
+    "cancel",
     "connect",
     "driver_options",
     "drop",
@@ -249,6 +250,15 @@ def emit(channel: Any, frames: bytes) -> None:
     connection: Any = channel.connection
     connection.bytes_sent += len(frames)
     connection._adapter_emit_data(frames)
+
+
+def cancel(channel: Any, tag: str, *, callback: Callable[[Any], object]) -> None:
+    """End a consumer, which gets what is on its way to it.
+
+    pika would reject that, and the server count a delivery that nobody has had.
+    """
+    channel.basic_cancel(tag, callback=callback)
+    channel._cancelled.discard(tag)
 
 
 def longest_body(channel: Any) -> int:
