@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +18,9 @@ from upshot.states import State
 
 __all__ = ["Upshot"]
 
+_TOKEN = "3aa05877e8cf0d0c-0"
+"""As long as that of a delivery."""
+
 
 class Upshot(Contender):
     """Any service."""
@@ -25,6 +30,7 @@ class Upshot(Contender):
         self._app = App(broker="memory://", backend=url)
         self._client = self._app.results
         self._codecs = Codecs({"json": JsonSerializer()})
+        self._worker = f"{socket.gethostname()}:{os.getpid()}"
 
     def address(self) -> str:
         return self._client.backend.reply_to
@@ -73,11 +79,18 @@ class Upshot(Contender):
         self._app.close()
 
     def _record(self, task_id: str, value: object) -> Record:
-        """Return what a worker would store."""
+        """Return what a worker stores, with all that it knows of the task."""
+        now = clock.now()
         return Record(
             task_id=task_id,
             state=State.SUCCESS,
             attempt=1,
-            finished_at=clock.now(),
+            name="tasks.echo",
+            queue="default",
+            worker=self._worker,
+            token=_TOKEN,
+            queued_at=now,
+            started_at=now,
+            finished_at=now,
             outcome=encode_value(self._codecs, value),
         )
