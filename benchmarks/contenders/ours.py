@@ -12,7 +12,6 @@ from benchmarks.contenders.contender import Contender
 from upshot import App, clock
 from upshot.outcome import encode_value
 from upshot.record import Record
-from upshot.result_set import ResultSet
 from upshot.serializers import Codecs, JsonSerializer
 from upshot.states import State
 
@@ -60,13 +59,13 @@ class Upshot(Contender):
         )
 
     def fetch_many(self, task_ids: Sequence[str]) -> list[Any]:
-        return ResultSet(map(self._app.AsyncResult, task_ids)).get()
+        return self._app.ResultSet(task_ids).get()
 
     def wait(self, task_id: str, timeout: float) -> Any:
         return self._app.AsyncResult(task_id).get(timeout)
 
     def wait_many(self, task_ids: Sequence[str], timeout: float) -> list[Any]:
-        return ResultSet(map(self._app.AsyncResult, task_ids)).get(timeout)
+        return self._app.ResultSet(task_ids).get(timeout)
 
     def await_many(self, task_ids: Sequence[str], timeout: float) -> list[Any]:
         async def gather() -> list[Any]:
