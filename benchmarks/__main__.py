@@ -22,11 +22,15 @@ from benchmarks.contenders import CONTENDERS
 from benchmarks.figures import table
 from benchmarks.groups import GROUPS
 from benchmarks.page import Run, page
+from benchmarks.player import compile_ours
 from benchmarks.plot import plot
 from benchmarks.services import SERVICES, started
 from benchmarks.targets import board, verdicts
 
 __all__ = ["main"]
+
+_FIRST_LOOK = ("upshot", "raw", "celery", "huey")
+"""Who takes part in a quick run unless the command says otherwise: the floor, and two peers."""
 
 
 def main() -> None:
@@ -36,10 +40,10 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--quick", action="store_true", help="fewer rounds and figures")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, figures and contenders")
     parser.add_argument("--service", nargs="+", choices=SERVICES, default=SERVICES)
     parser.add_argument("--group", nargs="+", choices=GROUPS, default=list(GROUPS))
-    parser.add_argument("--contender", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--contender", nargs="+", choices=CONTENDERS, help="all, or a few if quick")
     parser.add_argument("--lines", type=Path, help="a file for the figures")
     parser.add_argument("--page", type=Path, help="a Markdown file for the tables")
     parser.add_argument(
@@ -48,6 +52,8 @@ def main() -> None:
         help="what the page says it was made by [this command]",
     )
     options = parser.parse_args()
+    compile_ours()
+    contenders = options.contender or (_FIRST_LOOK if options.quick else tuple(CONTENDERS))
     console = Console(width=200)
     run = Run(options.command)
     for name in options.group:
@@ -56,7 +62,7 @@ def main() -> None:
     for service in options.service:
         groups = [each for each in options.group if service in GROUPS[each].services]
         if groups:
-            _measure(run, service, groups, options.contender, options.quick)
+            _measure(run, service, groups, contenders, options.quick)
         if options.lines is not None:  # what there is, even if a later service fails
             options.lines.write_text("".join(each.line() + "\n" for each in run.figures))
     run.seconds["all, with starting services"] = time.monotonic() - began

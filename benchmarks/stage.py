@@ -56,14 +56,24 @@ def _new_ids(count: int) -> list[str]:
 
 
 def measure(
-    contender: Contender, *, operation: str, size: str, count: int, threads: int = 1
+    contender: Contender,
+    *,
+    operation: str,
+    size: str,
+    count: int,
+    threads: int = 1,
+    address: str | None = None,
 ) -> dict[str, float]:
-    """Time single calls, spread over threads: so many, or fewer if they take long."""
-    ids, value, address = _new_ids(count + _WARM_UP), VALUES[size], contender.address()
+    """Time single calls, spread over threads: so many, or fewer if they take long.
+
+    Results that are carried are stored at `address`; None for this process's own.
+    """
+    ids, value = _new_ids(count + _WARM_UP), VALUES[size]
+    to = contender.address() if address is None else address
     contender.expect(ids)
 
     def store(task_id: str) -> None:
-        contender.store(task_id, value, address)
+        contender.store(task_id, value, to)
 
     if operation != "store":
         ids = ids[: _called(store, ids, _WARM_UP + threads)]
@@ -72,16 +82,18 @@ def measure(
     return _timed(call, ids[_WARM_UP:], threads)
 
 
-def measure_batch(contender: Contender, *, operation: str, count: int) -> dict[str, float]:
-    """Time one call for many results."""
-    ids, address = _new_ids(count), contender.address()
+def measure_batch(
+    contender: Contender, *, operation: str, count: int, address: str | None = None
+) -> dict[str, float]:
+    """Time one call for many results; see `measure`."""
+    ids, to = _new_ids(count), contender.address() if address is None else address
     values = dict.fromkeys(ids, VALUES["small"])
     contender.expect(ids)
     if operation == "store":
         with _Stopwatch() as watch:
-            contender.store_many(values, address)
+            contender.store_many(values, to)
     else:
-        contender.store_many(values, address)
+        contender.store_many(values, to)
         with _Stopwatch() as watch:
             contender.fetch_many(ids)
     return watch.per(1)

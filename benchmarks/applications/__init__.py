@@ -13,6 +13,7 @@ __all__ = ["APPLICATIONS"]
 APPLICATIONS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "upshot": ("", ("redis", "sqlite", "rpc")),
     "celery": ("peers", ("redis", "sqlite", "rpc")),
+    "celery_confirmed": ("peers", ("rpc",)),
     "dramatiq": ("peers", ("redis",)),
     "huey": ("peers", ("redis", "sqlite")),
     "rq": ("peers", ("redis",)),

@@ -39,6 +39,7 @@ CONTENDERS: Final = {
     "upshot": Entry("ours", "Upshot", _ALL),
     "raw": Entry("raw_{service}", "Raw", _ALL),
     "celery": Entry("celery_", "Celery", _ALL, "peers"),
+    "celery_confirmed": Entry("celery_", "CeleryConfirmed", ("rpc",), "peers"),
     "dramatiq": Entry("peers", "Dramatiq", ("redis", "memcached"), "peers"),
     "huey": Entry("peers", "Huey", ("redis", "sqlite"), "peers"),
     "rq": Entry("peers", "Rq", ("redis",), "peers"),

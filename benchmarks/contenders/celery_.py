@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.contenders.contender import Contender, driver
 
-__all__ = ["Celery"]
+__all__ = ["Celery", "CeleryConfirmed"]
 
 
 class Celery(Contender):
@@ -61,6 +61,14 @@ class Celery(Contender):
 
     def close(self) -> None:
         self._app.close()
+
+
+class CeleryConfirmed(Celery):
+    """With publisher confirms, so that `store` returns when RabbitMQ has the result safe."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._app.conf.broker_transport_options = {"confirm_publish": True}
 
 
 def _translated(scheme: str, rest: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,11 +12,13 @@ from benchmarks.contenders.contender import Contender
 from upshot import App, clock
 from upshot.outcome import encode_value
 from upshot.record import Record
-from upshot.result_set import ResultSet
 from upshot.serializers import Codecs, JsonSerializer
 from upshot.states import State
 
 __all__ = ["Upshot"]
+
+_TOKEN = "3aa05877e8cf0d0c-0"
+"""As long as that of a delivery."""
 
 
 class Upshot(Contender):
@@ -25,6 +29,7 @@ class Upshot(Contender):
         self._app = App(broker="memory://", backend=url)
         self._client = self._app.results
         self._codecs = Codecs({"json": JsonSerializer()})
+        self._worker = f"{socket.gethostname()}:{os.getpid()}"
 
     def address(self) -> str:
         return self._client.backend.reply_to
@@ -54,13 +59,13 @@ class Upshot(Contender):
         )
 
     def fetch_many(self, task_ids: Sequence[str]) -> list[Any]:
-        return ResultSet(map(self._app.AsyncResult, task_ids)).get()
+        return self._app.ResultSet(task_ids).get()
 
     def wait(self, task_id: str, timeout: float) -> Any:
         return self._app.AsyncResult(task_id).get(timeout)
 
     def wait_many(self, task_ids: Sequence[str], timeout: float) -> list[Any]:
-        return ResultSet(map(self._app.AsyncResult, task_ids)).get(timeout)
+        return self._app.ResultSet(task_ids).get(timeout)
 
     def await_many(self, task_ids: Sequence[str], timeout: float) -> list[Any]:
         async def gather() -> list[Any]:
@@ -73,11 +78,18 @@ class Upshot(Contender):
         self._app.close()
 
     def _record(self, task_id: str, value: object) -> Record:
-        """Return what a worker would store."""
+        """Return what a worker stores, with all that it knows of the task."""
+        now = clock.now()
         return Record(
             task_id=task_id,
             state=State.SUCCESS,
             attempt=1,
-            finished_at=clock.now(),
+            name="tasks.echo",
+            queue="default",
+            worker=self._worker,
+            token=_TOKEN,
+            queued_at=now,
+            started_at=now,
+            finished_at=now,
             outcome=encode_value(self._codecs, value),
         )

@@ -37,11 +37,12 @@ class Raw(Contender):
             )
             self._queue = declared.method.queue
             channel.basic_qos(prefetch_count=1000)
-            channel.basic_consume(self._queue, self._receive, auto_ack=True)
+            channel.basic_consume(self._queue, self._receive)
         return self._queue
 
     def _receive(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         self._found[properties.correlation_id] = json.loads(body)
+        channel.basic_ack(method.delivery_tag)  # not before: a reader that dies loses nothing
 
     @property
     def _channel(self) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -49,6 +49,7 @@ _SINGLES: Final = (
     _Single("forget", "1 MB", 6),
 )
 _QUICK: Final = _SINGLES[:3]
+_WITH_BATCHES: Final = ("upshot", "raw")  # who has calls for many
 
 
 def run(service: str, url: str, contenders: Sequence[str], quick: bool) -> list[Figure]:
@@ -56,14 +57,42 @@ def run(service: str, url: str, contenders: Sequence[str], quick: bool) -> list[
     figures: list[Figure] = []
     with contextlib.ExitStack() as stack:
         players = [stack.enter_context(opened(name, service, url)) for name in contenders]
+        receivers = _receivers(stack, players, service, url)
         for single in _QUICK if quick else _SINGLES:
-            figures += _single(players, quick, service, single)
+            figures += _single(players, quick, service, single, receivers)
+        brisk = [each for each in players if not quick or _seconds_of_batch(figures[0], each) < 1.0]
         for operation in ("store", "fetch"):
-            figures += _batch(players, quick, service, operation)
+            figures += _batch(brisk, quick, service, operation, receivers)
     return [figure for figure in figures if figure.samples]
 
 
-def _single(players: Sequence[Player], quick: bool, service: str, single: _Single) -> list[Figure]:
+def _receivers(
+    stack: contextlib.ExitStack, players: Sequence[Player], service: str, url: str
+) -> dict[str, str]:
+    """Return where each one's results are stored, by its name; {} where the service keeps them.
+
+    They are carried to another process, as a worker's are: what a process sends to itself, it may
+    have to wait for.
+    """
+    if service != "rpc":
+        return {}
+    found: dict[str, str] = {}
+
+    def act(player: Player) -> None:
+        receiver = stack.enter_context(opened(player.name, service, url))
+        found[player.name] = receiver.ask("expect", ids=["any"])
+
+    in_turn(players, 1, act)
+    return found
+
+
+def _single(
+    players: Sequence[Player],
+    quick: bool,
+    service: str,
+    single: _Single,
+    receivers: Mapping[str, str],
+) -> list[Figure]:
     clock = Figure("micro", service, single.name, "µs")
     cpu = Figure("micro", service, f"{single.name}, processor", "µs")
 
@@ -74,6 +103,7 @@ def _single(players: Sequence[Player], quick: bool, service: str, single: _Singl
             size=single.size,
             count=single.count,
             threads=single.threads,
+            address=receivers.get(player.name) if single.operation == "store" else None,
         )
         clock.add(player.name, found["seconds"] * 1e6)
         cpu.add(player.name, found["cpu"] * 1e6)
@@ -82,14 +112,28 @@ def _single(players: Sequence[Player], quick: bool, service: str, single: _Singl
     return [clock] if single.threads > 1 else [clock, cpu]
 
 
-def _batch(players: Sequence[Player], quick: bool, service: str, operation: str) -> list[Figure]:
+def _seconds_of_batch(store: Figure, player: Player) -> float:
+    """Return how long a batch takes whoever has no call for it, as SQL through Celery."""
+    if player.name in _WITH_BATCHES or player.name not in store.samples:
+        return 0.0
+    return store.median(player.name) / 1e6 * BATCH
+
+
+def _batch(
+    players: Sequence[Player],
+    quick: bool,
+    service: str,
+    operation: str,
+    receivers: Mapping[str, str],
+) -> list[Figure]:
     figures = [
         Figure("micro", service, f"{operation} {BATCH} at once", "ms"),
         Figure("micro", service, f"{operation} {BATCH} at once, processor", "ms"),
     ]
 
     def act(player: Player) -> None:
-        found = player.ask("measure_batch", operation=operation, count=BATCH)
+        address = receivers.get(player.name) if operation == "store" else None
+        found = player.ask("measure_batch", operation=operation, count=BATCH, address=address)
         for figure, measured in zip(figures, ("seconds", "cpu"), strict=True):
             figure.add(player.name, found[measured] * 1e3)
 

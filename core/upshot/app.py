@@ -8,38 +8,38 @@ import threading
 import types
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, Literal, ParamSpec, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, final, overload
 
-from upshot import clock, forking, registration, registry
-from upshot.broker import Broker
-from upshot.checks import check_main, check_queues, check_threads
-from upshot.client import ResultClient
+from upshot import forking
 from upshot.config import Configuration
-from upshot.engine import Consumer, Host
-from upshot.errors import ConfigError, ServiceError, UnknownSchemeError
-from upshot.execution import AroundTask, TaskSpec
-from upshot.origin import Origin
-from upshot.registration import BoundDecorator, Decorator, elsewhere, is_same_source, spec_of
-from upshot.request import Request
-from upshot.result import AsyncResult as Handle
-from upshot.result_set import ResultSet as HandleSet
-from upshot.sending import Outbox
-from upshot.serializers import Codecs
-from upshot.service import OpenService
+from upshot.errors import ConfigError
 from upshot.settings import Settings
-from upshot.task import Task
-from upshot.url import Url
+from upshot.url import Url, mask
 
-__all__ = ["EMBEDDED", "App"]
+# An app takes little to make. What its first task, call or worker takes beyond that is most of
+# upshot, and is imported there.
+if TYPE_CHECKING:
+    from upshot.broker import Broker
+    from upshot.client import ResultClient
+    from upshot.engine import Host
+    from upshot.execution import AroundTask
+    from upshot.origin import Origin
+    from upshot.registration import BoundDecorator, Decorator
+    from upshot.request import Request
+    from upshot.result import AsyncResult as Handle
+    from upshot.result_set import ResultSet as HandleSet
+    from upshot.serializers import Codecs
+    from upshot.service import OpenService
+    from upshot.services import Services
+    from upshot.spec import TaskSpec
+    from upshot.task import Task
+
+__all__ = ["App"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-T = TypeVar("T")
 
 _LAST_GRACE = 2.0  # seconds for giving tasks back; their threads cannot be ended
-
-EMBEDDED = "sqlite:///.upshot/upshot.db"
-"""Broker and result backend when no URL is given: a file below the working directory."""
 
 
 @final
@@ -75,10 +75,10 @@ class App:
                 if name in settings:
                     raise ConfigError(f"{name} is given twice")
                 settings[name] = url
-        self.main = check_main(main)
+        self.main = _module_name(main)
         self.configuration = Configuration(settings)
         self._tasks: dict[str, TaskSpec] = {}
-        self._opened: dict[str, Any] = {}
+        self._services_made: Services | None = None
         self._running = 0
         self._lock = threading.RLock()
         self.around_task: AroundTask = nullcontext
@@ -116,75 +116,64 @@ class App:
         self.configuration.add_file(path)
 
     def _not_open(self) -> None:
-        if self._opened:
+        made = self._services_made
+        if made is not None and made.is_open:
             raise ConfigError("configure the app before its first task is sent or result is read")
+        self._services_made = None  # it may have been asked for a URL, and has the settings of then
 
     @property
     def broker_url(self) -> Url:
         """Where messages go; printing it does not show the password."""
-        return Url.parse(self.settings.broker_url or EMBEDDED)
+        return self._services.broker_url
 
     @property
     def backend_url(self) -> Url:
         """Where results go: as set, or else the broker's own service."""
-        chosen = self.settings.result_backend
-        if chosen is not None:
-            return registry.results_url(Url.parse(chosen), self.broker_url)
-        try:
-            registry.backend_class(self.broker_url)
-        except UnknownSchemeError:
-            return Url.parse(EMBEDDED)
-        return self.broker_url
+        return self._services.backend_url
 
     # -- what is open -----------------------------------------------------------------------------
 
     @property
+    def _services(self) -> Services:
+        """What is open, or will be."""
+        made = self._services_made
+        if made is None:
+            from upshot.services import Services  # see at the top
+
+            with self._lock:
+                made = self._services_made
+                if made is None:
+                    made = self._services_made = Services(
+                        self.settings, annotation=self._returns, module=self._module
+                    )
+        return made
+
+    def _returns(self, name: str) -> object:
+        return self._tasks[name].returns if name in self._tasks else None
+
+    def _module(self) -> str:
+        named = (name.rpartition(".")[0] for name in self._tasks)
+        return self.main or next(named, "your_module")
+
+    @property
     def codecs(self) -> Codecs:
         """The serializers that this app accepts."""
-        return self._once("codecs", lambda: registry.codecs(self.settings))
+        return self._services.codecs
 
     @property
     def results(self) -> ResultClient:
         """The open result backend."""
-        return self._once("results", self._make_results)
-
-    def _make_results(self) -> ResultClient:
-        url, settings = self.backend_url, self.settings
-        make = registry.backend_class(url)
-        return ResultClient(
-            lambda: make(url),
-            url=url,
-            namespace=settings.namespace,
-            expires=settings.result_expires,
-            timeout=settings.operation_timeout,
-            max_bytes=settings.result_max_bytes,
-        )
+        return self._services.results
 
     @property
     def broker(self) -> OpenService[Broker]:
         """The open broker."""
-        return self._once("broker", self._make_broker)
-
-    def _make_broker(self) -> OpenService[Broker]:
-        url, namespace = self.broker_url, self.settings.namespace
-        make = registry.broker_class(url)
-        return OpenService(
-            lambda: make(url, namespace), url=url, timeout=self.settings.operation_timeout
-        )
+        return self._services.broker
 
     @property
     def origin(self) -> Origin:
         """What this app's result handles need of it."""
-        return self._once("origin", self._make_origin)
-
-    def _make_origin(self) -> Origin:
-        return Origin(
-            self.results,
-            self.codecs,
-            annotation=lambda name: self._tasks[name].returns if name in self._tasks else None,
-            missing_worker=self._missing_worker,
-            patience=self.settings.no_worker_warning,
-        )
+        return self._services.origin
 
     def close(self) -> None:
         """Close broker and backend, if they were opened.
@@ -197,25 +186,13 @@ class App:
         with self._lock:
             if self._running:
                 raise ConfigError("leave app.running() before closing the app")
-            opened, self._opened = self._opened, {}
-        for name in ("results", "broker"):
-            if name in opened:
-                opened[name].close()
+        if self._services_made is not None:
+            self._services_made.close()
 
     def after_fork(self) -> None:
-        """Renew the lock: another thread may have held it; what is open renews itself."""
+        """Renew the lock, which another thread may have held, and forget the parent's workers."""
         self._lock = threading.RLock()
         self._running = 0
-
-    def _once(self, name: str, make: Callable[[], T]) -> T:
-        """Return what is open under `name`, opened now if need be; one for all threads."""
-        opened: T | None = self._opened.get(name)
-        if opened is None:
-            with self._lock:
-                opened = self._opened.get(name)
-                if opened is None:
-                    opened = self._opened[name] = make()
-        return opened
 
     # -- tasks ------------------------------------------------------------------------------------
 
@@ -269,21 +246,18 @@ class App:
         Raises:
             ConfigError: an option is unknown or wrong, or the name is taken by another function.
         """
-        registration.check_options(options)
-        if not function:
-            return functools.partial(self._register, options=options)
-        return self._register(function[0], options)
+        from upshot import registration  # see at the top
 
-    def _register(
-        self, function: Callable[..., Any], options: dict[str, Any]
-    ) -> Task[..., Any, Any]:
-        spec = spec_of(function, options, settings=self.settings, main=self.main)
-        name = spec.name
-        taken = self._tasks.get(name)
-        if taken is not None and not is_same_source(taken.function, function):
-            raise ConfigError(f"two tasks are called {name!r}; give one another name=")
-        self._tasks[name] = spec
-        return Task(spec, self)
+        registration.check_options(options)
+        register = functools.partial(
+            registration.register,
+            options=options,
+            tasks=self._tasks,
+            settings=self.settings,
+            main=self.main,
+            sender=self,
+        )
+        return register(function[0]) if function else register
 
     def send_task(
         self,
@@ -293,19 +267,14 @@ class App:
         **options: Any,
     ) -> Handle[Any]:
         """Send a task by name; its code need not be here. `options` are those of `apply_async`."""
-        spec = self._tasks.get(name) or elsewhere(name, self.settings)
-        return Task[..., Any, Any](spec, self).apply_async(args, kwargs, **options)
+        from upshot.registration import known_by  # see at the top
+
+        task = known_by(name, tasks=self._tasks, settings=self.settings, sender=self)
+        return task.apply_async(args, kwargs, **options)
 
     def send(self, requests: Sequence[Request]) -> list[Handle[Any]]:
         """Send all requests in one batch and return their handles, in order."""
-        outbox = Outbox(self.settings, codecs=self.codecs, client=self.results, broker=self.broker)
-        warn, origin = self.settings.warn_unreleased_results, self.origin
-        return [
-            Handle(message.task_id, origin, queue=message.queue).track(
-                warn=warn and not message.ignore_result
-            )
-            for message in outbox.send(requests)
-        ]
+        return self._services.send(requests)
 
     # -- results ----------------------------------------------------------------------------------
 
@@ -316,14 +285,11 @@ class App:
             InvalidTaskIdError: the id may not name a task.
             UnsupportedError: its result can only be read by the process that submitted it.
         """
-        origin = self.origin
-        origin.require_here((task_id,))
-        return Handle(task_id, origin)
+        return self._services.handle(task_id)
 
     def ResultSet(self, task_ids: Sequence[str]) -> HandleSet[Any]:  # noqa: N802 - as in Celery
         """Return the handles of many tasks, from their ids alone; as `AsyncResult`."""
-        self.origin.require_here(task_ids)
-        return HandleSet(Handle(task_id, self.origin) for task_id in task_ids)
+        return self._services.handles(task_ids)
 
     def outstanding(self) -> list[Handle[Any]]:
         """Return the live handles of sent tasks that were neither read nor forgotten."""
@@ -333,12 +299,14 @@ class App:
 
     def host(self) -> Host:
         """Return what a worker needs of this app, with services of its own, for it to close."""
+        from upshot.engine import Host  # see at the top
+
         return Host(
             tasks=self.tasks,
             settings=self.settings,
             codecs=self.codecs,
-            client=self._make_results(),
-            broker=self._make_broker(),
+            client=self._services.make_results(),
+            broker=self._services.make_broker(),
             around_task=self.around_task,
         )
 
@@ -357,6 +325,9 @@ class App:
         Raises:
             ConfigError: one of the two is something else.
         """
+        from upshot.checks import check_queues, check_threads  # see at the top
+        from upshot.engine import Consumer
+
         check_threads(threads)
         names = check_queues(queues) or self.queues()
         consumer = Consumer(self.host(), queues=names, threads=threads)
@@ -378,18 +349,22 @@ class App:
         named = [spec.queue for spec in self._tasks.values() if spec.queue]
         return list(dict.fromkeys([self.settings.task_default_queue, *named]))
 
-    def _missing_worker(self, queue: str) -> str | None:
-        try:
-            status = self.broker.call(
-                lambda broker, seconds: broker.survey([queue], seconds),
-                deadline=clock.Deadline(0),
-            )[queue]
-        except ServiceError:
-            return None
-        if status.workers is None or status.workers:
-            return None
-        where = self.main or next((n.rpartition(".")[0] for n in self._tasks), "your_module")
-        return (
-            f"no worker serves the queue {queue!r} at {self.broker_url}; "
-            f"start one in another terminal: upshot -A {where} worker -Q {queue}"
-        )
+
+def _module_name(main: object) -> str | None:
+    """Return the name of a module; None if none was given.
+
+    A file that is run may be called what no `import` can say, such as `my-jobs.py`: hyphens, and
+    digits at the beginning, are fine.
+
+    Raises:
+        ConfigError: it can be no module's name, such as a URL that was meant for `broker=`.
+    """
+    if main is None or (isinstance(main, str) and all(map(_is_module, main.split(".")))):
+        return main
+    given = mask(repr(main))
+    hint = f"; did you mean broker={given}?" if "://" in given else ", such as 'shop.jobs'"
+    raise ConfigError(f"App({given}): {given} is no module's name{hint}")
+
+
+def _is_module(part: str) -> bool:
+    return part != "" and f"_{part.replace('-', '_')}".isidentifier()

@@ -26,7 +26,7 @@ from upshot.listening import Listener
 from upshot.retrying import DriverErrors
 from upshot.url import Url
 
-__all__ = ["Backend", "Capabilities", "StoredRecord", "Sweeping", "WithTables"]
+__all__ = ["Announcing", "Backend", "Capabilities", "StoredRecord", "Sweeping", "WithTables"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,8 +170,21 @@ class Backend(abc.ABC):
         raise UnsupportedError(f"{type(self).__name__} cannot enumerate its records")
 
 
-# What two kinds of service need besides. A backend that has the method is found by it; the others
-# need nothing of the kind.
+# What some kinds of service need besides, or can do. A backend that has the method is found by it;
+# the others need nothing of the kind.
+
+
+@runtime_checkable
+class Announcing(Protocol):
+    """A backend that carries results, and can tell of a beginning without being waited for."""
+
+    def announce(self, record: StoredRecord) -> bool:
+        """Send a record that is not terminal, in a moment; it may be lost, and raises nothing.
+
+        A later record of its task may take its place on the way. Returns at once: False only if
+        the record is known not to apply.
+        """
+        ...
 
 
 @runtime_checkable

@@ -19,7 +19,6 @@ __all__ = [
     "check_exceptions",
     "check_flag",
     "check_limits",
-    "check_main",
     "check_name",
     "check_priority",
     "check_queues",
@@ -27,26 +26,6 @@ __all__ = [
     "is_number",
     "shown",
 ]
-
-
-def check_main(main: object) -> str | None:
-    """Return the name of a module; None if none was given.
-
-    A file that is run may be called what no `import` can say, such as `my-jobs.py`: hyphens, and
-    digits at the beginning, are fine.
-
-    Raises:
-        ConfigError: it can be no module's name, such as a URL that was meant for `broker=`.
-    """
-    if main is None or (isinstance(main, str) and all(map(_is_module, main.split(".")))):
-        return main
-    given = shown(main)
-    hint = f"; did you mean broker={given}?" if "://" in given else ", such as 'shop.jobs'"
-    raise ConfigError(f"App({given}): {given} is no module's name{hint}")
-
-
-def _is_module(part: str) -> bool:
-    return part != "" and f"_{part.replace('-', '_')}".isidentifier()
 
 
 def check_name(what: str, name: object) -> None:

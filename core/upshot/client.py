@@ -18,10 +18,9 @@ from upshot import forking, retrying
 from upshot.backend import Backend, Capabilities, StoredRecord, Sweeping
 from upshot.clock import Deadline
 from upshot.envelope import AS_SET, Envelopes
-from upshot.errors import ServiceClosedError, UnsupportedError, UpshotError
+from upshot.errors import ServiceClosedError, ServiceUnavailableError, UnsupportedError, UpshotError
 from upshot.keys import Keyspace
-from upshot.listening import Listener
-from upshot.reading import BATCH, Reader, batches, is_short
+from upshot.reading import BATCH, Reader, Seen, batches, is_short
 from upshot.record import Record
 from upshot.service import OpenService
 from upshot.url import Url
@@ -69,6 +68,8 @@ class ResultClient:
         self._hub: Hub[Record] | None = None
         self._callbacks: CallbackSink[Record] | None = None
         self._closed = False
+        self.newest = ""
+        """The id that this process sent last; "" if none. A hint: what it says may be outdated."""
         forking.register(self)
 
     def __repr__(self) -> str:
@@ -142,17 +143,9 @@ class ResultClient:
 
             answers = list(self._service.call(attempt))
             if tries > 1 and not all(answers):
-                answers = self._recheck(batch, answers)
+                answers = self._reader.recheck(batch, answers)
             applied.extend(answers)
         return applied
-
-    def _recheck(self, batch: Sequence[StoredRecord], answers: Sequence[bool]) -> list[bool]:
-        """Correct the answers after a lost one: the record that refused ours may be ours."""
-        bodies = self._reader.bodies([record.key for record in batch])
-        return [
-            answer or body == record.body
-            for record, answer, body in zip(batch, answers, bodies, strict=True)
-        ]
 
     def load(self, task_id: str, *, deadline: Deadline | None = None) -> Record | None:
         """Return the record of one task, or None if there is none or it has expired.
@@ -227,8 +220,13 @@ class ResultClient:
             ServiceClosedError: the client was closed meanwhile.
         """
         deadline, key = Deadline(timeout), self._keys.key(task_id)
-        looks = look or is_short(deadline)
-        found, trouble = self._reader.end_of(key, deadline) if looks else (None, None)
+        is_new = look and task_id == self.newest  # hardly ended: one look, once subscribed, will do
+        found, trouble = self._attend(key, deadline) if is_new else (None, None)
+        is_away = isinstance(trouble, ServiceUnavailableError)
+        if found is None and (look or is_short(deadline)) and not is_away:
+            found, trouble = self._reader.end_of(key, deadline)
+        if found is None and trouble is None and not is_new:
+            found, trouble = self._attend(key, deadline)
         if found is None:
             waits = self._wait({key: task_id}, deadline, timeout, trouble)
             with contextlib.closing(waits) as ended:
@@ -252,10 +250,16 @@ class ResultClient:
         keys = {self._keys.key(task_id): task_id for task_id in task_ids}
         looks = look or is_short(deadline)
         ended, trouble = self._reader.ended(list(keys), deadline) if looks else ({}, None)
-        yield from ((keys[key], found) for key, found in ended.items())
-        for key in ended:
-            del keys[key]
+        for key, found in ended.items():
+            yield keys.pop(key), found
         yield from self._wait(keys, deadline, timeout, trouble)
+
+    def _attend(self, key: str, deadline: Deadline) -> Seen:
+        """Wait for one key without the hub's thread, if it has opened what that takes."""
+        hub, self.newest = self._hub, ""
+        if hub is None or is_short(deadline):
+            return None, None
+        return hub.attend(key, deadline, partial(self._reader.glance, key, deadline)), hub.trouble
 
     def _wait(
         self,
@@ -376,15 +380,12 @@ class ResultClient:
                     load=self._reader.reachable,
                     decode=self._envelopes.open,
                     is_ended=lambda record: record.is_terminal,
-                    listen=self._listen,
+                    listen=lambda: self._service.call(lambda b, seconds: b.listen(seconds)),
                     explain=partial(retrying.translate, errors=self._driver_errors, url=self.url),
                     poll_interval=self.capabilities.poll_interval,
                     name=f"upshot-hub-{self.url.scheme}",
                 )
             return self._hub
-
-    def _listen(self) -> Listener | None:
-        return self._service.call(lambda backend, seconds: backend.listen(seconds))
 
     def after_fork(self) -> None:
         """Abandon the parent's hub: its thread does not exist in this process."""

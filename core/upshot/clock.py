@@ -11,10 +11,22 @@ import time
 from datetime import UTC, datetime
 from typing import Final
 
-__all__ = ["Deadline", "is_moment", "monotonic", "now", "sleep", "to_datetime"]
+__all__ = [
+    "EARLIEST",
+    "LATEST",
+    "Deadline",
+    "is_moment",
+    "monotonic",
+    "now",
+    "sleep",
+    "to_datetime",
+]
 
-_EARLIEST: Final = -62_135_596_800  # seconds: 0001-01-01 UTC, and the end of 9999-12-30 UTC, so
-_LATEST: Final = 253_402_214_400  # that no time zone takes what lies between out of `datetime`
+EARLIEST: Final = -62_135_596_800
+"""The first moment, in seconds since the epoch: the beginning of 0001-01-01 UTC."""
+
+LATEST: Final = 253_402_214_400
+"""The last one: the end of 9999-12-30 UTC, so that no time zone takes it out of `datetime`."""
 
 # As they are now: a task that replaces them, to freeze time for itself, must not freeze its worker.
 _TIME, _MONOTONIC, _SLEEP = time.time, time.monotonic, time.sleep
@@ -38,7 +50,7 @@ def sleep(seconds: float) -> None:
 
 def is_moment(seconds: float) -> bool:
     """Tell whether seconds since the epoch are a moment that `to_datetime` has a form for."""
-    return _EARLIEST <= seconds <= _LATEST  # false for NaN
+    return EARLIEST <= seconds <= LATEST  # false for NaN
 
 
 def to_datetime(seconds: float | None) -> datetime | None:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import importlib
 import os
 import re
-import tomllib
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, NamedTuple, cast, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
 
 from upshot.errors import ConfigError, UnknownSettingError
 from upshot.settings import SETTINGS, Setting, Settings, is_misspelt, name_hint
 from upshot.url import mask
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["Configuration", "Explained"]
 
@@ -30,7 +31,7 @@ _FOREIGN_NAMES: Final = frozenset({"UPSHOT_APP", "UPSHOT_LOG_LEVEL", "UPSHOT_NO_
 _FOREIGN_PREFIXES: Final = ("UPSHOT_CONFORMANCE_", "UPSHOT_SERVICES_", "UPSHOT_TEST_")
 # Kubernetes sets these in every pod of a namespace that has a Service named "upshot" or
 # "upshot-…": https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
-_KUBERNETES: Final = re.compile(
+_KUBERNETES: Final = (
     r"UPSHOT_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
 )
 
@@ -130,6 +131,9 @@ class Configuration:
             UnknownSettingError: a name is no setting.
             ConfigError: the file cannot be read, is not TOML, or a value is wrong.
         """
+        import tomllib  # with `datetime`, for who keeps settings in a file
+        from pathlib import Path
+
         file = Path(path)
         try:
             content = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -196,7 +200,7 @@ def _is_foreign(variable: str) -> bool:
     return (
         variable in _FOREIGN_NAMES
         or variable.startswith(_FOREIGN_PREFIXES)
-        or _KUBERNETES.fullmatch(variable) is not None
+        or re.fullmatch(_KUBERNETES, variable) is not None
     )
 
 

@@ -12,7 +12,7 @@ import inspect
 import math
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, cast, final
 
 from upshot import clock
@@ -31,60 +31,16 @@ from upshot.outcome import encode_failure, encode_value
 from upshot.record import Payload, Record
 from upshot.retrying import jitter
 from upshot.serializers import Codecs, shape
+from upshot.spec import TaskSpec
 from upshot.states import State
 
-__all__ = [
-    "Again",
-    "AroundTask",
-    "Execution",
-    "Finished",
-    "Outcome",
-    "SoftLimit",
-    "TaskSpec",
-    "call",
-]
+__all__ = ["Again", "AroundTask", "Execution", "Finished", "Outcome", "SoftLimit", "call"]
 
 AroundTask = Callable[[], AbstractContextManager[object]]
 """Makes what is entered before the function of a task is called, and left after it has returned."""
 
 SoftLimit = Callable[[float], AbstractContextManager[None]]
 """Makes a context manager that raises SoftTimeLimitExceededError in its block after so long."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskSpec:
-    """What is registered under a task's name.
-
-    Attributes:
-        name: how messages call it.
-        function: `def` or `async def`.
-        bind: whether the function takes the `TaskContext` first.
-        queue: where its messages go; None for the app's default.
-        priority: 0 to 9; None for the app's default.
-        autoretry_for: exceptions that repeat the attempt.
-        retry: how often and how soon.
-        time_limit: seconds, None for no limit; likewise `soft_time_limit`.
-        ignore_result: True writes no record.
-        result_expires: seconds to keep the outcome; None for ever.
-        serializer: what encodes its result; None for the app's default.
-        returns: the return annotation; None if there is none.
-        parameters: annotations by parameter name.
-    """
-
-    name: str
-    function: Callable[..., Any]
-    bind: bool = False
-    queue: str | None = None
-    priority: int | None = None
-    autoretry_for: tuple[type[BaseException], ...] = ()
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
-    time_limit: float | None = None
-    soft_time_limit: float | None = None
-    ignore_result: bool = False
-    result_expires: float | None = None
-    serializer: str | None = None
-    returns: object = None
-    parameters: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
 @dataclass(frozen=True, slots=True)

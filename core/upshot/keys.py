@@ -16,7 +16,7 @@ from typing import Final, final
 from urllib.parse import quote
 
 from upshot.errors import ConfigError
-from upshot.record import check_task_id
+from upshot.record import MAX_ID_BYTES, check_task_id
 
 __all__ = ["MAX_NAMESPACE", "Keyspace"]
 
@@ -49,6 +49,7 @@ class Keyspace:
         self._hashed = prefix + "#"
         self._max_bytes = max_bytes
         self._text = text
+        self._takes_all = text and len(self._plain) + MAX_ID_BYTES <= max_bytes
 
     @property
     def prefixes(self) -> tuple[str, str]:
@@ -63,6 +64,8 @@ class Keyspace:
         """
         check_task_id(task_id)
         key = self._plain + task_id
+        if self._takes_all:
+            return key
         is_ascii = key.isascii()
         if (len(key) if is_ascii else len(key.encode())) <= self._max_bytes and (
             self._text or (is_ascii and " " not in key)

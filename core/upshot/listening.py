@@ -29,13 +29,27 @@ class Hint(NamedTuple):
 class Listener(abc.ABC):
     """One push connection of a backend. Every method but `interrupt` runs on the hub's thread.
 
+    Where `lends` is true, a thread that waits alone calls them itself, while the hub's rests.
+
     Any driver error raised here is a gap: the hub closes the listener, opens another, subscribes
     anew to everything awaited and reads it all once.
     """
 
+    lends: bool = False
+    """Whether any thread may use it, one at a time; then it has `attend`."""
+
     @abc.abstractmethod
     def subscribe(self, keys: Sequence[str]) -> None:
         """Begin to hear of `keys`. When this returns, no later change may be missed."""
+
+    def attend(self, key: str, timeout: float | None) -> None:
+        """Begin to hear of one key, as `subscribe` does, in at most `timeout` seconds.
+
+        Args:
+            key: whose record is awaited.
+            timeout: of whoever waits; None for as long as `subscribe` may take.
+        """
+        raise NotImplementedError
 
     @abc.abstractmethod
     def unsubscribe(self, keys: Sequence[str]) -> None:

@@ -7,21 +7,25 @@ from functools import partial
 from typing import Final, TypeVar, final
 
 from upshot import retrying
-from upshot.backend import Backend
+from upshot.backend import Backend, StoredRecord
 from upshot.clock import Deadline
 from upshot.envelope import Envelopes
-from upshot.errors import ServiceUnavailableError, UpshotError
+from upshot.errors import ServiceError, ServiceUnavailableError, UpshotError
 from upshot.record import Record
 from upshot.retrying import DriverErrors
 from upshot.service import OpenService
+from upshot.states import TERMINAL
 
-__all__ = ["BATCH", "Reader", "batches", "is_short"]
+__all__ = ["BATCH", "Reader", "Seen", "batches", "is_short"]
 
 BATCH: Final = 1000
 """Records per round trip in batch calls: large enough to hide the round trip, small enough that
 one call neither blocks a server nor fills a buffer (drivers were measured at this size)."""
 
 T = TypeVar("T")
+
+Seen = tuple[Record | UpshotError | None, UpshotError | None]
+"""What a look has found that ends a wait, None for nothing; and why nothing could be read."""
 
 
 def batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
@@ -96,18 +100,27 @@ class Reader:
         found: list[Record | UpshotError | None] = []
         for batch in batches(keys):
             bodies = self._service.call(partial(_load_some, batch), deadline=deadline)
-            found += map(self._read, batch, bodies)
+            opened = self._envelopes.open
+            found += [
+                opened(key, body) if type(body) is bytes else self._read(key, body)
+                for key, body in zip(batch, bodies, strict=True)
+            ]
         return found
 
-    def end_of(
-        self, key: str, deadline: Deadline
-    ) -> tuple[Record | UpshotError | None, UpshotError | None]:
+    def end_of(self, key: str, deadline: Deadline) -> Seen:
         """Look once, as `ended` does, for one key: most waits are for one."""
         try:
             found = self.record(key, deadline)
         except ServiceUnavailableError as exc:  # ends no wait: the hub tries on
             return None, exc
         return (found if _is_end(found) else None), None
+
+    def glance(self, key: str, deadline: Deadline) -> Seen:
+        """Look once, as `end_of` does, for a wait that goes on whatever a service refuses."""
+        try:
+            return self.end_of(key, deadline)
+        except ServiceError as exc:
+            return None, exc
 
     def ended(
         self, keys: Sequence[str], deadline: Deadline
@@ -126,13 +139,24 @@ class Reader:
             except ServiceUnavailableError as exc:  # ends no wait: the hub tries on
                 return ended, exc
             for key, found in zip(batch, seen, strict=True):
-                if isinstance(found, ServiceUnavailableError):
+                if isinstance(found, Record):
+                    if found.state in TERMINAL:
+                        ended[key] = found
+                elif isinstance(found, ServiceUnavailableError):
                     trouble = found
-                elif found is not None and _is_end(found):
+                elif found is not None:
                     ended[key] = found
             if end.expired:
                 break
         return ended, trouble
+
+    def recheck(self, batch: Sequence[StoredRecord], answers: Sequence[bool]) -> list[bool]:
+        """Correct answers after a lost one: the record that refused ours may be ours."""
+        bodies = self.bodies([record.key for record in batch])
+        return [
+            answer or body == record.body
+            for record, answer, body in zip(batch, answers, bodies, strict=True)
+        ]
 
     def scan(self, prefixes: Sequence[str]) -> Iterator[Record]:
         """Yield every readable record whose key has one of the prefixes, in no order."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, MutableMapping
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, overload
 
 from upshot.checks import (
@@ -17,19 +17,18 @@ from upshot.checks import (
 )
 from upshot.context import TaskContext
 from upshot.errors import ConfigError
-from upshot.execution import TaskSpec
 from upshot.message import RetryPolicy
 from upshot.settings import Settings
-from upshot.task import Task, name_of
+from upshot.spec import TaskSpec
+from upshot.task import Sender, Task, name_of
 
 __all__ = [
     "OPTIONS",
     "BoundDecorator",
     "Decorator",
     "check_options",
-    "elsewhere",
-    "is_same_source",
-    "spec_of",
+    "known_by",
+    "register",
 ]
 
 P = ParamSpec("P")
@@ -76,18 +75,37 @@ def _annotations(function: Callable[..., Any]) -> dict[str, object]:
         return {}
 
 
-def spec_of(
+def register(
+    function: Callable[..., Any],
+    *,
+    options: Mapping[str, Any],
+    tasks: MutableMapping[str, TaskSpec],
+    settings: Settings,
+    main: str | None,
+    sender: Sender,
+) -> Task[..., Any, Any]:
+    """Add a task to `tasks`, under options that were checked, and return it.
+
+    Raises:
+        ConfigError: no task can have its name, the name is taken by another function, or the
+            options for retries are wrong.
+    """
+    spec = _spec_of(function, options, settings=settings, main=main)
+    taken = tasks.get(spec.name)
+    if taken is not None and not _is_same_source(taken.function, function):
+        raise ConfigError(f"two tasks are called {spec.name!r}; give one another name=")
+    tasks[spec.name] = spec
+    return Task(spec, sender)
+
+
+def _spec_of(
     function: Callable[..., Any],
     options: Mapping[str, Any],
     *,
     settings: Settings,
     main: str | None,
 ) -> TaskSpec:
-    """Return what is registered for `function` under these options, which were checked.
-
-    Raises:
-        ConfigError: no task can have its name, or the options for retries are wrong.
-    """
+    """Return what is registered for `function` under these options."""
     name = options.get("name")
     if name is None:
         name = name_of(function, main)
@@ -139,7 +157,14 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise ConfigError(f"serializer is a name, such as 'json'; not {shown(serializer)}")
 
 
-def elsewhere(name: str, settings: Settings) -> TaskSpec:
+def known_by(
+    name: str, *, tasks: Mapping[str, TaskSpec], settings: Settings, sender: Sender
+) -> Task[..., Any, Any]:
+    """Return the task of that name, which need not be registered here."""
+    return Task(tasks.get(name) or _elsewhere(name, settings), sender)
+
+
+def _elsewhere(name: str, settings: Settings) -> TaskSpec:
     """Return what is known of a task that is registered in workers only: its name."""
 
     def nowhere(*_: object, **__: object) -> None:
@@ -153,7 +178,7 @@ def elsewhere(name: str, settings: Settings) -> TaskSpec:
     )
 
 
-def is_same_source(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
+def _is_same_source(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
     """Tell a module that was imported twice (as `__main__` and by name) from a clash of names."""
     try:
         return inspect.getsourcefile(one) == inspect.getsourcefile(other) and (

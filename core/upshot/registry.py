@@ -7,7 +7,6 @@ anybody's. Only the class that is asked for is imported.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import threading
 from collections.abc import Callable
@@ -24,8 +23,8 @@ from upshot.errors import (
     SchemeConflictError,
     UnknownSchemeError,
 )
-from upshot.serializers import Codecs, Serializer
-from upshot.settings import Settings
+from upshot.serializers import Serializer
+from upshot.spelling import near
 from upshot.url import Url, mask
 
 __all__ = [
@@ -35,7 +34,6 @@ __all__ = [
     "Offer",
     "backend_class",
     "broker_class",
-    "codecs",
     "load",
     "offers",
     "pip_line",
@@ -149,15 +147,6 @@ def serializers(names: tuple[str, ...]) -> dict[str, Serializer]:
     return instances
 
 
-def codecs(settings: Settings) -> Codecs:
-    """Return the serializers that an app with these settings accepts; else as `serializers`."""
-    return Codecs(
-        serializers(settings.accept_content),
-        accept=settings.accept_content,
-        default=settings.result_serializer,
-    )
-
-
 def _made_by(factory: Callable[[], T]) -> T:
     return factory()
 
@@ -190,8 +179,8 @@ def _only(candidates: list[Offer], name: str) -> Offer:
 
 def _unknown(group: str, url: Url, kind: str) -> str:
     schemes = [offer.name for offer in offers(group)]
-    near = difflib.get_close_matches(url.scheme, schemes, n=3)
-    hint = f"did you mean {', '.join(near)}?" if near else f"installed: {', '.join(schemes)}"
+    found = near(url.scheme, schemes)
+    hint = f"did you mean {', '.join(found)}?" if found else f"installed: {', '.join(schemes)}"
     where = f" of the distribution {url.distribution!r}" if url.distribution else ""
     return f"no {kind}{where} serves {url.scheme}:// URLs; {hint}"
 

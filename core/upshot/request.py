@@ -8,8 +8,8 @@ from typing import Any, Final, cast
 
 from upshot.checks import check_limits, check_name, check_priority, is_number, shown
 from upshot.errors import ConfigError
-from upshot.execution import TaskSpec
 from upshot.message import RetryPolicy
+from upshot.spec import TaskSpec
 
 __all__ = ["Request", "check_request"]
 

@@ -66,7 +66,7 @@ class ResultSet(Generic[T]):
             ResultTimeoutError: not all ended in time; nothing was consumed.
             Exception: what a task raised, as `AsyncResult.get` says.
         """
-        records = {handle.id: record for handle, record in self._completed(timeout)}
+        records = dict(self._completed(timeout))
         return [handle.settle(records[handle.id], propagate) for handle in self._handles]
 
     async def aget(self, timeout: float | None = None, propagate: bool = True) -> list[T]:
@@ -88,11 +88,14 @@ class ResultSet(Generic[T]):
             ResultTimeoutError: not all ended in time; those that did have been yielded.
             ResultForgottenError, CorruptRecordError: one of them has no outcome to hold.
         """
-        for handle, record in self._completed(timeout):
+        handles = self._by_id()
+        for task_id, record in self._completed(timeout):
+            handle = handles[task_id]
             handle.mark_released()
             yield handle.holding(record)
 
-    def _completed(self, timeout: float | None) -> Generator[tuple[AsyncResult[T], Record]]:
+    def _completed(self, timeout: float | None) -> Generator[tuple[str, Record]]:
+        """Yield each distinct id with its terminal record, as its task ends."""
         if not self._handles:
             return
         origin, deadline, handles = self._origin, Deadline(timeout), self._by_id()
@@ -101,14 +104,16 @@ class ResultSet(Generic[T]):
         if is_long:
             try:
                 for task_id, found in origin.client.wait_many(list(handles), timeout=patience):
-                    yield handles.pop(task_id), _ended(found)
+                    del handles[task_id]
+                    yield task_id, _ended(found)
             except ResultTimeoutError as exc:
                 if exc.__cause__ is None:
                     origin.warn_if_no_worker(handles, next(iter(handles.values())).queue)
         rest = origin.client.wait_many(list(handles), timeout=deadline.left(), look=not is_long)
         try:
             for task_id, found in rest:
-                yield handles.pop(task_id), _ended(found)
+                del handles[task_id]
+                yield task_id, _ended(found)
         except ResultTimeoutError as exc:  # it says how long the rest was
             trouble = exc.__cause__
             raise timed_out(list(handles), timeout, trouble) from trouble
@@ -189,6 +194,6 @@ class ResultSet(Generic[T]):
 
 
 def _ended(found: Record | UpshotError) -> Record:
-    if isinstance(found, UpshotError):
-        raise found
-    return found
+    if isinstance(found, Record):
+        return found
+    raise found

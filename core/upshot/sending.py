@@ -103,6 +103,7 @@ class Outbox:
         except ServiceError as exc:
             _name_tasks(exc, messages)
             raise
+        self._client.newest = messages[-1].task_id if messages else ""
         return messages
 
     def _post(self, parcels: Sequence[QueuedMessage], records: Sequence[StoredRecord]) -> None:

@@ -7,7 +7,6 @@ each value and where it came from. Times are UTC, so there is no time zone to se
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast, get_type_hints
 
 from upshot.errors import ConfigError, UnknownSettingError, UrlError
+from upshot.spelling import near
 from upshot.typed_text import describe_type, parse_text, split_optional
 from upshot.url import Url, mask
 
@@ -334,16 +334,16 @@ def name_hint(name: str) -> str:
     plain = name.lower().removeprefix("celery_").removeprefix("upshot_")
     if plain in _CELERY:
         return _CELERY[plain]
-    near = [plain] if plain in SETTINGS else difflib.get_close_matches(plain, SETTINGS, n=1)
-    return f"did you mean {near[0]!r}?" if near else "`upshot config` lists them all"
+    found = [plain] if plain in SETTINGS else near(plain, SETTINGS, most=1)
+    return f"did you mean {found[0]!r}?" if found else "`upshot config` lists them all"
 
 
 def is_misspelt(name: str) -> bool:
     """Tell whether a variable of a user's module was meant to be a setting, and is none.
 
-    True for Celery's names and for those that differ from a setting's by a few letters: 0.85 of
-    `difflib`'s ratio tells `result_expire` from a module's own `results`.
+    True for Celery's names and for those that differ from a setting's by a few letters: a likeness
+    of 0.85 tells `result_expire` from a module's own `results`.
     """
     if name in SETTINGS:
         return False
-    return name in _CELERY or bool(difflib.get_close_matches(name, SETTINGS, n=1, cutoff=0.85))
+    return name in _CELERY or bool(near(name, SETTINGS, likeness=0.85))

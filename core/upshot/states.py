@@ -17,6 +17,7 @@ __all__ = [
     "MAX_ATTEMPT",
     "NEVER",
     "REVOKE_RANK",
+    "TERMINAL",
     "State",
     "barrier_of",
     "is_terminal",
@@ -40,7 +41,8 @@ class State(StrEnum):
     REVOKED = "REVOKED"
 
 
-_TERMINAL: Final = frozenset({State.SUCCESS, State.FAILURE, State.REVOKED})
+TERMINAL: Final[frozenset[str]] = frozenset({State.SUCCESS, State.FAILURE, State.REVOKED})
+"""The states that nothing can follow."""
 
 # One attempt spans 16 ranks. Progress and custom states share PROGRESS, so that each may
 # follow the other; RETRY is the last thing an attempt says before the next attempt begins.
@@ -68,7 +70,7 @@ NEVER: Final = 2**31 - 1
 
 def is_terminal(state: str) -> bool:
     """Tell whether nothing can follow `state`: true for SUCCESS, FAILURE and REVOKED only."""
-    return state in _TERMINAL
+    return state in TERMINAL
 
 
 def rank_of(state: str, attempt: int, *, progress: bool = False) -> int:
@@ -91,7 +93,7 @@ def barrier_of(state: str, attempt: int, *, progress: bool = False) -> int:
     same task (a message published twice), only the first store of STARTED applies, and the
     second worker learns from the answer that it must not run the task.
     """
-    if state in _TERMINAL:
+    if state in TERMINAL:
         return NEVER
     rank = rank_of(state, attempt, progress=progress)
     return rank + 1 if _ORDER.get(state) == _START and not progress else rank

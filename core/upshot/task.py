@@ -7,16 +7,19 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast, final
 
 from upshot import clock
 from upshot.context import TaskContext, running
 from upshot.errors import ConfigError
-from upshot.execution import TaskSpec
 from upshot.message import RetryPolicy
 from upshot.request import Request
-from upshot.result import AsyncResult
-from upshot.result_set import ResultSet
+from upshot.spec import TaskSpec
+
+# Whoever declares tasks may send none: handles, and the services behind them, come with the first.
+if TYPE_CHECKING:
+    from upshot.result import AsyncResult
+    from upshot.result_set import ResultSet
 
 __all__ = ["Sender", "Task", "name_of", "to_seconds"]
 
@@ -139,6 +142,8 @@ class Task(Generic[P, R, C]):
 
         Returns the handles in the order of the items.
         """
+        from upshot.result_set import ResultSet  # see at the top
+
         requests = [Request(name=self.name, spec=self.spec, args=_spread(item)) for item in items]
         return ResultSet(self._send(requests))
 

@@ -10,7 +10,6 @@ holds. A `;` before another `scheme://` joins the URLs of a fail-over list.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import re
 from collections import Counter
@@ -22,6 +21,7 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 from upshot.errors import UrlError
 from upshot.masking import STARS, is_secret_name, mask, split_credentials
+from upshot.spelling import near
 from upshot.typed_text import describe_type, parse_text
 
 if TYPE_CHECKING:
@@ -318,10 +318,10 @@ def _joined(query: str, ours: list[str], theirs: list[str]) -> str:
 
 def _unknown_option(scheme: str, name: str, known: list[str]) -> UrlError:
     names = ", ".join(repr(_PREFIX + option) for option in sorted(known))
-    near = difflib.get_close_matches(name.lower(), known, n=1)
+    found = near(name.lower(), known, most=1)
     hint = f"it knows {names}" if known else "it has none"
-    if near:
-        hint = f"did you mean {_PREFIX + near[0]!r}?"
+    if found:
+        hint = f"did you mean {_PREFIX + found[0]!r}?"
     return UrlError(f"the {scheme}:// URL has an unknown option {_PREFIX + name!r}; {hint}")
 
 

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict, deque
-from collections.abc import Callable, Container, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Final, Generic, Protocol, TypeVar
+from collections import deque
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from typing import Final, Generic, TypeVar
 
 from upshot import clock
 from upshot.errors import (
@@ -25,34 +24,24 @@ from upshot.errors import (
     ServiceUnavailableError,
     UpshotError,
 )
+from upshot.lending import Forgotten, Lender, Loan, Look
 from upshot.listening import Hint, Listener
-from upshot.retrying import MIN_LOOK, jitter
+from upshot.retrying import jitter
+from upshot.troubles import Troubles
+from upshot.waiters import Sink
 
-__all__ = ["Hub", "Sink"]
+__all__ = ["Hub"]
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-T_contra = TypeVar("T_contra", contravariant=True)
 
 _SAFETY_LOOK: Final = 1.0  # seconds between looks that no hint asked for (DESIGN: every second)
 _FIRST_PAUSE: Final = 0.001  # seconds between the first looks of a poll
 _LATENESS: Final = 0.05  # a poll is late by at most this part of the time already waited
-_REMEMBERED: Final = 4096  # forgotten keys: more than any service's news lags behind
+_HUSHING: Final = 0.02  # seconds between two times that ended keys are unsubscribed, all at once
 _LONGEST_BACKOFF: Final = 1.0  # seconds between attempts to reach a service that is down
 _FAREWELL: Final = 0.8  # seconds that `close` waits for the thread; a silent service may hold it
-
-
-class Sink(Protocol[T_contra]):
-    """Whoever waits. `deliver` runs on the hub's thread: it is quick and raises nothing."""
-
-    @property
-    def is_gone(self) -> bool:
-        """True once nobody can be there any more to take anything."""
-        ...
-
-    def deliver(self, ended: Sequence[tuple[str, T_contra | UpshotError]]) -> None:
-        """Take the keys that ended, each with its terminal record or the error that ends it."""
 
 
 class Hub(Generic[T]):
@@ -84,24 +73,23 @@ class Hub(Generic[T]):
         self._decode = decode
         self._is_ended = is_ended
         self._listen = listen
-        self._explain = explain
+        self._troubles = Troubles(explain)
         self._poll_interval = poll_interval
         self._name = name
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._sinks: dict[str, list[Sink[T]]] = {}
         self._left: deque[tuple[tuple[str, ...], Sink[T]]] = deque()
-        self._forgotten: OrderedDict[str, None] = OrderedDict()
+        self._forgotten = Forgotten()
         # Each key once, and only while it matters: waits may come and go for hours while the
         # service is away, and nobody takes these off.
         self._new: dict[str, None] = {}
         self._gone: dict[str, None] = {}
         self._listener: Listener | None = None
         self._thread: threading.Thread | None = None
+        self._lender = Lender[T](self._changed)
         self._closed = False
         self._youngest = 0.0
-        self._trouble: UpshotError | None = None
-        self._asked_at: float | None = None
 
     # -- called by any thread ---------------------------------------------------------------
 
@@ -126,6 +114,32 @@ class Hub(Generic[T]):
                 self._thread.start()
             self._nudge()
 
+    def attend(self, key: str, deadline: clock.Deadline, look: Look[T]) -> T | UpshotError | None:
+        """Wait for one key in the calling thread, if it is the only one that waits.
+
+        Returns:
+            What ended the wait; None if it has to go on with `watch`, or the deadline has passed.
+        """
+        with self._lock:
+            self._settle()
+            listener, is_busy = self._listener, self._closed or self._sinks
+            if is_busy or listener is None or not (listener.lends and self._lender.can_lend):
+                return None
+            loan = Loan(listener, key, look, self._decode, self._is_ended, self._forgotten)
+            self._lender.loan = loan
+        try:
+            found = loan.wait(deadline)
+            self._troubles.note(loan.trouble)
+            return found
+        except Exception as exc:
+            # What is no driver's is the caller's: the time limit of a task, a signal's handler.
+            if isinstance(exc, UpshotError) or self._troubles.explain(exc) is None:
+                raise
+            self._troubles.note(exc, quietly=self._closed)
+            return None
+        finally:
+            self._take_back(loan)
+
     def unwatch(self, keys: Iterable[str], sink: Sink[T]) -> None:
         """Stop delivering `keys` to `sink`; keys that have ended already are ignored.
 
@@ -144,11 +158,8 @@ class Hub(Generic[T]):
         gone = dict.fromkeys(keys)
         self._finish({key: ResultForgottenError("forgotten during the wait") for key in gone})
         with self._lock:
-            for key in gone:
-                self._forgotten[key] = None
-                self._forgotten.move_to_end(key)
-            while len(self._forgotten) > _REMEMBERED:
-                self._forgotten.popitem(last=False)
+            self._lender.forget(gone)
+            self._forgotten.add(gone)
             self._nudge()
 
     def close(self) -> None:
@@ -163,19 +174,16 @@ class Hub(Generic[T]):
     @property
     def trouble(self) -> UpshotError | None:
         """Why the service cannot be read now, None if it can; shown by waits that time out."""
-        asked_at = self._asked_at
-        silence = 0.0 if asked_at is None else clock.monotonic() - asked_at
-        if self._trouble is None and silence >= MIN_LOOK:
-            return ServiceUnavailableError(f"no answer for {silence:.1f} seconds")
-        return self._trouble
+        return self._troubles.current
 
     def stats(self) -> dict[str, int]:
         """Return the number of awaited `keys`, of `waiters`, and of `threads` and `listeners`."""
         with self._lock:
             self._settle()
+            alone = int(self._lender.loan is not None)
             return {
-                "keys": len(self._sinks),
-                "waiters": sum(len(sinks) for sinks in self._sinks.values()),
+                "keys": len(self._sinks) + alone,
+                "waiters": sum(len(sinks) for sinks in self._sinks.values()) + alone,
                 "threads": int(self._thread is not None and self._thread.is_alive()),
                 "listeners": int(self._listener is not None),
             }
@@ -190,9 +198,10 @@ class Hub(Generic[T]):
         while self._wait_for_work():
             try:
                 self._cycle()
-                self._trouble, pause = None, _FIRST_PAUSE
+                self._troubles.note(None)
+                pause = _FIRST_PAUSE
             except Exception as exc:  # the drain thread must outlive whatever a driver raises
-                self._note(exc)
+                self._troubles.note(exc, quietly=self._closed)
                 self._disconnect()
                 with self._lock:
                     if not self._closed:
@@ -208,13 +217,26 @@ class Hub(Generic[T]):
         with self._lock:
             # With a listener open, dropped keys must still be unsubscribed before sleeping.
             self._settle()
-            while not (self._closed or self._sinks or (self._gone and self._listener)):
-                self._changed.wait()
+            while self._lender.loan or not (
+                self._closed or self._sinks or (self._gone and self._listener)
+            ):
+                if not self._lender.rest():
+                    self._listener = None  # closed by its borrower, should that be there yet
             return not self._closed
+
+    def _take_back(self, loan: Loan[T]) -> None:
+        with self._lock:
+            is_ours = self._lender.take_back(loan)
+            if is_ours and not loan.is_intact:
+                self._listener = None
+            if self._closed or self._sinks:
+                self._changed.notify_all()
+        if not (is_ours and loan.is_intact):
+            loan.listener.close()
 
     def _cycle(self) -> None:
         """Watch until the hub closes, nobody waits, or the service fails."""
-        with self._asking():
+        with self._troubles.asking():
             listener = self._listener or self._listen()
         with self._lock:
             fresh = listener is not self._listener
@@ -222,12 +244,15 @@ class Hub(Generic[T]):
             if fresh:  # a gap: whatever happened meanwhile was not heard
                 self._new = dict.fromkeys(self._sinks)
                 self._gone.clear()
-        next_look = 0.0
+        next_look = hushed = 0.0
         while True:
             with self._lock:
                 self._settle()
                 new, self._new = list(self._new), {}
-                gone, self._gone = [key for key in self._gone if key not in self._sinks], {}
+                gone: list[str] = []
+                if not self._sinks or hushed <= clock.monotonic():
+                    gone, self._gone = [key for key in self._gone if key not in self._sinks], {}
+                    hushed = clock.monotonic() + _HUSHING
                 if self._closed or not (self._sinks or gone):
                     return
             self._follow(listener, gone, new)
@@ -237,29 +262,20 @@ class Hub(Generic[T]):
                     self._dismiss()
                     new = list(self._sinks)
             if new and self._look(new) is None and began >= next_look:
-                self._trouble = None
+                self._troubles.note(None)
             cost = clock.monotonic() - began
             if began >= next_look or listener is None:
                 next_look = began + cost + self._pause(cost, listener)
-            if self._hear(listener, next_look):
-                next_look = min(next_look, clock.monotonic() + cost)
+            if self._hear(listener, min(next_look, hushed) if self._gone else next_look):
+                next_look = min(next_look, began + cost + cost)  # it may have rested that long
 
     def _follow(self, listener: Listener | None, gone: list[str], new: list[str]) -> None:
         """Have a listener hear of what is awaited, and of nothing else."""
-        with self._asking():
+        with self._troubles.asking():
             if listener is not None and gone:
                 listener.unsubscribe(gone)
             if listener is not None and new:
                 listener.subscribe(new)
-
-    @contextmanager
-    def _asking(self) -> Generator[None]:
-        """Note since when the service has not answered what is asked inside the block."""
-        self._asked_at = clock.monotonic()
-        try:
-            yield
-        finally:
-            self._asked_at = None
 
     def _pause(self, cost: float, listener: Listener | None) -> float:
         """Return how long to rest between two looks at everything, in seconds.
@@ -280,7 +296,7 @@ class Hub(Generic[T]):
                     self._changed.wait(timeout)
             return False
         with self._lock:
-            if self._new or self._gone or self._closed:
+            if self._new or self._closed or not self._sinks:
                 timeout = 0.0
         hints = listener.wait(timeout)
         self._heed([hint for hint in hints if hint.key in self._sinks])
@@ -316,7 +332,7 @@ class Hub(Generic[T]):
         keys = list(dict.fromkeys(keys))
         ended: dict[str, T | UpshotError] = {}
         trouble: UpshotError | None = None
-        with self._asking():
+        with self._troubles.asking():
             seen = self._load(keys)
         for key, found in zip(keys, seen, strict=True):
             if isinstance(found, ServiceUnavailableError):
@@ -327,7 +343,7 @@ class Hub(Generic[T]):
                 ended[key] = found
         self._finish(ended)
         if trouble is not None:
-            self._note(trouble)
+            self._troubles.note(trouble)
         return trouble
 
     def _finish(self, ended: Mapping[str, T | UpshotError]) -> None:
@@ -372,17 +388,10 @@ class Hub(Generic[T]):
 
     def _nudge(self) -> None:
         self._changed.notify_all()
+        if self._closed or self._sinks:
+            self._lender.call_in()
         if self._listener is not None:
             self._listener.interrupt()
-
-    def _note(self, exc: Exception) -> None:
-        error = self._explain(exc)
-        if error is not None:
-            if self._trouble is None and not self._closed:
-                logger.warning("waiting goes on while the backend cannot be read: %s", error)
-            self._trouble = error
-        else:
-            logger.error("a result backend failed during a wait", exc_info=exc)
 
     def _disconnect(self) -> None:
         with self._lock:

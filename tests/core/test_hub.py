@@ -12,13 +12,16 @@ from typing import Any
 
 import pytest
 
+from upshot import clock
 from upshot.client import ResultClient
-from upshot.errors import ResultForgottenError, UpshotError
+from upshot.clock import Deadline
+from upshot.errors import CorruptRecordError, ResultForgottenError, UpshotError
 from upshot.listening import Hint, Listener
 from upshot.record import Record
 from upshot.registry import backend_class
 from upshot.url import Url
 from upshot.waiters import ThreadSink
+from upshot.waiting import Hub
 from upshot_conformance.layer import Layer, ListenerLayer
 from upshot_conformance.records import success, unfinished, value_of
 
@@ -173,3 +176,63 @@ def test_news_of_an_ids_last_use_ends_no_wait_for_what_is_there() -> None:
         client.forget(["task"])
         with pytest.raises(ResultForgottenError):
             client.wait("task", timeout=PATIENCE)
+
+
+class TellsOnce(Listener):
+    """Says once, after so many seconds, that something may have changed."""
+
+    def __init__(self, after: float) -> None:
+        self._after = Deadline(after)
+        self._interrupted = threading.Event()
+        self.said_at = 0.0
+
+    def subscribe(self, keys: Sequence[str]) -> None:
+        pass
+
+    def unsubscribe(self, keys: Sequence[str]) -> None:
+        pass
+
+    def wait(self, timeout: float) -> Sequence[Hint]:
+        if not self.said_at:
+            self._interrupted.wait(self._after.left(timeout))
+            if self._after.expired:
+                self.said_at = clock.monotonic()
+                return [Hint(None)]
+        else:
+            self._interrupted.wait(timeout)
+        self._interrupted.clear()
+        return []
+
+    def interrupt(self) -> None:
+        self._interrupted.set()
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_hub_that_has_rested_looks_at_once() -> None:
+    began: list[float] = []
+    second = threading.Event()
+
+    def load(keys: Sequence[str]) -> Sequence[None]:
+        began.append(clock.monotonic())
+        if len(began) > 1:
+            second.set()
+        clock.sleep(0.4)
+        return [None] * len(keys)
+
+    listener = TellsOnce(after=0.85)
+    hub = Hub[Record](
+        load=load,
+        decode=lambda _key, _body: CorruptRecordError("never called", task_id="task"),
+        is_ended=lambda record: record.is_terminal,
+        listen=lambda: listener,
+        explain=lambda _exc: None,
+        poll_interval=1.0,
+        name="test-hub",
+    )
+    hub.watch(["task"], ThreadSink[Record]())
+    assert second.wait(PATIENCE)
+    hub.close()
+
+    assert began[1] - listener.said_at < 0.3  # and not after the 0.4 seconds of another rest

@@ -14,6 +14,7 @@ from upshot.errors import CorruptRecordError, DecodeError, InvalidTaskIdError
 from upshot.message import Message, RetryPolicy
 from upshot.record import Payload, Record, check_task_id, printable
 from upshot.states import State
+from upshot_conformance.suite.forge import Parts, forged, parts_of
 
 IDS = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=60)
 PAYLOADS = st.none() | st.builds(Payload, st.sampled_from(["json", "msgpack"]), st.binary())
@@ -64,6 +65,8 @@ def encodable(text: str) -> bool:
 def writable(record: Record) -> bool:
     """Tell whether some writer makes such a record."""
     texts = (record.name, record.queue, record.worker, record.token)
+    if "\0" in "".join(texts):
+        return False
     is_whole = record.state not in (State.SUCCESS, State.FAILURE) or record.outcome is not None
     return is_whole and all(map(encodable, texts))
 
@@ -73,7 +76,7 @@ def test_a_record_comes_back_equal(record: Record) -> None:
     assert Record.decode(record.encode()) == record
 
 
-@given(RECORDS.map(Record.encode), st.data())
+@given(RECORDS.filter(writable).map(Record.encode), st.data())
 def test_a_damaged_record_is_noticed(data: bytes, draw: st.DataObject) -> None:
     position = draw.draw(st.integers(0, len(data) - 1))
     flipped = bytearray(data)
@@ -97,13 +100,60 @@ def test_whatever_bytes_are_no_record_and_no_message(data: bytes) -> None:
     [b"null", b"5", b"[]", b"{}", b"[1,2]", b'["a"]' * 2, b"[" * 100_000, b'"x"', b"\xff\xfe"],
 )
 def test_a_well_signed_header_of_the_wrong_shape_is_refused(header: bytes) -> None:
-    def sealed(version: bytes) -> bytes:
-        return struct.pack("!2sII", version, zlib.crc32(header, len(header)), len(header)) + header
-
+    checksum = zlib.crc32(header, len(header))
     with pytest.raises(CorruptRecordError):
-        Record.decode(sealed(b"u1"))
+        Record.decode(forged(header))
     with pytest.raises(DecodeError):
-        Message.decode(sealed(b"m1"))
+        Message.decode(struct.pack("!2sII", b"m1", checksum, len(header)) + header)
+
+
+WHOLE = Record(
+    *("a", State.STARTED, 2, "n", "q", "w", "t", 1.5, 2.5, None),
+    info=Payload("json", b"{}"),
+)
+TORN: dict[str, Parts] = {
+    "a kind that there is not": parts_of(WHOLE)._replace(kind=0b111),
+    "a moment too few": parts_of(WHOLE)._replace(moments=(1.5,)),
+    "a moment too many": parts_of(WHOLE)._replace(moments=(1.5, 2.5, 3.5)),
+    "no attempt": parts_of(WHOLE)._replace(attempt=0),
+    "an attempt too high": parts_of(WHOLE)._replace(attempt=2**26 + 1),
+    "texts that end early": parts_of(WHOLE)._replace(texts_length=3),
+    "texts that do not end": parts_of(WHOLE)._replace(texts_length=2**32 - 1),
+    "a text more": parts_of(WHOLE).telling(parts_of(WHOLE).texts + b"\0"),
+    "a text less": parts_of(WHOLE).telling(parts_of(WHOLE).texts[:-1]),
+    "texts that are no UTF-8": parts_of(WHOLE).saying(3, b"\xff"),
+    "half a surrogate pair": parts_of(WHOLE).saying(1, "\ud800"),
+    "an info that does not end": parts_of(WHOLE)._replace(info_length=3),
+    "an info that it has not": parts_of(WHOLE._replace(info=None))._replace(info_length=2),
+    "an outcome that it has not": parts_of(WHOLE)._replace(payloads=b"{}1"),
+    "a state twice": parts_of(WHOLE).saying(7, "SUCCESS"),
+    "an end by another name": parts_of(WHOLE)._replace(kind=0).saying(7, "SUCCESS"),
+}
+
+
+@pytest.mark.parametrize("parts", TORN.values(), ids=TORN.keys())
+def test_a_well_signed_record_that_is_not_whole_is_refused(parts: Parts) -> None:
+    with pytest.raises(CorruptRecordError):
+        Record.decode(parts.encode())
+
+
+def test_the_parts_of_a_record_make_it_again() -> None:
+    assert parts_of(WHOLE).encode() == WHOLE.encode()
+
+
+@pytest.mark.parametrize("field", ["task_id", "state", "name", "queue", "worker", "token"])
+@pytest.mark.parametrize("text", ["a\0b", "\ud800"])
+def test_a_text_that_could_not_be_read_back_is_not_written(field: str, text: str) -> None:
+    record = Record(task_id="a", state="CUSTOM")._replace(**{field: text})  # type: ignore[arg-type]  # one field of many types
+
+    with pytest.raises(ValueError, match=r"NUL|surrogates"):
+        record.encode()
+
+
+@pytest.mark.parametrize("attempt", [-1, 2**32])
+def test_a_number_that_could_not_be_read_back_is_not_written(attempt: int) -> None:
+    with pytest.raises(ValueError, match="out of range"):
+        Record(task_id="a", state=State.QUEUED, attempt=attempt).encode()
 
 
 @given(MESSAGES.filter(lambda m: all(map(encodable, (m.name, m.queue, m.reply_to, *m.headers)))))
@@ -117,7 +167,7 @@ def test_an_end_without_an_outcome_is_no_record(state: State) -> None:
         Record.decode(Record(task_id="a", state=state).encode())
 
 
-@pytest.mark.parametrize("moment", [1e300, math.inf, -math.inf, math.nan, 10**400, -1e15, 3e11])
+@pytest.mark.parametrize("moment", [1e300, math.inf, -math.inf, math.nan, -1e15, 3e11])
 @pytest.mark.parametrize("field", ["queued_at", "started_at", "finished_at"])
 def test_a_moment_that_no_calendar_has_is_refused(field: str, moment: float) -> None:
     record = Record(task_id="a", state=State.QUEUED)._replace(**{field: moment})  # type: ignore[arg-type]  # one field of many types
@@ -126,13 +176,9 @@ def test_a_moment_that_no_calendar_has_is_refused(field: str, moment: float) -> 
         Record.decode(record.encode())
 
 
-def test_half_a_surrogate_pair_in_a_record_is_refused() -> None:
-    encoded = Record(task_id="a", state=State.QUEUED, name="here").encode()
-    header = encoded[10:].replace(b'"here"', rb'"\ud800"')
-    sealed = struct.pack("!2sII", b"u1", zlib.crc32(header, len(header)), len(header)) + header
-
-    with pytest.raises(CorruptRecordError, match="surrogates"):
-        Record.decode(sealed)
+def test_a_moment_that_is_no_number_of_a_record_is_not_written() -> None:
+    with pytest.raises(ValueError, match="out of range"):
+        Record(task_id="a", state=State.QUEUED, queued_at=10**400).encode()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from upshot import App, State
 from upshot.errors import RemoteError
-from upshot.execution import TaskSpec
+from upshot.spec import TaskSpec
 from upshot.task import Task
 
 from .patience import PATIENCE, comes_to

@@ -19,6 +19,15 @@ from upshot.errors import TaskRevokedError, TimeLimitExceededError, WorkerLostEr
 
 StartWorker = Callable[..., Any]
 
+HOLD = """
+
+@app.task(time_limit=1)
+def hold():
+    import re
+
+    re.match(r"(a+)+$", "a" * 64 + "b")
+"""
+
 
 @pytest.fixture
 def app(project: Path) -> Iterator[App]:
@@ -112,6 +121,22 @@ def test_a_second_signal_gives_running_tasks_back(
     start_worker("-c", "1")
     assert running.get(timeout=20) > 0
     assert Path(marker).read_text() == "xx"
+
+
+def test_a_signal_does_not_save_a_task_that_holds_the_interpreter_beyond_its_limit(
+    app: App, start_worker: StartWorker, project: Path
+) -> None:
+    with (project / "jobs.py").open("a") as jobs:
+        jobs.write(HOLD)
+    worker = start_worker("-c", "1", "--grace", "60")
+    held = app.send_task("jobs.hold")
+    assert until(lambda: held.state == State.STARTED)
+
+    time.sleep(1.5)  # beyond its limit, and before the supervisor has lost its patience
+    worker.process.send_signal(signal.SIGTERM)  # its handler lets the other threads run, too
+
+    assert worker.process.wait(30) in {0, 1}  # by itself, or killed by the supervisor
+    assert "stopping now" not in worker.output()
 
 
 def test_signals_to_the_very_end_change_no_exit_code(app: App, start_worker: StartWorker) -> None:

@@ -10,7 +10,7 @@ from upshot.failure import describe
 from upshot.record import Payload, Record
 from upshot.serializers import JsonSerializer
 from upshot.states import State
-from upshot_conformance.suite.forge import forged, header_of
+from upshot_conformance.suite.forge import TEXTS, forged, parts_of
 
 from .hostility import sealed
 
@@ -37,18 +37,29 @@ def generated_record(dice: random.Random, task_id: str) -> bytes:
     state = dice.choice([*_VALUES])
     value = _VALUES[state]
     good = Record(task_id=task_id, state=state, outcome=Payload("json", value))
-    fields = header_of(good)
+    parts = parts_of(good)
 
-    def with_a_field() -> bytes:
-        fields[dice.randrange(len(fields))] = _anything(dice)
-        return forged(fields, value)
+    def with_a_text() -> bytes:
+        return parts.saying(dice.randrange(TEXTS), str(_anything(dice))).encode()
+
+    def with_a_number() -> bytes:
+        number = dice.choice([0, 2**31, 2**32 - 1, dice.randrange(100)])
+        ways = (
+            parts._replace(kind=number & 255),
+            parts._replace(attempt=number),
+            parts._replace(texts_length=number),
+            parts._replace(info_length=number),
+        )
+        return dice.choice(ways).encode()
 
     ways = (
         lambda: dice.randbytes(dice.randrange(200)),
         lambda: _mangled(dice, good.encode()),
-        lambda: forged(_mangled(dice, json.dumps(fields).encode()), value),
-        lambda: forged(fields, _mangled(dice, value)),
-        with_a_field,
+        lambda: forged(_mangled(dice, parts.encode()[6:])),
+        lambda: parts.telling(_mangled(dice, parts.texts)).encode(),
+        lambda: parts._replace(payloads=_mangled(dice, value)).encode(),
+        with_a_text,
+        with_a_number,
     )
     return dice.choice(ways)()
 

@@ -7,6 +7,7 @@ out, and `assert_harmless` says what no line of output may have in it.
 from __future__ import annotations
 
 import json
+import math
 import re
 import struct
 import unicodedata
@@ -18,7 +19,7 @@ from typing import Any, Final
 from upshot.message import Message
 from upshot.record import Payload, Record
 from upshot.states import State
-from upshot_conformance.suite.forge import forged, header_of
+from upshot_conformance.suite.forge import TEXTS, parts_of
 
 __all__ = [
     "FORBIDDEN_NAMES",
@@ -132,11 +133,27 @@ def sealed(header: object, payload: bytes = b"", *, version: bytes = b"m1") -> b
     return struct.pack("!2sII", version, zlib.crc32(body, len(text)), len(text)) + body
 
 
-def _with_field(record: Record, position: int, value: object) -> bytes:
-    assert record.outcome is not None
-    fields = header_of(record)
-    fields[position] = value
-    return forged(fields, record.outcome.body)
+def _spoilt(record: Record) -> Iterator[tuple[str, bytes]]:
+    """Yield a record with something else in one place, under a right checksum."""
+    parts = parts_of(record)
+    for bits in (*(1 << bit for bit in range(8)), 7, 255):
+        yield f"a kind that differs in {bits:b}", parts._replace(kind=parts.kind ^ bits).encode()
+    for number in (0, 2**26 + 1, 2**32 - 1):
+        yield f"attempt {number}", parts._replace(attempt=number).encode()
+    for more in (-1, 1, 2, 2**30, 2**31, 2**32 - 1000):
+        length = parts.texts_length + more
+        yield f"texts of {more:+} bytes", parts._replace(texts_length=length).encode()
+        yield f"an info of {more:+} bytes", parts._replace(info_length=max(more, 0)).encode()
+    for moment in (-1e308, 1e308, math.inf, math.nan):
+        for there in range(1, 8):
+            moments = (moment,) * there.bit_count()
+            dated = parts._replace(kind=parts.kind & ~(7 << 3) | there << 3, moments=moments)
+            yield f"moments {there:b} are {moment}", dated.encode()
+    for position in range(TEXTS):
+        for text in ("", "\x1b[31m", "a\0b", "\ud800", b"\xff", "x" * 70_000):
+            yield f"text {position} is {text!r:.20}", parts.saying(position, text).encode()
+    for texts in (b"", b"\0", b"\0" * 7, b"\0" * 8, b"\0" * 10**5, b"\xfe" * 50):
+        yield f"texts are {texts!r:.20}", parts.telling(texts).encode()
 
 
 def hostile_records(task_id: str, canary: Path) -> Iterator[tuple[str, bytes]]:
@@ -155,16 +172,13 @@ def hostile_records(task_id: str, canary: Path) -> Iterator[tuple[str, bytes]]:
     yield "a byte too many", encoded + b"x"
     yield "half", encoded[: len(encoded) // 2]
     yield "a flipped bit", encoded[:-1] + bytes([encoded[-1] ^ 1])
-    yield "another version", b"u9" + encoded[2:]
+    yield "another version", parts_of(good).encode(version=b"u9")
     yield "of another task", good._replace(task_id="another").encode()
     yield "of a task with a name like a prefix", good._replace(task_id=task_id + "x").encode()
-    yield "of a forbidden id", _with_field(good, 0, "a\nb")
-    for position in range(14):
-        values: tuple[object, ...] = ([], {}, True, "\x1b[31m", 10**30, -1, 1e308)
-        for value in values:
-            data = _with_field(good, position, value)
-            if not _is_record(data, task_id):
-                yield f"field {position} is {value!r}", data
+    yield "of a forbidden id", parts_of(good).saying(0, "a\nb").encode()
+    for what, data in _spoilt(good):
+        if not _is_record(data, task_id):
+            yield what, data
     for name, data in with_canary(canary).items():
         yield f"a pickle: {name}", data
 

@@ -19,10 +19,10 @@ from tests.endtoend.services import SERVICES, Service
 from upshot import App, State, clock
 from upshot.client import ResultClient
 from upshot.errors import ServiceError, ServiceUnavailableError
-from upshot.execution import TaskSpec
 from upshot.registry import backend_class
 from upshot.request import Request
 from upshot.result import AsyncResult
+from upshot.spec import TaskSpec
 from upshot.url import Url
 from upshot_conformance.concurrency import start
 from upshot_conformance.proxies import Proxies

@@ -42,7 +42,7 @@ from upshot_backends.amqp.replies import unpack
 from upshot_backends.memcached import layout
 from upshot_backends.memcached.driver import MemcacheError
 from upshot_backends.memcached.wire import Wire
-from upshot_conformance.suite.forge import forged, header_of
+from upshot_conformance.suite.forge import forged
 
 __all__ = ["MAX_BYTES", "TARGETS", "Target"]
 
@@ -84,11 +84,10 @@ def _record(data: bytes) -> None:
         _use(Record.decode(data))
 
 
-def _record_header(data: bytes) -> None:
-    """Read a header under a right checksum, with payloads behind it."""
-    head, _, payload = data.partition(b"\xff")
+def _record_inside(data: bytes) -> None:
+    """Read numbers, texts and payloads under a right checksum."""
     with contextlib.suppress(CorruptRecordError):
-        _use(Record.decode(forged(head, payload)))
+        _use(Record.decode(forged(data)))
 
 
 def _use(record: Record) -> None:
@@ -260,15 +259,17 @@ _VALUE: Final[Any] = {
     "a": [(1, 2.5), b"raw", {1: {"x"}}, 2**70, float("inf"), 1j], "when": clock.to_datetime(0),
 }  # fmt: skip
 _FAILED: Final = describe(OSError(2, "x", "y"), encodable=JSON.can_encode)
-_ENTRY: Final = json.dumps(header_of(_GOOD)).encode()
+_BUSY: Final = Record(
+    "a", "CUSTOM", 3, "n", "q", "w", "t", 1.5, 2.5, 3.5, Payload("json", b"{}"), Payload("x", b"1")
+)
 _SENT_HEADER: Final = json.dumps(
     {"c": "json", "task_id": "a", "name": "n", "queue": "q", "eta": 1.5, "headers": {"a": "\x80"},
      "retry": {"max_retries": 3, "backoff": 1.0}, "time_limit": None, "priority": 9}
 ).encode()  # fmt: skip
 
 TARGETS: Final[dict[str, Target]] = {
-    "record": Target(_record, (_GOOD.encode(),)),
-    "record-header": Target(_record_header, (_ENTRY + b"\xff1",)),
+    "record": Target(_record, (_GOOD.encode(), _BUSY.encode())),
+    "record-inside": Target(_record_inside, (_GOOD.encode()[6:], _BUSY.encode()[6:])),
     "envelope": Target(_envelope, (_GOOD.encode(),)),
     "message": Target(_message, (_SENT.encode(),)),
     "message-header": Target(_message_header, (_SENT_HEADER,)),

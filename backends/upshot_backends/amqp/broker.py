@@ -27,6 +27,7 @@ then, which its record lets start once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
@@ -50,10 +51,11 @@ from upshot_backends.amqp.delays import Delays
 from upshot_backends.amqp.driver import DRIVER_ERRORS, RefusedForNowError
 from upshot_backends.amqp.fetching import Fetch
 from upshot_backends.amqp.io_thread import IoThread
-from upshot_backends.amqp.leases import Leases
+from upshot_backends.amqp.leases import Lease, Leases
 from upshot_backends.amqp.options import AmqpOptions
 from upshot_backends.amqp.publisher import Parcel
 from upshot_backends.amqp.queues import Letter, Names, Post
+from upshot_backends.amqp.standing import Standing
 
 __all__ = ["AmqpBroker"]
 
@@ -90,6 +92,8 @@ class AmqpBroker(Broker):
         self._delays = Delays(self._names, self._post)
         self._leases = Leases()
         self._turn = 0
+        self._is_drained = False
+        self._standing: Standing | None = None
 
     def publish(
         self, messages: Sequence[QueuedMessage], records: Sequence[StoredRecord], timeout: float
@@ -126,6 +130,24 @@ class AmqpBroker(Broker):
     def settle(self, settlements: Sequence[Settlement], timeout: float) -> Sequence[bool]:
         return self._thread.run(partial(self._settle, settlements), timeout)
 
+    def exchange(
+        self,
+        settlement: Settlement,
+        record: StoredRecord | None,
+        queues: Sequence[str],
+        *,
+        lease: float,
+        worker: str,
+        timeout: float,
+    ) -> tuple[bool, bool, Sequence[Delivery]]:
+        if settlement.action is not Action.ACK:
+            (ours,) = self.settle([settlement], timeout)
+            return False, ours, []
+        distinct = list(dict.fromkeys(queues))
+        exchange = partial(self._exchange, settlement.delivery, distinct, lease)
+        ours, found = self._thread.run(exchange, timeout)
+        return False, ours, found
+
     def beat(
         self,
         worker: str,
@@ -135,7 +157,7 @@ class AmqpBroker(Broker):
         lease: float,
         timeout: float,
     ) -> Sequence[bool]:
-        return self._thread.run(partial(self._leases.renew, deliveries, lease), timeout)
+        return self._thread.run(partial(self._beat, queues, deliveries, lease), timeout)
 
     def survey(self, queues: Sequence[str], timeout: float) -> Mapping[str, QueueStatus]:
         async def survey(session: Session) -> dict[str, QueueStatus]:
@@ -169,18 +191,99 @@ class AmqpBroker(Broker):
     async def _take(
         self, session: Session, queues: list[str], limit: int, wait: float, lease: float
     ) -> list[Delivery]:
+        standing, self._standing = self._standing, None
+        if standing is not None:
+            is_meant = standing.is_there and self._serves(standing, queues)
+            if is_meant and limit == 1 and wait > 0:
+                return await self._take_by(standing.channel, queues, 1, wait, lease, standing)
+            await self._withdraw(standing)
+        channel = await self._leases.take_channel(session)
+        return await self._take_by(channel, queues, limit, wait, lease)
+
+    async def _take_by(
+        self,
+        channel: Channel,
+        queues: list[str],
+        limit: int,
+        wait: float,
+        lease: float,
+        standing: Standing | None = None,
+    ) -> list[Delivery]:
         self._turn += 1
         first = self._turn % len(queues)
-        channel = await self._leases.take_channel(session)
-        fetch = Fetch(channel, self._names, self._post, queues[first:] + queues[:first], limit)
+        in_turn = queues[first:] + queues[:first]
+        fetch = Fetch(channel, self._names, self._post, in_turn, limit, standing)
+        # What is in a single queue a consumer brings as soon as a look would.
+        is_drained = self._is_drained and len(queues) == 1
         try:
-            taken = await fetch.run(clock.Deadline(wait))
+            taken = await fetch.run(clock.Deadline(wait), is_drained=is_drained)
         except BaseException:
             self._leases.spoil_channel(channel)
             raise
-        held = [self._leases.add(channel, each.tag, each.letter, lease) for each in taken]
+        self._is_drained = not taken
+        held = [self._leases.add(channel, each, lease) for each in taken]
         self._leases.give_channel(channel)
         return held
+
+    async def _exchange(
+        self, delivery: Delivery, queues: list[str], lease: float
+    ) -> tuple[bool, list[Delivery]]:
+        """Acknowledge, and look for the next message by the same channel.
+
+        It answers in order: the look's answer says that the acknowledgement has been heard. Where
+        a consumer has brought the last one, it brings the next to the fetch that follows.
+        """
+        ended = self._leases.begin(delivery)
+        if ended is None:
+            return False, []
+        try:
+            if not self._leases.reuse_channel(ended):
+                return bool(await self._leases.acknowledge([ended])), []
+            standing = ended.standing
+            if standing is not None and standing.is_there and self._serves(standing, queues):
+                await self._go_on(ended, standing)
+                return True, []
+            self._leases.let_go(ended)
+            try:
+                found = await self._take_by(ended.channel, queues, 1, 0.0, lease)
+            except RefusedForNowError:
+                self._post.forget(name for queue in queues for name in self._names.all(queue))
+                raise
+            self._leases.strike_off(ended)
+            return True, found
+        finally:
+            self._leases.finish([ended])
+
+    async def _go_on(self, ended: Lease, standing: Standing) -> None:
+        """Acknowledge, and let a consumer bring the next message."""
+        self._leases.let_go(ended, for_next=True)
+        try:
+            await standing.channel.sync()
+        except BaseException:
+            self._leases.spoil_channel(standing.channel)
+            raise
+        self._leases.strike_off(ended)
+        self._standing = standing
+
+    def _serves(self, standing: Standing, queues: list[str]) -> bool:
+        return [standing.queue] == [self._names.main(queue) for queue in queues]
+
+    async def _withdraw(self, standing: Standing) -> None:
+        """End a consumer of which nobody takes what it brings."""
+        standing.end()
+        with contextlib.suppress(Exception):  # its channel has ended, and it with it
+            await standing.channel.sync()
+        await self._post.returned()
+        self._leases.give_channel(standing.channel)
+
+    async def _beat(
+        self, queues: Sequence[str], deliveries: Sequence[Delivery], lease: float
+    ) -> list[bool]:
+        standing = self._standing
+        if not queues and standing is not None:
+            self._standing = None
+            await self._withdraw(standing)
+        return await self._leases.renew(deliveries, lease)
 
     async def _settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         leases = [self._leases.begin(settlement.delivery) for settlement in settlements]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, final
 
 from pika import spec  # type: ignore[import-untyped]
 
-from upshot_backends.amqp.driver import RefusedForNowError, refusal
+from upshot_backends.amqp.driver import RefusedForNowError, cancel, refusal
 
 __all__ = ["Channel", "Headers", "Received"]
 
@@ -51,6 +51,7 @@ class Channel:
         """Why it can be used no more; None while it can."""
         self._pending: set[asyncio.Future[Any]] = set()
         self._got: asyncio.Future[Received | None] | None = None
+        self._prefetch: int | None = None
         self._when_ended: list[Callable[[Exception], object]] = []
         raw.add_on_close_callback(self._on_close)
         raw.add_callback(self._on_get_empty, [spec.Basic.GetEmpty], one_shot=False)
@@ -114,7 +115,9 @@ class Channel:
 
     async def limit(self, prefetch: int) -> None:
         """Let each consumer that is added from now on have at most `prefetch` unacked messages."""
-        await self.ask(partial(self.raw.basic_qos, prefetch_count=prefetch))
+        if prefetch != self._prefetch:
+            await self.ask(partial(self.raw.basic_qos, prefetch_count=prefetch))
+            self._prefetch = prefetch
 
     async def consume(
         self,
@@ -152,7 +155,12 @@ class Channel:
 
     async def cancel(self, tag: str) -> None:
         """End a consumer; when this returns, nothing more comes from it."""
-        await self.ask(partial(self.raw.basic_cancel, tag))
+        await self.ask(partial(cancel, self.raw, tag))
+
+    def dismiss(self, tag: str) -> None:
+        """End a consumer without waiting; what is on its way may still come."""
+        self.check()
+        cancel(self.raw, tag, callback=_ignore)
 
     async def get(self, queue: str) -> Received | None:
         """Take the first message of the queue, None if none is ready; one call at a time."""
@@ -227,6 +235,10 @@ class Channel:
                 answer.set_exception(why)
         for callback in self._when_ended:
             callback(why)
+
+
+def _ignore(_: Any) -> None:
+    pass
 
 
 def _received(method: Any, properties: Any, body: bytes) -> Received:

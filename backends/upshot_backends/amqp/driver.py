@@ -33,6 +33,7 @@ __all__ = [
     "NoAnswerError",
     "RefusedForNowError",
     "abort",
+    "cancel",
     "connect",
     "driver_options",
     "drop",
@@ -46,6 +47,9 @@ _IGNORED: Final = frozenset({"blocked_connection_timeout", "connection_attempts"
 _HEARTBEAT: Final = 15  # seconds; RabbitMQ's own 60 would notice a dead peer after two minutes
 _CONNECT: Final = 5.0  # seconds for TCP, and
 _HANDSHAKE: Final = 10.0  # for all of the opening; then the next host's turn comes
+_LONGEST_FRAME: Final = 2**24
+"""Bytes. What was agreed is 128 KiB at most, but RabbitMQ does not divide a message's headers, to
+which it adds its own."""
 
 _FOR_NOW: Final = frozenset({404, 405, 506, 541})
 """Reply codes of what may end by itself: a queue that is gone is declared anew, one that is locked
@@ -59,7 +63,7 @@ if _logger.level == logging.NOTSET:
 
 
 class _Connection(AsyncioConnection):  # type: ignore[misc]  # pika has no types
-    """pika's connection, with three of its ways mended.
+    """pika's connection, with four of its ways mended.
 
     It sends together what is written in one turn of the loop. pika makes a system call for each
     frame, and a message is three frames: most of the cost of publishing many. And it sends at
@@ -72,6 +76,9 @@ class _Connection(AsyncioConnection):  # type: ignore[misc]  # pika has no types
     publish can send one: with a timestamp after the year 9999, or tables nested a thousand deep.
     pika would give up the connection, and the server deliver the message again to the next one,
     for ever.
+
+    It ends at the beginning of a frame that is longer than any can be. pika would take all that
+    comes for a part of it, and hear nothing until heartbeats are missed.
     """
 
     _unsent: list[bytes] | None = None
@@ -119,16 +126,21 @@ class _Connection(AsyncioConnection):  # type: ignore[misc]  # pika has no types
 
     def _read_frame(self) -> Any:
         parent: Any = super()
+        buffer: bytes = vars(self)["_frame_buffer"]
         try:
-            return parent._read_frame()
+            found = parent._read_frame()
         except Exception:  # whatever a decoder raises for what it was not made for
-            buffer: bytes = vars(self)["_frame_buffer"]
             kind, number, size = struct.unpack_from(">BHL", buffer)
             if kind != spec.FRAME_HEADER:
                 raise
             body_size = struct.unpack_from(">HHQ", buffer, spec.FRAME_HEADER_SIZE)[2]
             end = spec.FRAME_HEADER_SIZE + size + spec.FRAME_END_SIZE
             return end, frame.Header(number, body_size, spec.BasicProperties())
+        if found[1] is None and len(buffer) >= spec.FRAME_HEADER_SIZE:
+            size = struct.unpack_from(">BHL", buffer)[2]
+            if size > _LONGEST_FRAME and not buffer.startswith(b"AMQP"):
+                raise exceptions.InvalidFrameError(f"a frame of {size} bytes is to come")
+        return found
 
 
 class ConnectionLostError(Exception):
@@ -238,6 +250,15 @@ def emit(channel: Any, frames: bytes) -> None:
     connection: Any = channel.connection
     connection.bytes_sent += len(frames)
     connection._adapter_emit_data(frames)
+
+
+def cancel(channel: Any, tag: str, *, callback: Callable[[Any], object]) -> None:
+    """End a consumer, which gets what is on its way to it.
+
+    pika would reject that, and the server count a delivery that nobody has had.
+    """
+    channel.basic_cancel(tag, callback=callback)
+    channel._cancelled.discard(tag)
 
 
 def longest_body(channel: Any) -> int:

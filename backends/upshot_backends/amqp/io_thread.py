@@ -164,7 +164,8 @@ class IoThread:
         """
         call = _Call(operation, quick)
         try:
-            self._submit(call)
+            with self._lock:
+                self._submit(call)
             # The calling thread keeps the time. A timer in the loop would outlive each operation,
             # as asyncio takes cancelled ones out of its heap by the hundred.
             if not call.wait(timeout):
@@ -183,6 +184,12 @@ class IoThread:
         if self.closed or isinstance(error, asyncio.CancelledError):  # whatever it says
             raise ConnectionLostError("closed by this process") from error
         raise error
+
+    def soon(self, callback: Callable[[], object]) -> None:
+        """Have the thread call something that does not block; never, once `close` was called."""
+        with self._lock:
+            if not self.closed:
+                self._started().call_soon_threadsafe(callback)
 
     def at_close(self, farewell: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run `farewell()` on the thread, for a moment, before it ends."""
@@ -203,20 +210,29 @@ class IoThread:
             thread.join(2 * FAREWELL)
 
     def _submit(self, call: _Call[T]) -> None:
-        with self._lock:
-            if self.closed:
-                raise ConnectionLostError("closed by this process")
-            if self._loop is None:
-                self._loop = _Loop()
-                self._thread = threading.Thread(
-                    target=self._serve, args=(self._loop,), name="upshot-amqp", daemon=True
-                )
-                self._thread.start()
-            self._waiting.add(call)
-            is_first = not self._calls  # whoever finds others waits with them for one wake-up
-            self._calls.append(call)
-            if is_first:
-                self._loop.call_soon_threadsafe(self._begin)
+        if self.closed:
+            raise ConnectionLostError("closed by this process")
+        loop = self._started()
+        self._waiting.add(call)
+        # Whoever finds others waits with them for one wake-up. That is asked for first: Ctrl-C may
+        # come in between, and a call that nobody wakes the loop for keeps all later ones.
+        if not self._calls:
+            loop.call_soon_threadsafe(self._begin)
+        self._calls.append(call)
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        """Return the loop of the thread; if that cannot be started, the next call tries again."""
+        if self._loop is not None:
+            return self._loop
+        loop = _Loop()
+        thread = threading.Thread(target=self._serve, args=(loop,), name="upshot-amqp", daemon=True)
+        try:
+            thread.start()
+        except Exception:  # this system is out of threads
+            loop.close()
+            raise
+        self._loop, self._thread = loop, thread
+        return loop
 
     def _cancel(self, call: _Call[T]) -> None:
         with self._lock:

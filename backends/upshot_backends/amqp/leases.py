@@ -19,7 +19,9 @@ from upshot import clock
 from upshot.broker import Delivery
 from upshot_backends.amqp.channel import Channel
 from upshot_backends.amqp.connection import Session
+from upshot_backends.amqp.fetching import Taken
 from upshot_backends.amqp.queues import Letter
+from upshot_backends.amqp.standing import Standing
 
 __all__ = ["Lease", "Leases"]
 
@@ -34,12 +36,16 @@ class Lease:
         channel: where it came through.
         tag: its number there.
         letter: the message; `counted` is without this delivery.
+        standing: the consumer that brought it and is still there; None for none.
     """
 
-    def __init__(self, channel: Channel, tag: int, letter: Letter) -> None:
+    def __init__(
+        self, channel: Channel, tag: int, letter: Letter, standing: Standing | None
+    ) -> None:
         self.channel = channel
         self.tag = tag
         self.letter = letter
+        self.standing = standing
         self.token = secrets.token_hex(16)
         self.until = 0.0
         """When it runs out, on the monotonic clock."""
@@ -78,6 +84,13 @@ class Leases:
         self._busy.add(channel)
         return channel
 
+    def reuse_channel(self, lease: Lease) -> bool:
+        """Take the channel of a lease for a fetch; False if one is under way on it."""
+        if lease.channel in self._busy:
+            return False
+        self._busy.add(lease.channel)
+        return True
+
     def give_channel(self, channel: Channel) -> None:
         """Take a channel back. It is used again once it holds no lease."""
         self._busy.discard(channel)
@@ -88,9 +101,10 @@ class Leases:
         self._busy.discard(channel)
         channel.close()
 
-    def add(self, channel: Channel, tag: int, letter: Letter, seconds: float) -> Delivery:
+    def add(self, channel: Channel, taken: Taken, seconds: float) -> Delivery:
         """Lease a message for `seconds`."""
-        lease = Lease(channel, tag, letter)
+        letter = taken.letter
+        lease = Lease(channel, taken.tag, letter, taken.standing)
         self._leases[lease.token] = lease
         self._holding[channel] += 1
         self._extend(lease, seconds)
@@ -129,14 +143,35 @@ class Leases:
     async def acknowledge(self, leases: Sequence[Lease]) -> set[Lease]:
         """Remove the messages from the server; return the leases of those that were still ours."""
         for lease in leases:
-            if not lease.acked and lease.channel.ended is None:
-                lease.channel.ack(lease.tag)
-                lease.acked = True
+            if lease.channel.ended is None:
+                self.let_go(lease)
         alive = await _sync(lease.channel for lease in leases)
         settled = {lease for lease in leases if lease.channel in alive}
         for lease in settled:
-            self._end(lease)
+            self.strike_off(lease)
         return settled
+
+    def let_go(self, lease: Lease, *, for_next: bool = False) -> None:
+        """Send the acknowledgement; that it was heard, an answer on the channel will tell.
+
+        Args:
+            lease: the message.
+            for_next: its consumer is to bring the next one.
+        """
+        if not lease.acked:
+            if not for_next:
+                _end_consumer(lease)
+            lease.channel.ack(lease.tag)
+            lease.acked = True
+
+    def strike_off(self, lease: Lease) -> None:
+        """Forget a lease: its message is no longer here."""
+        if self._leases.pop(lease.token, None) is None:
+            return
+        if lease.timer is not None:
+            lease.timer.cancel()
+        self._holding[lease.channel] -= 1
+        self._recycle(lease.channel)
 
     def finish(self, leases: Iterable[Lease]) -> None:
         """Let what `begin` returned run out again, if it was not settled."""
@@ -166,17 +201,9 @@ class Leases:
         if lease.settling or lease.acked or lease.until > clock.monotonic():
             return
         with contextlib.suppress(Exception):  # its channel has ended, which puts it back too
+            _end_consumer(lease)
             lease.channel.nack(lease.tag)
-        self._end(lease)
-
-    def _end(self, lease: Lease) -> None:
-        """Strike a lease off; its message is no longer here."""
-        if self._leases.pop(lease.token, None) is None:
-            return
-        if lease.timer is not None:
-            lease.timer.cancel()
-        self._holding[lease.channel] -= 1
-        self._recycle(lease.channel)
+        self.strike_off(lease)
 
     def _recycle(self, channel: Channel) -> None:
         if self._holding[channel] > 0:
@@ -188,7 +215,12 @@ class Leases:
     def _on_end(self, channel: Channel, _: Exception) -> None:
         self._busy.discard(channel)
         for lease in [each for each in self._leases.values() if each.channel is channel]:
-            self._end(lease)
+            self.strike_off(lease)
+
+
+def _end_consumer(lease: Lease) -> None:
+    if lease.standing is not None:
+        lease.standing.end()
 
 
 async def _sync(channels: Iterable[Channel]) -> set[Channel]:

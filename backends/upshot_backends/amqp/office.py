@@ -16,6 +16,7 @@ from upshot.backend import StoredRecord
 from upshot.seldom import Seldom
 from upshot.states import NEVER, State
 from upshot.url import Url
+from upshot_backends.amqp.announcing import Announcements
 from upshot_backends.amqp.channel import Received
 from upshot_backends.amqp.connection import AmqpConnection
 from upshot_backends.amqp.driver import (
@@ -108,6 +109,18 @@ class Office:
         self._token = secrets.token_hex(8)
         self._numbers = itertools.count(1)
         self._complaint = Seldom()
+        self._announcements = Announcements(self._thread, self._publish)
+
+    def announce(self, record: StoredRecord) -> bool:
+        """Send a record that is not terminal, unless a later one of its task is sent soon.
+
+        Returns at once; False if it is for this process, which knows better.
+        """
+        if self._is_here(record):
+            return self.mailbox.put(reply_of(record), expected=True)
+        if _is_address(record.reply_to):
+            self._announcements.hold(record)
+        return True
 
     def store(self, records: Sequence[StoredRecord], timeout: float) -> list[bool]:
         """Send each record to its address, and tell whether it was applied, if that is here.
@@ -123,6 +136,7 @@ class Office:
         outgoing: list[int] = []
         keys: set[str] = set()
         for position, record in enumerate(records):
+            self._announcements.drop(record.key)
             at_once = record.state == State.QUEUED and record.key not in keys
             if at_once and self._is_here(record):
                 answers[position] = self.mailbox.put(reply_of(record), expected=True)
@@ -199,6 +213,10 @@ class Office:
             _note_undeliverable(record)
 
     # -- on the thread ------------------------------------------------------------------------
+
+    async def _publish(self, records: Sequence[StoredRecord]) -> None:
+        session = await self._sending.session()
+        await session.publish([self._parcel(record, "") for record in records])
 
     def _take(self, message: Received) -> None:
         reply = unpack(message)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
 import hashlib
+import logging
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple, final
@@ -11,12 +14,14 @@ from urllib.parse import quote
 
 from upshot import clock
 from upshot.broker import QueuedMessage
-from upshot_backends.amqp.channel import Received
+from upshot_backends.amqp.channel import Channel, Received
 from upshot_backends.amqp.connection import AmqpConnection, Session
 from upshot_backends.amqp.driver import RefusedForNowError
 from upshot_backends.amqp.publisher import Parcel
 
 __all__ = ["DELAYS", "Letter", "Names", "Post", "moment"]
+
+logger = logging.getLogger(__name__)
 
 DELAYS: Final = (1, 16, 256, 4096, 65536)
 """Seconds that a message rests in each delay queue; a longer way to its `eta` takes several rests,
@@ -144,6 +149,7 @@ class Post:
         self._names = names
         self._publishing = publishing
         self._known: set[str] = set()
+        self._returning: set[asyncio.Task[None]] = set()
 
     async def declare(self, session: Session, names: Iterable[str]) -> None:
         """Make the named queues, unless they are known to be there."""
@@ -201,6 +207,28 @@ class Post:
                 return
             self.forget(names)
         raise RefusedForNowError("somebody deletes queues while messages are put into them")
+
+    def give_back(self, channel: Channel, queue: str, received: Received) -> None:
+        """Begin to put back what came when nobody wanted it: uncounted, and before its like."""
+        task = asyncio.create_task(self._give_back(channel, queue, received))
+        self._returning.add(task)
+        task.add_done_callback(self._returning.discard)
+
+    async def returned(self) -> None:
+        """Return when nothing is being put back any more."""
+        while self._returning:
+            await asyncio.wait(self._returning)
+
+    async def _give_back(self, channel: Channel, queue: str, received: Received) -> None:
+        letter = Letter.read(received, queue)
+        counted = letter.counted + received.redelivered
+        try:
+            await self.send([self.address(letter._replace(counted=counted, again=True))])
+            channel.ack(received.tag)
+        except Exception as exc:  # the server puts it back, and marks it as delivered
+            logger.debug("a message is given back by the server: %s", exc)
+            with contextlib.suppress(Exception):
+                channel.nack(received.tag)
 
 
 def _arguments(name: str) -> dict[str, Any]:

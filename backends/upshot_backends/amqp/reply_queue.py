@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 _MOST: Final = 100_000  # messages, and
 _MOST_BYTES: Final = 256 * 2**20  # bytes that may wait in it
 _PREFETCH: Final = 500  # messages on their way to us: enough to be busy while acks travel
+_MANY: Final = _PREFETCH // 4  # messages that are acknowledged at once, and
+_QUIET: Final = 0.05  # seconds without any until fewer are; the mailbox knows what comes again
 _SET_UP: Final = 10.0  # seconds that opening and declaring may take
 _FIRST_PAUSE: Final = 0.05  # seconds between two attempts to reach a server that is away;
 _LONGEST_PAUSE: Final = 2.0  # doubles up to this
@@ -75,7 +77,6 @@ class ReplyQueue:
         self._attempt: asyncio.Future[None] | None = None
         self._hurry = asyncio.Event()
         self._readers = 0
-        self._unacknowledged: tuple[Channel, int] | None = None
 
     def open(self, timeout: float) -> None:
         """Return once messages come; at once if they do.
@@ -161,7 +162,7 @@ class ReplyQueue:
                 self._readers += 1
                 await channel.consume(
                     self._name,
-                    partial(self._take, channel),
+                    partial(self._take, _Acks(channel)),
                     arguments={"x-priority": self._readers},
                 )
                 return channel
@@ -173,21 +174,12 @@ class ReplyQueue:
                 raise NoAnswerError(f"no answer within {_SET_UP:g} seconds") from exc
             raise
 
-    def _take(self, channel: Channel, message: Received) -> None:
+    def _take(self, acks: _Acks, message: Received) -> None:
         try:
             self._on_message(message)
         except Exception:  # a defect; one message must not end all others
             logger.exception("%s: a result could not be taken in", self._url)
-        if self._unacknowledged is None:  # all that arrived together is acknowledged together
-            asyncio.get_running_loop().call_soon(self._acknowledge)
-        self._unacknowledged = channel, message.tag
-
-    def _acknowledge(self) -> None:
-        pending, self._unacknowledged = self._unacknowledged, None
-        if pending is not None:
-            channel, tag = pending
-            if channel.ended is None:
-                channel.ack(tag, multiple=True)
+        acks.add(message.tag)
 
     def _tell(self, error: Exception | None) -> None:
         """Tell whoever waits how the attempt to open it ended."""
@@ -199,6 +191,42 @@ class ReplyQueue:
         else:
             attempt.set_exception(error)
             attempt.exception()  # seen, even if whoever waited has given up
+
+
+@final
+class _Acks:
+    """Acknowledges what has come by a channel, together: one by one it would cost the server as
+    much as to bring the messages.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._count = 0
+        self._last = 0
+
+    def add(self, tag: int) -> None:
+        """Acknowledge this message, soon."""
+        self._last = tag
+        self._count += 1
+        if self._count == 1:
+            self._wait()
+        elif self._count == _MANY:
+            self._send()
+
+    def _wait(self) -> None:
+        asyncio.get_running_loop().call_later(_QUIET, self._look, self._last)
+
+    def _look(self, last: int) -> None:
+        """Send, if nothing has come since `last`."""
+        if self._count and self._last != last:
+            self._wait()
+        elif self._count:
+            self._send()
+
+    def _send(self) -> None:
+        if self._channel.ended is None:
+            self._channel.ack(self._last, multiple=True)
+        self._count = 0
 
 
 async def _end_of(channel: Channel) -> Exception:

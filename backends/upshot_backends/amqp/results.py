@@ -8,6 +8,8 @@ Layout:
 
     upshot.reply.<32 hex digits>   queue, one for each process and URL, at the default exchange
 
+That a task has begun is told when it has run for 20 ms: most have ended by then.
+
 `replies.py` has the form of a message. What has arrived is kept in the submitter's memory until it
 is forgotten or expires, which is counted from its arrival. The queue is declared when the process
 first stores a record of its own, so before the message of its first task leaves. It is deleted by
@@ -66,6 +68,9 @@ class AmqpBackend(Backend):
 
     def store(self, records: Sequence[StoredRecord], timeout: float) -> Sequence[bool]:
         return self._office.store(records, timeout)
+
+    def announce(self, record: StoredRecord) -> bool:
+        return self._office.announce(record)
 
     def load(self, keys: Sequence[str], timeout: float) -> Sequence[bytes | None]:
         return self._office.mailbox.get(keys)

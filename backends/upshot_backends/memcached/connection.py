@@ -114,6 +114,9 @@ class Server:
         return wire
 
     def _give_back(self, wire: Wire) -> None:
+        if wire.has_more:
+            self._discard(wire)
+            return
         self._busy.discard(wire)
         self._idle.append(wire)
         if self._waiting:  # checked after the connection is there, as waiting is set before looking

@@ -51,6 +51,9 @@ Address = tuple[str, int] | str
 _PORT: Final = 11211  # memcached's own default
 _GREETING: Final = 2**16  # bytes that the answer to the first command may have: far too many
 
+_RECEIVE: Final = socket.socket.recv
+_SEND: Final = socket.socket.send
+
 DRIVER_ERRORS: Final = DriverErrors(
     transient=(OSError, MemcacheServerError),  # a connection that closed unexpectedly is one
     permanent=(MemcacheError,),
@@ -82,7 +85,8 @@ class Options:
 class TimedSocket(socket.socket):
     """A socket whose every operation ends at one moment, `until`, on the monotonic clock.
 
-    It never blocks by itself: that would cost two more system calls for each command.
+    It never blocks by itself. The kernel's own timeouts would begin anew with each signal that the
+    thread gets, and one that comes often outlast them.
     `interrupt` ends what another thread does with it.
 
     Attributes:
@@ -105,7 +109,7 @@ class TimedSocket(socket.socket):
         while True:
             self._wait(self._readable)
             try:
-                data = super().recv(size, flags)
+                data = _RECEIVE(self, size, flags)
             except BlockingIOError:
                 continue  # the kernel may wake a process for nothing
             if self.left_to_read is not None:
@@ -118,7 +122,7 @@ class TimedSocket(socket.socket):
         rest = data
         while True:
             try:
-                sent = super().send(rest, flags)
+                sent = _SEND(self, rest, flags)
             except BlockingIOError:
                 sent = 0
             if sent == len(rest):

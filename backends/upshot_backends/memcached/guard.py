@@ -17,11 +17,10 @@ from upshot.backend import StoredRecord
 from upshot_backends.memcached import layout
 from upshot_backends.memcached.driver import MemcacheClientError, MemcacheError
 from upshot_backends.memcached.layout import Parts
-from upshot_backends.memcached.wire import KEYS, STORED, Value, Wire, refusal, storage
+from upshot_backends.memcached.wire import AHEAD, KEYS, STORED, Value, Wire, refusal, storage
 
 __all__ = ["Write", "store"]
 
-_SENT_ALONG: Final = 16 * 2**10  # bytes of `add` commands, see `Wire.gets`
 _LINE: Final = 300  # bytes of a command beside the record, at most
 _LOST: Final = (b"EXISTS", b"NOT_FOUND", b"NOT_STORED")  # answers: somebody else was quicker
 _NO_CAS: Final = b"0"  # the `unique` of every item if the server was started with -C
@@ -139,7 +138,7 @@ def store(wire: Wire, writes: Sequence[Write]) -> None:
 def _round(wire: Wire, writes: Sequence[Write]) -> Sequence[Write]:
     """Try once to store; return those that lost a race."""
     keys = [write.key for write in writes]
-    if sum(write.size + _LINE for write in writes) > _SENT_ALONG:
+    if sum(write.size + _LINE for write in writes) > AHEAD:
         return _replace(wire, writes, wire.gets(keys))
     for write in writes:
         write.decide(None)

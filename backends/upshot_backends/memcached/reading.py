@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from upshot import clock
 from upshot_backends.memcached import layout
 from upshot_backends.memcached.layout import Item
-from upshot_backends.memcached.wire import KEYS, STORED, Wire, refusal, storage
+from upshot_backends.memcached.wire import AHEAD, Wire
 
 __all__ = ["load", "remove"]
 
@@ -16,7 +16,7 @@ _DAMAGED: Final = b"a part of this record is missing"
 """Stands for a record that has lost a part: no encoded record looks like this, so the core says
 that it is corrupt. As if it were absent, its waiters would wait for what cannot come."""
 
-_AT_ONCE: Final = -1  # the `exptime` of an item that is gone as soon as it is stored
+_AROUND_KEYS: Final = 16  # bytes, at most, of what `Wire.take` sends around a key that it has twice
 
 
 def load(wire: Wire, keys: Sequence[bytes]) -> dict[bytes, bytes]:
@@ -57,35 +57,18 @@ def _joined(wire: Wire, key: bytes, item: Item) -> bytes | None:
 def remove(wire: Wire, keys: Sequence[bytes]) -> None:
     """Remove the records under `keys` with all their parts; unknown ones are fine.
 
-    A plain `delete` could hit a record that was stored since its key was looked at, and whose
-    parts nobody would know. So each item is replaced, if it is still the one that was seen, by one
-    that has expired, which the `get` that follows makes memcached drop.
+    A `delete` does not say what it removed, and a `get` before it not what there was by then: it
+    could hit a record that was stored in between, and whose parts nobody would know.
     """
-    for start in range(0, len(keys), KEYS):
-        pending = list(dict.fromkeys(keys[start : start + KEYS]))
-        while pending:
-            pending = _removed_once(wire, pending)
+    for share in _shares(list(dict.fromkeys(keys))):
+        taken = wire.take(share)
+        now = clock.now()
+        heads = ((key, layout.read(data, now)) for key, data in taken.items())
+        wire.remove([part for key, item in heads if item.parts for part in item.parts.keys(key)])
 
 
-def _removed_once(wire: Wire, keys: Sequence[bytes]) -> list[bytes]:
-    """Try once to remove; return the keys where somebody else was quicker."""
-    found = wire.gets(keys)
-    now = clock.now()
-    if not found:
-        return []
-    wire.send(storage(b"cas", key, b"", _AT_ONCE, value.unique) for key, value in found.items())
-    wire.send([b"get " + b" ".join(found) + b"\r\n"])
-    answers = wire.answers(len(found))
-    wire.read_values({})
-    again: list[bytes] = []
-    parts: list[bytes] = []
-    for (key, value), answer in zip(found.items(), answers, strict=True):
-        if answer == b"EXISTS":
-            again.append(key)
-        elif answer in (STORED, b"NOT_FOUND"):
-            item = layout.read(value.data, now)
-            parts += item.parts.keys(key) if item.parts else []
-        else:
-            raise refusal(answer)
-    wire.remove(parts)
-    return again
+def _shares(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Cut keys into as many as `Wire.take` takes at a time."""
+    longest = max(map(len, keys), default=0)
+    most = max(1, AHEAD // (2 * longest + _AROUND_KEYS))
+    return (keys[start : start + most] for start in range(0, len(keys), most))

@@ -1,10 +1,10 @@
 """Results on memcached servers.
 
-Service: memcached 1.4.31 or newer, one server or several, with CAS (no `-C`) and items of 1 MiB
-(`-I 1m`, the default). What it cannot do: keep records across a restart; keep them when its memory
-is full, as it evicts then what was not used for long (`-M` makes it refuse new records instead);
-enumerate; notify; check a password. So whoever waits for a result should set a timeout: one that
-was evicted never comes.
+Service: memcached 1.5.3 or newer, which can read and expire an item in one step (`gat`); one server
+or several, with CAS (no `-C`) and items of 1 MiB (`-I 1m`, the default). What it cannot do: keep
+records across a restart; keep them when its memory is full, as it evicts then what was not used for
+long (`-M` makes it refuse new records instead); enumerate; notify; check a password. So whoever
+waits for a result should set a timeout: one that was evicted never comes.
 
 Each record is on one server, see `Servers`, and in one item or several, see `layout`. Nobody ever
 reads a mixture of two records: one that has lost a part is corrupt, and stays so until it expires
@@ -29,6 +29,7 @@ from upshot_backends.memcached import guard, layout, reading
 from upshot_backends.memcached.connection import Servers, Talk
 from upshot_backends.memcached.driver import DRIVER_ERRORS, MemcacheError
 from upshot_backends.memcached.guard import Write
+from upshot_backends.memcached.wire import Wire
 
 __all__ = ["MemcachedBackend"]
 
@@ -96,15 +97,15 @@ class MemcachedBackend(Backend):
         wanted = [key.encode() for key in keys]
         distinct = dict.fromkeys(wanted)
         found: dict[bytes, bytes | Exception] = {}
-        failed = self._talk(
-            distinct,
-            lambda wire, share: found.update(reading.load(wire, share)),
-            clock.monotonic() + timeout,
-        )
-        if sum(len(share) for share, _ in failed) == len(distinct):
-            _raise(failed)
-        for share, error in failed:
-            found |= dict.fromkeys(share, error)
+
+        def talk(wire: Wire, share: list[bytes]) -> None:
+            found.update(reading.load(wire, share))
+
+        if failed := self._talk(distinct, talk, clock.monotonic() + timeout):
+            if sum(len(share) for share, _ in failed) == len(distinct):
+                _raise(failed)
+            for share, error in failed:
+                found |= dict.fromkeys(share, error)
         return [found.get(key) for key in wanted]
 
     def delete(self, keys: Sequence[str], timeout: float) -> None:

@@ -6,6 +6,7 @@ The protocol: https://github.com/memcached/memcached/blob/master/doc/protocol.tx
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, final
 
@@ -18,7 +19,7 @@ from upshot_backends.memcached.driver import (
     TimedSocket,
 )
 
-__all__ = ["KEYS", "STORED", "Value", "Wire", "refusal", "storage"]
+__all__ = ["AHEAD", "KEYS", "STORED", "Value", "Wire", "refusal", "storage"]
 
 KEYS: Final = 1000
 """Keys in one command, and commands before their answers are read: what the core sends at once."""
@@ -26,7 +27,12 @@ KEYS: Final = 1000
 STORED: Final = b"STORED"
 """The answer to a command that stored something."""
 
+AHEAD: Final = 16 * 2**10
+"""Bytes of commands that may follow one with a long answer before that is read: memcached reads no
+further while its own answer is not taken, so they have to fit into the sockets' buffers."""
+
 _TOO_LARGE: Final = b"SERVER_ERROR object too large"
+_SIZE: Final = re.compile(rb"[0-9]{1,10}")  # of a value; the longest that memcached has is 1 GiB
 _WRITE: Final = 2**16  # bytes gathered for one write
 _READ: Final = 2**15  # bytes asked for in one read; the buffer is made each time
 _LONGEST_LINE: Final = 2**16  # bytes; the longest of memcached's has a key of 250 and a few numbers
@@ -61,6 +67,11 @@ class Wire:
     def __del__(self) -> None:
         self.socket.close()  # no traffic; without it, Python would complain of a forgotten one
 
+    @property
+    def has_more(self) -> bool:
+        """Whether something has come that no answer was: it would be taken for the next one."""
+        return self._position < len(self._buffer)
+
     def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return what is stored under those of `keys` that are there."""
         found: dict[bytes, bytes] = {}
@@ -74,14 +85,32 @@ class Wire:
 
         Args:
             keys: at most 1000, as nothing is read before all is sent.
-            also: commands to send in the same write, whose answers are then to be read. At most
-                16 KiB: memcached reads no further while its own answer is not taken.
+            also: commands to send in the same write, whose answers are then to be read; `AHEAD`
+                bytes at most.
         """
         self.socket.sendall(b"gets %b\r\n%b" % (b" ".join(keys), also))
         found: dict[bytes, bytes] = {}
         uniques: dict[bytes, bytes] = {}
         self.read_values(found, uniques)
         return {key: Value(data, uniques.get(key, b"")) for key, data in found.items()}
+
+    def take(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Remove what is stored under `keys`, and return it: exactly that, in one step for each.
+
+        `gat` sets the moment at which an item expires while it reads it: here, one in the past.
+        The `get` that follows makes memcached drop what has expired, and its memory free.
+
+        Args:
+            keys: so many that all the commands have `AHEAD` bytes at most.
+        """
+        commands = [b"gat -1 %b\r\n" % key for key in keys]
+        commands.append(b"get %b\r\n" % b" ".join(keys))
+        self.socket.sendall(b"".join(commands))
+        found: dict[bytes, bytes] = {}
+        for _ in keys:
+            self.read_values(found)
+        self.read_values({})  # what somebody has stored since stays
+        return found
 
     def send(self, commands: Iterable[bytes]) -> int:
         """Send commands in few writes; return how many.
@@ -138,7 +167,7 @@ class Wire:
             if line == b"END":
                 break
             words = line.split(b" ")
-            if words[0] != b"VALUE" or not 4 <= len(words) <= 5 or not words[3].isdigit():
+            if words[0] != b"VALUE" or not 4 <= len(words) <= 5 or not _SIZE.fullmatch(words[3]):
                 raise refusal(line)
             size = int(words[3])
             end = position + size

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Final, cast, final
 
 import redis
-from redis.exceptions import AskError
+from redis.exceptions import AskError, NoScriptError
 
 from upshot import clock
-from upshot_backends.redis.client import RedisClient, script
-from upshot_backends.redis.driver import Argument, Connection, read
-from upshot_backends.redis.server import Server
+from upshot_backends.redis.client import Call, RedisClient, command_of, script
+from upshot_backends.redis.driver import Connection, Reply, read, send
+from upshot_backends.redis.server import LARGE, Server
 
 __all__ = ["Bell"]
 
@@ -52,14 +52,12 @@ class Bell:
             redis.ResponseError: it refused the pop; it may have become a replica.
         """
         now = clock.monotonic()
-        if self._server is not None and self._server.retired:
-            self.close()
+        self._leave_retired()
         try:
             connection = self._connection or self._connect()
             connection.timed.until = now + _SET_UP
             if self._sent_at is None:
-                pop: list[Argument] = ["BLPOP", *self.keys, _BLOCK]
-                connection.send_packed_command(connection.pack_commands([pop]))
+                send(connection, [("BLPOP", *self.keys, _BLOCK)])
                 self._sent_at = now
             connection.timed.until = now + seconds
             answer = read(connection, disconnect_on_error=False)
@@ -75,6 +73,50 @@ class Bell:
         except BaseException:  # whatever happened, the connection's state is unknown now
             self.close()
             raise
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the server holds a pop that an earlier `wait` has sent."""
+        return self._sent_at is not None
+
+    def wait_for(self, call: Call, seconds: float) -> Reply:
+        """Let the server run a script as soon as the bell rings, or once the time is up.
+
+        The script is sent along with the pop, which saves a round trip: the server runs what a
+        blocked client has sent as soon as it is blocked no longer. Nothing of it is left when this
+        returns, and the server decides when the time is up, so it may be up to 100 ms late.
+
+        Returns:
+            What the script answers; None if the server has not run it: it does not know the
+            script, or the bell is somewhere else now, in a cluster.
+
+        Raises:
+            redis.ConnectionError, redis.TimeoutError, redis.ResponseError: as `wait`. Nobody knows
+                whether the script was run.
+        """
+        self._leave_retired()
+        try:
+            connection = self._connection or self._connect()
+            connection.timed.received = 0
+            connection.timed.until = clock.monotonic() + _SET_UP
+            send(connection, [("BLPOP", *self.keys, seconds), command_of(call)])
+            connection.timed.until = clock.monotonic() + seconds + _OVERDUE
+            # What the pop says does not matter: the script looks for itself.
+            read(connection, disconnect_on_error=False)
+            answer = read(connection, disconnect_on_error=False)
+            if isinstance(answer, AskError):  # MovedError is one; the next look follows it
+                self.close()
+                return None
+            if isinstance(answer, NoScriptError):
+                return None
+            if isinstance(answer, redis.ResponseError):
+                raise answer
+        except BaseException:
+            self.close()
+            raise
+        if connection.timed.received > LARGE:  # the parser's buffer has room for it from now on
+            self.close()
+        return answer
 
     def hush(self) -> None:
         """Take the pop back, so that it does not take the ring meant for somebody who waits.
@@ -102,6 +144,10 @@ class Bell:
         self._server = self._connection = self._sent_at = None
         if server is not None and connection is not None:
             server.discard(connection)
+
+    def _leave_retired(self) -> None:
+        if self._server is not None and self._server.retired:
+            self.close()
 
     def _connect(self) -> Connection:
         until = clock.monotonic() + _SET_UP

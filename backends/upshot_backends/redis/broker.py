@@ -19,15 +19,19 @@ and unused. Leases are measured on the server's clock.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import secrets
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import ClassVar, Final, cast
-from urllib.parse import quote
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar, Final, cast, final
+
+import redis
 
 from upshot import clock
 from upshot.backend import Backend, StoredRecord
 from upshot.broker import (
+    Action,
     Broker,
     BrokerCapabilities,
     Delivery,
@@ -38,20 +42,28 @@ from upshot.broker import (
 from upshot.errors import PayloadTooLargeError
 from upshot.url import Url
 from upshot_backends.redis.bell import Bell
-from upshot_backends.redis.client import Script, script
+from upshot_backends.redis.client import Call, replies, script
 from upshot_backends.redis.cluster import ClusterClient
 from upshot_backends.redis.connection import open_client
 from upshot_backends.redis.driver import DRIVER_ERRORS, Argument, Reply
+from upshot_backends.redis.queueing import (
+    found_in,
+    id_of,
+    lines,
+    message_arguments,
+    numbered,
+    parts,
+    quoted,
+)
 from upshot_backends.redis.results import RedisBackend, record_arguments
 
 __all__ = ["RedisBroker"]
 
 _LARGEST: Final = 256 * 2**20  # bytes in one call; the server's limit for one string is 512 MiB
 _ROUND_TRIP: Final = 5.0  # seconds that one look may take; `fetch` is not told a timeout
+_PATIENT: Final = 0.5  # seconds; the server ends a shorter wait too late
+_FRESH: Final = 1.0  # seconds for which a look that an exchange has had is as good as another
 _PURGED: Final = 1000  # messages removed by one script call, to bound its time
-_PART: Final = 4 * 2**20  # bytes of messages in one script call of `settle`
-_SETTLED: Final = 1000  # deliveries settled by one script call
-_ANY_BYTES: Final = "surrogateescape"  # for ids that somebody else has put there
 _NO_MESSAGE: Final = ("", "", "", "", "")
 
 
@@ -76,9 +88,10 @@ class RedisBroker(Broker):
         self._url = url
         self._client = open_client(url)
         self._in_cluster = isinstance(self._client, ClusterClient)
-        root = _quoted(namespace)  # which holds no brace
+        root = quoted(namespace)  # which holds no brace
         self._prefix = f"{{{root}}}/" if self._in_cluster else f"{root}/"
         self._bells: deque[Bell] = deque()
+        self._looked: dict[tuple[str, tuple[str, ...]], _Looked] = {}
 
     def joins(self, backend: Backend) -> bool:
         if self._in_cluster or not isinstance(backend, RedisBackend):
@@ -89,11 +102,11 @@ class RedisBroker(Broker):
         self, messages: Sequence[QueuedMessage], records: Sequence[StoredRecord], timeout: float
     ) -> None:
         self._check_size(messages, records)
-        queues = _numbered(message.queue for message in messages)
+        queues = numbered(message.queue for message in messages)
         bases = self._keys(self._bases(queues))
         arguments: list[Argument] = [len(bases), len(messages), f"@{self._client.database}"]
         for message in messages:
-            arguments += _message_arguments(message, queues)
+            arguments += message_arguments(message, queues)
         for record in records:
             arguments += record_arguments(record)
         keys = [*bases, *(record.key for record in records)]
@@ -105,8 +118,14 @@ class RedisBroker(Broker):
     ) -> Sequence[Delivery]:
         deadline = clock.Deadline(wait)
         distinct = tuple(dict.fromkeys(queues))
+        looked = self._looked.pop((worker, distinct), None)
         bell = self._take_bell(distinct)
         try:
+            if looked is not None and not bell.is_waiting and looked.nothing_due_within(wait):
+                call = self._fetch_call(distinct, limit, lease, worker)
+                deliveries = found_in(bell.wait_for(call, wait), distinct)[1]
+                if deliveries or deadline.expired:
+                    return deliveries
             while True:
                 due_in, deliveries = self._look(distinct, limit, lease, worker)
                 if deliveries:
@@ -123,7 +142,7 @@ class RedisBroker(Broker):
                 self._close_bells()
 
     def settle(self, settlements: Sequence[Settlement], timeout: float) -> Sequence[bool]:
-        calls = [self._settle_call(part) for part in _parts(settlements)]
+        calls = [self._settle_call(part) for part in parts(settlements)]
         answers = self._client.run_each(calls, timeout)
         return [settled == 1 for part in answers for settled in cast("list[int]", part)]
 
@@ -137,16 +156,22 @@ class RedisBroker(Broker):
         worker: str,
         timeout: float,
     ) -> tuple[bool, bool, Sequence[Delivery]]:
-        distinct = tuple(dict.fromkeys(queues))
-        ended, found = self._client.run_each(
+        deadline, distinct = clock.Deadline(timeout), tuple(dict.fromkeys(queues))
+        answers = self._client.try_each(
             [
                 self._settle_call([settlement], record),
                 self._fetch_call(distinct, 1, lease, worker),
             ],
             timeout,
         )
+        if isinstance(answers[0], redis.ResponseError):
+            self._give_back(answers[1], distinct, deadline)
+        ended, found = replies(answers)
         *applied, ours = cast("list[int]", ended)
-        return applied == [1], ours == 1, _found(found, distinct)[1]
+        due_in, deliveries = found_in(found, distinct)
+        if not deliveries:
+            self._looked[worker, distinct] = _Looked(due_in)
+        return applied == [1], ours == 1, deliveries
 
     def beat(
         self,
@@ -157,11 +182,11 @@ class RedisBroker(Broker):
         lease: float,
         timeout: float,
     ) -> Sequence[bool]:
-        numbered = _numbered(delivery.queue for delivery in deliveries)
-        arguments: list[Argument] = [worker, _lines(queues), lease]
+        numbers = numbered(delivery.queue for delivery in deliveries)
+        arguments: list[Argument] = [worker, lines(queues), lease]
         for delivery in deliveries:
-            arguments += (numbered[delivery.queue], _id_of(delivery), delivery.token)
-        keys = [*self._worker_keys, *self._bases(numbered)]
+            arguments += (numbers[delivery.queue], id_of(delivery), delivery.token)
+        keys = [*self._worker_keys, *self._bases(numbers)]
         beat = script("queue", "workers", "beat")
         answers = self._client.run(beat, [(keys, arguments)], timeout)[0]
         return [held == 1 for held in cast("list[int]", answers)]
@@ -181,7 +206,7 @@ class RedisBroker(Broker):
                 delayed=delayed,
                 leased=leased,
                 dead=dead,
-                workers=tuple(sorted(name for name in serving if _quoted(queue) in serving[name])),
+                workers=tuple(sorted(name for name in serving if quoted(queue) in serving[name])),
             )
             for queue, (ready, delayed, leased, dead) in zip(distinct, counts, strict=True)
         }
@@ -210,21 +235,35 @@ class RedisBroker(Broker):
     ) -> tuple[float | None, list[Delivery]]:
         """Lease what is due now; also tell in how many seconds something will be."""
         call = self._fetch_call(queues, limit, lease, worker)
-        return _found(self._client.run_each([call], _ROUND_TRIP)[0], queues)
+        return found_in(self._client.run_each([call], _ROUND_TRIP)[0], queues)
 
-    def _fetch_call(self, queues: Sequence[str], limit: int, lease: float, worker: str) -> _Call:
+    def _fetch_call(self, queues: Sequence[str], limit: int, lease: float, worker: str) -> Call:
         keys = [*self._bases(queues), *self._worker_keys]
         token = secrets.token_hex(8) + "-"
         return (
             script("queue", "workers", "fetch"),
             keys,
-            [limit, lease, worker, _lines(queues), token],
+            [limit, lease, worker, lines(queues), token],
         )
+
+    def _give_back(
+        self, found: Reply | redis.ResponseError, queues: Sequence[str], deadline: clock.Deadline
+    ) -> None:
+        """Release what an exchange has leased whose other half failed: nobody will run it."""
+        if isinstance(found, redis.ResponseError):
+            return
+        settlements = [
+            Settlement(delivery=delivery, action=Action.RELEASE)
+            for delivery in found_in(found, queues)[1]
+        ]
+        if settlements:
+            with contextlib.suppress(redis.RedisError):  # the first error counts; the lease ends
+                self.settle(settlements, deadline.left() or 0.0)
 
     def _settle_call(
         self, settlements: Sequence[Settlement], record: StoredRecord | None = None
-    ) -> _Call:
-        queues = _numbered(
+    ) -> Call:
+        queues = numbered(
             [settlement.delivery.queue for settlement in settlements]
             + [settlement.message.queue for settlement in settlements if settlement.message]
         )
@@ -235,9 +274,9 @@ class RedisBroker(Broker):
             arguments += record_arguments(record)
         for settlement in settlements:
             delivery, message = settlement.delivery, settlement.message
-            arguments += (queues[delivery.queue], _id_of(delivery), delivery.token)
+            arguments += (queues[delivery.queue], id_of(delivery), delivery.token)
             arguments += (settlement.action.value, settlement.reason)
-            arguments += _message_arguments(message, queues) if message else _NO_MESSAGE
+            arguments += message_arguments(message, queues) if message else _NO_MESSAGE
         return script(self._client.pubsub, "guard", "queue", "settle"), keys, arguments
 
     def _take_bell(self, queues: Sequence[str]) -> Bell:
@@ -264,7 +303,7 @@ class RedisBroker(Broker):
         return f"{self._prefix}workers", f"{self._prefix}serving"
 
     def _bases(self, queues: Iterable[str]) -> list[str]:
-        return [self._prefix + _quoted(queue) for queue in queues]
+        return [self._prefix + quoted(queue) for queue in queues]
 
     def _keys(self, bases: list[str]) -> list[str]:
         """Return the keys that a script call names.
@@ -290,59 +329,23 @@ class RedisBroker(Broker):
             )
 
 
-def _id_of(delivery: Delivery) -> bytes:
-    return delivery.message_id.encode(errors=_ANY_BYTES)
+@final
+class _Looked:
+    """That an exchange has just found nothing, so that the fetch after it need not look again.
 
+    Args:
+        due_in: seconds until something will be due; None if nothing is known to be.
+    """
 
-_Call = tuple[Script, list[str], list[Argument]]
-_Taken = tuple[int, bytes, bytes, int, bytes]
+    def __init__(self, due_in: float | None) -> None:
+        self._at = clock.monotonic()
+        self._due_in = math.inf if due_in is None else due_in
 
+    def nothing_due_within(self, seconds: float) -> bool:
+        """Tell whether that is of use to a wait of so many seconds, which the server ends.
 
-def _found(answer: Reply, queues: Sequence[str]) -> tuple[float | None, list[Delivery]]:
-    """Read what `fetch.lua` answers: when something is due next, and what was leased."""
-    due_in, *taken = cast("tuple[bytes, *tuple[_Taken, ...]]", answer)
-    return float(due_in) if due_in else None, [
-        Delivery(
-            message_id=message_id.decode(errors=_ANY_BYTES),
-            queue=queues[number - 1],
-            body=body,
-            deliveries=deliveries,
-            token=token.decode(),
-        )
-        for number, message_id, body, deliveries, token in taken
-    ]
-
-
-def _quoted(name: str) -> str:
-    """Return a name that holds no "/" and no line break."""
-    return quote(name, safe="", errors="surrogatepass")
-
-
-def _lines(queues: Iterable[str]) -> str:
-    return "\n".join(_quoted(queue) for queue in queues)
-
-
-def _numbered(queues: Iterable[str]) -> dict[str, int]:
-    """Return each distinct queue with its number, from 1 as Lua counts."""
-    return {queue: number for number, queue in enumerate(dict.fromkeys(queues), 1)}
-
-
-def _message_arguments(message: QueuedMessage, queues: Mapping[str, int]) -> tuple[Argument, ...]:
-    """Return what the scripts take for one message."""
-    eta = "" if message.eta is None else repr(message.eta)
-    return queues[message.queue], message.message_id, message.body, message.priority, eta
-
-
-def _parts(settlements: Sequence[Settlement]) -> Iterator[list[Settlement]]:
-    """Cut a batch, in order, into parts that a script ends quickly."""
-    part: list[Settlement] = []
-    size = 0
-    for settlement in settlements:
-        length = len(settlement.message.body) if settlement.message else 0
-        if part and (size + length > _PART or len(part) == _SETTLED):
-            yield part
-            part, size = [], 0
-        part.append(settlement)
-        size += length
-    if part:
-        yield part
+        It ends short ones too late, and what is due before the end would come with it. After a
+        while nobody knows whether the bell that rang since is still there: it expires.
+        """
+        age = clock.monotonic() - self._at
+        return seconds >= _PATIENT and age < _FRESH and self._due_in > age + seconds

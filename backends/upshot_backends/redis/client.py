@@ -18,7 +18,16 @@ from upshot import clock
 from upshot_backends.redis.driver import Argument, Reply
 from upshot_backends.redis.server import Server
 
-__all__ = ["NoOptions", "RedisClient", "Script", "milliseconds", "script"]
+__all__ = [
+    "Call",
+    "NoOptions",
+    "RedisClient",
+    "Script",
+    "command_of",
+    "milliseconds",
+    "replies",
+    "script",
+]
 
 _LONGEST_EXPIRY: Final = 10**15
 """Milliseconds; about 31 000 years. Redis refuses what overflows 63 bits with the clock added."""
@@ -35,6 +44,16 @@ class Script:
     def __init__(self, text: str) -> None:
         self.text = text
         self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+Call = tuple[Script, Sequence[str], Sequence[Argument]]
+"""A script, its keys and its other arguments."""
+
+
+def command_of(call: Call) -> tuple[Argument, ...]:
+    """Return the command that runs a script the server knows."""
+    lua, keys, args = call
+    return ("EVALSHA", lua.sha, len(keys), *keys, *args)
 
 
 @functools.cache
@@ -79,7 +98,7 @@ class RedisClient(abc.ABC):
         Raises:
             redis.ResponseError: the first error answer; the other commands were run all the same.
         """
-        return _replies(self._exchange(commands, clock.monotonic() + timeout))
+        return replies(self._exchange(commands, clock.monotonic() + timeout))
 
     def run(
         self, lua: Script, calls: Sequence[tuple[Sequence[str], Sequence[Argument]]], timeout: float
@@ -96,23 +115,31 @@ class RedisClient(abc.ABC):
 
     def run_each(
         self,
-        calls: Sequence[tuple[Script, Sequence[str], Sequence[Argument]]],
+        calls: Sequence[Call],
         timeout: float,
     ) -> list[Reply]:
-        """Run different scripts, otherwise like `run`; each call is one (script, keys, arguments).
+        """Run different scripts, otherwise like `run`.
 
         Raises:
             redis.ResponseError: the first error answer; the other calls were made all the same.
         """
+        return replies(self.try_each(calls, timeout))
+
+    def try_each(
+        self,
+        calls: Sequence[Call],
+        timeout: float,
+    ) -> list[Reply | redis.ResponseError]:
+        """Do what `run_each` does, and return error answers among the others; see `replies`."""
         until = clock.monotonic() + timeout
-        commands = [("EVALSHA", lua.sha, len(keys), *keys, *args) for lua, keys, args in calls]
+        commands = [command_of(call) for call in calls]
         answers = self._exchange(commands, until)
         unknown = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if unknown:
             again = [("EVAL", calls[i][0].text, *commands[i][2:]) for i in unknown]
             for i, answer in zip(unknown, self._exchange(again, until), strict=True):
                 answers[i] = answer
-        return _replies(answers)
+        return answers
 
     @abc.abstractmethod
     def server(self, key: str, timeout: float) -> Server:
@@ -133,8 +160,13 @@ class RedisClient(abc.ABC):
         """Send commands and return their answers, errors among them."""
 
 
-def _replies(answers: list[Reply | redis.ResponseError]) -> list[Reply]:
-    replies: list[Reply] = []
+def replies(answers: Sequence[Reply | redis.ResponseError]) -> list[Reply]:
+    """Return answers that are no errors.
+
+    Raises:
+        redis.ResponseError: the first error answer.
+    """
+    found: list[Reply] = []
     for answer in answers:
         if isinstance(answer, AskError):  # MovedError is one; only a single server's come here
             raise redis.ResponseError(
@@ -142,5 +174,5 @@ def _replies(answers: list[Reply | redis.ResponseError]) -> list[Reply]:
             ) from answer
         if isinstance(answer, redis.ResponseError):
             raise answer
-        replies.append(answer)
-    return replies
+        found.append(answer)
+    return found

@@ -34,6 +34,7 @@ __all__ = [
     "driver_options",
     "plain_scheme",
     "read",
+    "send",
     "server_options",
 ]
 
@@ -184,6 +185,14 @@ def connect(options: Options, until: float) -> Connection:
             raise exc.__context__ from None  # it will not pass the next time either
         raise
     return connection
+
+
+def send(connection: Connection, commands: Sequence[Sequence[Argument]]) -> None:
+    """Send commands in one write; each has one answer, to be read in their order."""
+    # Text only: hiredis crashes if a signal's handler raises while it turns a number into text
+    # (3.5.0), as Ctrl-C does.
+    texts = [[x if isinstance(x, str | bytes) else str(x) for x in each] for each in commands]
+    connection.send_packed_command(connection.pack_commands(texts))
 
 
 def read(

@@ -19,6 +19,7 @@ READ_IT: Final = b"?"
 """Published in the place of a body that is too long."""
 
 _CHANNELS: Final = 1000  # in one command
+_PARTS: Final = 3  # of a message: what it is, its channel, and its body or a number
 
 
 @final
@@ -81,9 +82,17 @@ class RedisListener(Listener):
         self._poll.register(self._connection.timed.fileno(), select.POLLIN)
         self._poll.register(self._alarm.fileno(), select.POLLIN)
 
+    lends = True
+
     def subscribe(self, keys: Sequence[str]) -> None:
+        self._subscribe(keys, clock.monotonic() + self._timeout)
+
+    def attend(self, key: str, timeout: float | None) -> None:
+        seconds = self._timeout if timeout is None else min(timeout, self._timeout)
+        self._subscribe([key], clock.monotonic() + seconds)
+
+    def _subscribe(self, keys: Sequence[str], until: float) -> None:
         self._unconfirmed.update(keys)
-        until = clock.monotonic() + self._timeout
         self._send("SUBSCRIBE", keys, until)
         while self._unconfirmed:
             self._take(until)
@@ -139,6 +148,8 @@ class RedisListener(Listener):
         """
         self._connection.timed.until = until
         message = self._connection.read_response(disconnect_on_error=False)
+        if not isinstance(message, list) or len(cast("list[object]", message)) != _PARTS:
+            raise redis.InvalidResponse("Protocol error: what came is no message of a channel")
         kind, channel, body = cast("tuple[bytes, bytes, bytes | int]", message)
         key = channel.decode().removesuffix(self._suffix)
         if kind == b"subscribe":

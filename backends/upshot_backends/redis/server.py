@@ -19,15 +19,16 @@ from upshot_backends.redis.driver import (
     Reply,
     connect,
     read,
+    send,
 )
 
-__all__ = ["Server"]
+__all__ = ["LARGE", "Server"]
 
 _NOT_MASTER: Final = (redis.ReadOnlyError, MasterDownError, DemotedError)
 """Answers of a server that takes no writes: behind the same name there may soon be another."""
 
 
-_LARGE: Final = 2**20
+LARGE: Final = 2**20
 """Bytes of answers after which a connection is not used again. The parser's buffer has room for the
 longest one from then on, three times over, and ten idle connections would keep ten of them."""
 
@@ -79,10 +80,7 @@ class Server:
         """Begin an exchange; `receive` or `discard` must follow."""
         connection = self._take(until)
         try:
-            # Text only: hiredis crashes if a signal's handler raises while it turns a number into
-            # text (3.5.0), as Ctrl-C does.
-            texts = [[x if isinstance(x, str | bytes) else str(x) for x in c] for c in commands]
-            connection.send_packed_command(connection.pack_commands(texts))
+            send(connection, commands)
         except BaseException as exc:
             self._fail(connection, exc)
             raise
@@ -158,7 +156,7 @@ class Server:
         return connection
 
     def _give_back(self, connection: Connection) -> None:
-        if connection.timed.received > _LARGE:
+        if connection.timed.received > LARGE:
             self.discard(connection)
             return
         self._busy.discard(connection)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+import select
 import socket
 import ssl
-import struct
 from typing import Any, Final, final
 
 import redis
@@ -17,9 +17,7 @@ __all__ = ["TimedSocket"]
 _LATE: Final = 16  # receives after `until`, of what has arrived: 1 MiB
 _LONGEST_LINE: Final = 2**20  # bytes; an answer begins with a line: a type and a length, an error
 _HUGE: Final = re.compile(rb"[*%~>]\d{8}")  # ten million parts; a batch has thousands
-_TICK: Final = 1.0  # seconds that the kernel waits at a time
-_TIMEVAL: Final = struct.Struct("@ll")  # seconds, microseconds
-_AGAIN: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_AGAIN: Final = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 @final
@@ -33,8 +31,9 @@ class TimedSocket:
     An answer whose first line does not end, or announces more parts than any has, is refused:
     hiredis would keep it and search it again and again, or make room for the parts.
 
-    Python's own timeouts cost two system calls more for each send and each receive. So the kernel
-    keeps the time, except over TLS, whose library reads more than once.
+    Python's own timeouts cost a system call more for each send and each receive. So the socket
+    never blocks, except over TLS, whose library reads more than once. The kernel's own timeouts
+    would begin anew with each signal that the thread gets, and one that comes often outlast them.
 
     Args:
         wrapped: connected, and through with its TLS handshake.
@@ -52,24 +51,19 @@ class TimedSocket:
         self._begins = True
         self._head = b""
         self._late = 0
-        self._armed = {socket.SO_RCVTIMEO: 0.0, socket.SO_SNDTIMEO: 0.0}
-        self._is_timed_by_kernel = not isinstance(wrapped, ssl.SSLSocket)
-        if self._is_timed_by_kernel:
-            wrapped.settimeout(None)
+        self._is_tls = isinstance(wrapped, ssl.SSLSocket)
+        if not self._is_tls:
+            wrapped.settimeout(0.0)
+            self._readable, self._writable = select.poll(), select.poll()
+            self._readable.register(wrapped, select.POLLIN)
+            self._writable.register(wrapped, select.POLLOUT)
 
     def recv(self, size: int) -> bytes:
         buffer = bytearray(size)
         return bytes(buffer[: self.recv_into(buffer)])
 
     def recv_into(self, buffer: bytearray) -> int:
-        while True:
-            flags, is_last = self._arm(socket.SO_RCVTIMEO)
-            try:
-                size = self._socket.recv_into(buffer, len(buffer), flags)
-                break
-            except _AGAIN as exc:
-                if is_last:
-                    raise TimeoutError("timed out") from exc
+        size = self._received_over_tls(buffer) if self._is_tls else self._received(buffer)
         self.received += size
         if self._begins:
             self._look(buffer, size)
@@ -79,12 +73,7 @@ class TimedSocket:
         self._begins, self._head, self._late = True, b"", 0
         rest = memoryview(data)
         while rest:
-            flags, is_last = self._arm(socket.SO_SNDTIMEO)
-            try:
-                rest = rest[self._socket.send(rest, flags) :]
-            except _AGAIN as exc:
-                if is_last:
-                    raise TimeoutError("timed out") from exc
+            rest = rest[self._sent_over_tls(rest) if self._is_tls else self._sent(rest) :]
 
     def settimeout(self, seconds: float | None) -> None:
         """Do nothing: redis-py would set its own idea of a timeout. `until` decides."""
@@ -92,25 +81,51 @@ class TimedSocket:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)
 
-    def _arm(self, option: int) -> tuple[int, bool]:
-        """Bound the next call; return the flags that it needs, and whether none may follow it."""
+    def _received(self, buffer: bytearray) -> int:
+        while True:
+            self._wait(self._readable)
+            try:
+                return self._socket.recv_into(buffer)
+            except BlockingIOError:
+                continue  # the kernel may wake a process for nothing
+
+    def _sent(self, data: memoryview) -> int:
+        while True:
+            try:
+                return self._socket.send(data)
+            except BlockingIOError:
+                self._wait(self._writable)
+
+    def _received_over_tls(self, buffer: bytearray) -> int:
+        self._socket.settimeout(self._left())
+        try:
+            return self._socket.recv_into(buffer)
+        except _AGAIN as exc:
+            raise TimeoutError("timed out") from exc
+
+    def _sent_over_tls(self, data: memoryview) -> int:
+        self._socket.settimeout(self._left())
+        try:
+            return self._socket.send(data)
+        except _AGAIN as exc:
+            raise TimeoutError("timed out") from exc
+
+    def _wait(self, poll: select.poll) -> None:
+        if not poll.poll(self._left() * 1000):
+            raise TimeoutError("timed out")
+
+    def _left(self) -> float:
+        """Return the seconds that the next wait may take; none once `until` has passed.
+
+        Raises:
+            TimeoutError: the server was late too often.
+        """
         left = self.until - clock.monotonic()
         if left <= 0 and self.until:
             self._late += 1
             if self._late > _LATE:
                 raise TimeoutError("timed out: the server goes on and on")
-        if not self._is_timed_by_kernel:
-            self._socket.settimeout(max(0.0, left))
-            return 0, True
-        if left <= 0:
-            return socket.MSG_DONTWAIT, True
-        wait = min(left, _TICK)
-        if wait != self._armed[option]:
-            # At least a microsecond: nothing would be for ever.
-            seconds, micros = divmod(max(1, int(wait * 1e6)), 1_000_000)
-            self._socket.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(seconds, micros))
-            self._armed[option] = wait
-        return 0, left <= _TICK
+        return max(0.0, left)
 
     def _look(self, buffer: bytearray, size: int) -> None:
         """Look at the first bytes of an answer, until its first line is there."""

@@ -7,6 +7,10 @@ The present moment is the server's. Every connection asks for it when it is open
 it is reckoned; after a minute, a sleep of the machine, or a second if the answer took long, the
 next call asks again.
 
+A burst of calls opens many connections, each of which takes some of the server's memory. What was
+not needed for a while is closed then by the next call that ends: after so long that opening another
+one instead takes a small part of the time, on a slow line as on a fast one.
+
 After a fork the child gives up its copies of the parent's sockets without a word to the server:
 were they left open, the parent's locks would outlive the parent for as long as the child lives.
 """
@@ -15,9 +19,10 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import math
 import os
 from collections.abc import Hashable
-from typing import final
+from typing import Final, final
 
 from sqlalchemy.engine import Dialect
 
@@ -34,14 +39,19 @@ from upshot_backends.sql.statements import VersionStatements
 __all__ = ["ServerConnection", "ServerDatabase"]
 
 
+_WORTH_KEEPING: Final = 50  # times as long as opening another one takes
+
+
 class ServerConnection(Connection, abc.ABC):
     """A connection to a server, whose every wait ends at one moment.
 
     Attributes:
         reading: what the server's clock said last.
+        idle_since: when a call gave it back last, on the monotonic clock.
     """
 
     reading: ClockReading
+    idle_since: float = 0.0
 
     @abc.abstractmethod
     def read_clock(self) -> None:
@@ -79,6 +89,7 @@ class ServerDatabase(Database):
         self._version_sql = VersionStatements(self.schema, dialect)
         self._open: set[ServerConnection] = set()
         self._reading: ClockReading | None = None
+        self._opening = math.inf
         forking.register(self)
 
     # -- what a service decides -----------------------------------------------------------------
@@ -128,6 +139,7 @@ class ServerDatabase(Database):
     def _connect(self, deadline: Deadline) -> ServerConnection:
         for place in range(self._places):
             left = (deadline.left() or 0.0) / (self._places - place)
+            began = clock.monotonic()
             try:
                 connection = self._open_one(place, Deadline(left))
             except Exception as exc:
@@ -135,6 +147,7 @@ class ServerDatabase(Database):
                     raise
             else:
                 self._open.add(connection)
+                self._opening = min(self._opening, clock.monotonic() - began)
                 self._reading = connection.reading  # the last one's: hosts may differ
                 return connection
         raise AssertionError("no host to connect to")
@@ -145,6 +158,22 @@ class ServerDatabase(Database):
             if self._reading is None or self._reading.is_doubtful:
                 connection.read_clock()
                 self._reading = connection.reading
+
+    def _put_back(self, connection: Connection) -> None:
+        if isinstance(connection, ServerConnection):
+            connection.idle_since = clock.monotonic()
+            self._close_unneeded(connection.idle_since - self._opening * _WORTH_KEEPING)
+        super()._put_back(connection)
+
+    def _close_unneeded(self, before: float) -> None:
+        """Close what has been idle since then: the first ones, as calls take the last ones."""
+        unneeded = 0
+        for connection in self._idle:
+            if not isinstance(connection, ServerConnection) or connection.idle_since >= before:
+                break
+            unneeded += 1
+        if unneeded:
+            self._close_idle(keep=len(self._idle) - unneeded)
 
     def _discard(self, connection: Connection) -> None:
         if isinstance(connection, ServerConnection):

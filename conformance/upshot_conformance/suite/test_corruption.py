@@ -27,7 +27,7 @@ DAMAGES: dict[str, Damage] = {
     "half of a record": lambda body: body[: len(body) // 2],
     "a record without its last byte": lambda body: body[:-1],
     "a record with a byte more": lambda body: body + b"\n",
-    "a changed record": lambda body: body.replace(b"SUCCESS", b"FAILURE"),
+    "a changed record": lambda body: body.replace(b"readable", b"readably"),
     "another id's record": lambda body: success("somebody else's", 1).encode(),
 }
 

@@ -26,11 +26,11 @@ from upshot.result import AsyncResult
 from upshot.states import State
 from upshot_conformance.clauses import clause
 from upshot_conformance.fixtures import MakeHandle
-from upshot_conformance.records import failure, new_id, success, value_of
+from upshot_conformance.records import failure, new_id, revoked, success, value_of
 from upshot_conformance.selection import Target
 from upshot_conformance.suite import elsewhere, watching
 from upshot_conformance.suite.expect import assert_same, loaded
-from upshot_conformance.suite.forge import forged, header_of, inject, peak_of
+from upshot_conformance.suite.forge import inject, parts_of, peak_of
 from upshot_conformance.timing import Timing
 
 MIB = 2**20
@@ -243,31 +243,25 @@ LOOKS_DEEP: tuple[Any, ...] = (
 """Values that a careless measurement takes for deep ones."""
 
 
-def lying(info_length: object, outcome_length: object, payload: bytes = b"1") -> bytes:
-    """Return a record that says such lengths of its payloads."""
-    fields = header_of(success("lying", 1))
-    fields[10:] = ["json", info_length, "json", outcome_length]
-    return forged(fields, payload)
-
-
 def bodies_too_big() -> Iterator[tuple[str, bytes]]:
     """Yield what stands for a record and would take a lot of memory to whom believes it."""
-    header = json.dumps(header_of(success("lying", 1))).encode()
-    yield "a header of 1 GiB, it says", forged(header, b"1", length=2**30)
-    yield "a header of 4 GiB, it says", forged(header, b"1", length=2**32 - 1)
-    yield "an outcome of 1 GiB, it says", lying(0, 2**30)
-    yield "an outcome of 2**62 bytes, it says", lying(0, 2**62)
-    yield "an info of 1 GiB, it says", lying(2**30, 1)
-    yield "lengths that cancel out", lying(-1, 2)
-    yield "lengths that cancel out at a large scale", lying(2**30 + 1, -(2**30))
-    yield "a length that is no integer", lying(0, 1.0)
-    yield "a length that is true", lying(0, True)
-    yield "an outcome longer than it says", lying(0, 1, b"1" * MIB)
-    yield "a deep header", forged(deep(b"[", b"]"))
-    yield "a header of many fields", forged(b"[" + b"0," * 10**5 + b"0]")
+    parts = parts_of(success("lying", 1)._replace(info=Payload("json", b"1")))
+    for length in (2**30, 2**32 - 1):
+        yield f"texts of {length} bytes, it says", parts._replace(texts_length=length).encode()
+        yield f"an info of {length} bytes, it says", parts._replace(info_length=length).encode()
+    yield "an info longer than what follows", parts._replace(info_length=3).encode()
+    yield "an info that it has not", parts_of(success("lying", 1))._replace(info_length=1).encode()
+    yield "an outcome that it has not", with_payloads(revoked("lying"), b"1" * MIB)
+    yield "a text of many", parts.telling(b"\0" * 10**6).encode()
+    yield "a long text", parts.telling(b"[" * 10**6).encode()
     packed = with_outcome(State.SUCCESS, "json", b'"' + b"x" * UNFOLDED + b'"')
     yield "a long record in zlib", zlib.compress(packed, 1)
     yield "a long record in gzip", gzip.compress(packed, 1)
+
+
+def with_payloads(record: Record, payloads: bytes) -> bytes:
+    """Return a record with something else for its payloads."""
+    return parts_of(record)._replace(payloads=payloads).encode()
 
 
 @clause("SE-2")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Collection
 from typing import Any, cast
@@ -16,6 +15,7 @@ from upshot.cli.parameters import SECONDS, app_option
 from upshot.cli.printing import as_text, show_error, show_lines, show_note
 from upshot.cli.target import load
 from upshot.errors import ResultTimeoutError
+from upshot.spelling import near
 
 __all__ = ["call"]
 
@@ -120,10 +120,10 @@ def _resolved(name: str, known: Collection[str]) -> str:
 def _near(name: str, known: Collection[str]) -> str:
     """Return a hint at registered names that may have been meant."""
     last = {one.rpartition(".")[2] for one in known}
-    meant = difflib.get_close_matches(name.rpartition(".")[2], last)
-    near = [one for one in known if one.rpartition(".")[2] in meant]
-    near = difflib.get_close_matches(name, known) or near
-    return f" (did you mean {' or '.join(near)}?)" if near else ""
+    meant = near(name.rpartition(".")[2], last)
+    close = [one for one in known if one.rpartition(".")[2] in meant]
+    close = near(name, known) or close
+    return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
 def _keeps_no_result(app: App, name: str) -> bool:

@@ -5,26 +5,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import sys
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
 import click
 
-from upshot.cli.backends import backends
-from upshot.cli.call import call
-from upshot.cli.config import config
 from upshot.cli.exits import FAILED, INTERRUPTED, OK, exit_code
 from upshot.cli.parameters import app_help
 from upshot.cli.printing import give_up_output, safe, show_error, use_plain_streams
-from upshot.cli.purge import purge
-from upshot.cli.result import result
-from upshot.cli.version import version
-from upshot.cli.worker import worker
 from upshot.errors import ConfigError, UpshotError
 
 __all__ = ["main", "upshot"]
 
-_COMMANDS: Final = "upshot.commands"
+_OWN: Final = frozenset({"backends", "call", "config", "purge", "result", "version", "worker"})
+"""Our sub-commands; each is what a module beside this one has under its own name."""
+
+_FURTHER: Final = "upshot.commands"
 """The entry-point group of further sub-commands; a name is what stands after `upshot`."""
 
 _NOT_WRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE})
@@ -32,15 +29,20 @@ _NOT_WRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.
 
 
 class _Commands(click.Group):
-    """Our own commands, and those of installed distributions, which are imported when used."""
+    """Our own commands, and those of installed distributions; each is imported when it is used.
+
+    A worker so keeps nothing in its memory that only another command needs.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*super().list_commands(ctx), *sorted(entry_points(group=_COMMANDS).names)]
+        return [*sorted(_OWN), *sorted(entry_points(group=_FURTHER).names)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        found = super().get_command(ctx, cmd_name)
-        further = entry_points(group=_COMMANDS, name=cmd_name)
-        return found if found or not further else _loaded(next(iter(further)))
+        if cmd_name in _OWN:
+            command: click.Command = getattr(import_module(f"upshot.cli.{cmd_name}"), cmd_name)
+            return command
+        further = entry_points(group=_FURTHER, name=cmd_name)
+        return _loaded(next(iter(further))) if further else None
 
 
 def _loaded(entry: EntryPoint) -> click.Command:
@@ -71,10 +73,6 @@ def upshot(context: click.Context, target: str | None) -> None:
     124 the time was up.
     """
     context.obj = target or None
-
-
-for command in (worker, call, result, purge, backends, config, version):
-    upshot.add_command(command)
 
 
 def main() -> int:

@@ -17,10 +17,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from upshot.masking import mask
 from upshot.record import printable
 
@@ -41,28 +37,15 @@ __all__ = [
 ]
 
 _LAST_STANDARD: Final = 2  # the number of stderr
-_PIPE_WIDTH: Final = 200  # columns of a table that no terminal shows
 _UNPRINTABLE: Final = re.compile(r"[^\n\x20-\x7e]")
 _SCALARS: Final = (str, bool, type(None))
 _LONGEST_INT: Final = 2048  # bits, 617 digits; Python may be set to write no more than 640
 
 
-def _console(*, stderr: bool = False) -> Console:
-    # Rich itself honours NO_COLOR, and writes no colours into a pipe.
-    console = Console(
-        stderr=stderr,
-        markup=False,
-        highlight=False,
-        emoji=False,
-        no_color=True if os.environ.get("UPSHOT_NO_COLOR") else None,
-    )
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = _PIPE_WIDTH
-    return console
+def _write(*parts: tuple[str, str], stderr: bool = False) -> None:
+    from upshot.cli.terminal import write  # rich would stay in the memory of a worker, unused
 
-
-def _write(text: Text, *, stderr: bool = False) -> None:
-    _console(stderr=stderr).print(text, soft_wrap=True)
+    write(parts, stderr=stderr)
 
 
 def use_plain_streams() -> None:
@@ -92,33 +75,30 @@ def safe(message: str) -> str:
 
 def show_error(message: str) -> None:
     """Write one line about what went wrong to stderr."""
-    _write(Text.assemble(("Error: ", "bold red"), safe(message)), stderr=True)
+    _write(("Error: ", "bold red"), (safe(message), ""), stderr=True)
 
 
 def show_note(message: str) -> None:
     """Write one line to stderr that is no error, and not what was asked for either."""
-    _write(Text(safe(message), "yellow"), stderr=True)
+    _write((safe(message), "yellow"), stderr=True)
 
 
 def show_lines(text: str, *, stderr: bool = False, indent: str = "") -> None:
     """Write a text of several lines, such as a traceback."""
     lines = [indent + printable(line) for line in text.rstrip("\n").split("\n")]
-    _write(Text("\n".join(lines)), stderr=stderr)
+    _write(("\n".join(lines), ""), stderr=stderr)
 
 
 def show_field(label: str, text: str, *, width: int = 12) -> None:
     """Write one `label  text` line; the label is padded to `width`."""
-    _write(Text.assemble((label.ljust(width), "bold"), " ", printable(text)))
+    _write((label.ljust(width), "bold"), (f" {printable(text)}", ""))
 
 
 def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Write a table; no cell is cut, however long."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in header:
-        table.add_column(Text(heading), overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    _console().print(table)
+    from upshot.cli.terminal import write_table  # as above
+
+    write_table(title, header, [list(map(printable, row)) for row in rows])
 
 
 def show_json(value: object) -> None:

@@ -6,7 +6,6 @@ user's that cannot be imported gets the user's own traceback, without our frames
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 import sys
@@ -23,6 +22,7 @@ from upshot.cli.exits import USAGE
 from upshot.cli.printing import show_error, show_lines
 from upshot.errors import ConfigError, UpshotError
 from upshot.masking import mask
+from upshot.spelling import near
 
 __all__ = ["load"]
 
@@ -117,10 +117,10 @@ def _near_module(name: str) -> str:
     here = _here()
     paths = getattr(above, "__path__", None) if parent else [here] if here else []
     known = [found.name for found in pkgutil.iter_modules(paths or [])]
-    near = _near(last, known)
-    if near:
+    close = _near(last, known)
+    if close:
         dot = f"{parent}." if parent else ""
-        return f"; did you mean {_listed(dot + one for one in near)}?"
+        return f"; did you mean {_listed(dot + one for one in close)}?"
     if here is None:
         return " among the installed ones, and the current folder has gone: change to another"
     return f" in {here} or among the installed ones"
@@ -139,8 +139,8 @@ def _named(module: types.ModuleType, name: str) -> App:
         wrong = f"{module.__name__}:{name} is not an App, but of type {type(found).__name__}"
     else:
         wrong = f"the module {module.__name__!r} has no {name!r}"
-    near = _near(name, apps) or apps
-    hint = f"did you mean {_listed(near)}?" if near else "it has no App at all"
+    close = _near(name, apps) or apps
+    hint = f"did you mean {_listed(close)}?" if close else "it has no App at all"
     raise ConfigError(f"{wrong}; {hint}")
 
 
@@ -161,7 +161,7 @@ def _only(module: types.ModuleType) -> App:
 
 def _near(name: str, known: list[str]) -> list[str]:
     folded = {one.lower(): one for one in known}
-    return [folded[one] for one in difflib.get_close_matches(name.lower(), folded, n=3)]
+    return [folded[one] for one in near(name.lower(), folded)]
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -49,8 +49,8 @@ class Consumer:
             it does not return. None: their threads run on, and what they return is void.
         is_orphaned: asked now and then; True stops the consumer.
         tidy: called in a task's thread when its function has ended, before its outcome is stored.
-        limited: told the moment, on the monotonic clock, when the soonest hard limit strikes; None
-            if there is none, or its task is being ended.
+        limited: told the moment, on the monotonic clock, when the soonest hard limit strikes; a
+            near one, again and again, while a task is being ended; None if there is neither.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class Consumer:
         self._is_cut = threading.Event()
         self._noting = threading.Lock()
         self._jobs: set[Job] = set()
+        self._ending: set[Job] = set()
         self._loops = Loops()
 
     # -- from outside -----------------------------------------------------------------------------
@@ -256,7 +257,10 @@ class Consumer:
 
     def _note_limits(self) -> None:
         with self._noting:  # or an older limit would be told after a newer one
-            self._tell_limit(min(self._deadlines(), default=None))
+            moments = self._deadlines()
+            if self._ending:  # unless a task stops the other threads, a later moment is told soon
+                moments.append(clock.monotonic() + _TICK)
+            self._tell_limit(min(moments, default=None))
 
     def _deadlines(self) -> list[float]:
         return [job.deadline for job in self._snapshot() if job.deadline is not None]
@@ -316,8 +320,11 @@ class Consumer:
         late = [job for job in self._snapshot() if job.deadline is not None and job.deadline <= now]
         if late:  # not here: while the store is away it takes long
             threading.Thread(target=self._end_late, args=(late,), daemon=True).start()
+            self._ending.update(late)
             for job in late:
                 job.deadline = None
+        if self._ending:
+            self._ending &= set(self._snapshot())
             self._note_limits()
 
     def _end_late(self, late: Sequence[Job]) -> None:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from upshot.broker import Broker
 from upshot.client import ResultClient
-from upshot.execution import AroundTask, TaskSpec
+from upshot.execution import AroundTask
 from upshot.serializers import Codecs
 from upshot.service import OpenService
 from upshot.settings import Settings
+from upshot.spec import TaskSpec
 
 __all__ = ["Host"]
 

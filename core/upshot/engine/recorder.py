@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar, final
 
 from upshot import clock
-from upshot.backend import StoredRecord
+from upshot.backend import Announcing, StoredRecord
 from upshot.client import ResultClient
 from upshot.engine.patience import Patience
 from upshot.envelope import unfinished
@@ -73,7 +73,8 @@ class Recorder:
         Raises:
             ServiceError: the store refused it for `patience` seconds, or the worker stops.
         """
-        return self._before_a_run(self._stored(record), "it cannot begin")
+        store = self._stored(record, put=self._announce)
+        return self._before_a_run(store, "it cannot begin")
 
     def refuse(self, record: Record) -> bool:
         """Store the end of a task that is not run; False if it had ended already.
@@ -154,14 +155,21 @@ class Recorder:
             logger.warning("task %s: %s: %s", self._label, what, exc)
             return None
 
-    def _stored(self, record: Record, *, in_doubt: bool = False) -> Callable[[], bool]:
+    def _stored(
+        self,
+        record: Record,
+        *,
+        in_doubt: bool = False,
+        put: Callable[[Record], bool] | None = None,
+    ) -> Callable[[], bool]:
         """Return what stores `record` and tells whether it applied, however often it is called."""
+        put = put or self._put
 
         def attempt() -> bool:
             nonlocal in_doubt
             # What refuses our record may be our record, if the answer to it was lost on the way.
             was_in_doubt, in_doubt = in_doubt, True
-            return self._put(record) or (was_in_doubt and _is_same(self._known(), record))
+            return put(record) or (was_in_doubt and _is_same(self._known(), record))
 
         return attempt
 
@@ -176,6 +184,16 @@ class Recorder:
         """Store `record` once, or send it where it is awaited; tell whether it applied."""
         expires = self._expires if record.is_terminal else unfinished(self._expires)
         return self._client.store(record, expires=expires, reply_to=self._reply_to)
+
+    def _announce(self, record: Record) -> bool:
+        """Do the same for a record that is soon out of date, without waiting where that can be."""
+        backend = self._client.backend
+        if not (self._reply_to and isinstance(backend, Announcing)):
+            return self._put(record)
+        expires = unfinished(self._expires)
+        return backend.announce(
+            self._client.encode(record, expires=expires, reply_to=self._reply_to)
+        )
 
 
 def _is_same(known: Record | None, record: Record) -> bool:

@@ -56,7 +56,7 @@ class JsonSerializer(Serializer):
             raise EncodeError(f"{root} cannot be encoded: {exc}", path=root) from exc
 
     def loads(self, data: bytes) -> Any:
-        if _is_too_deep(data):
+        if len(data) > MAX_WIRE_DEPTH and _is_too_deep(data):  # each level takes a byte
             raise DecodeError(f"the JSON is nested more than {MAX_WIRE_DEPTH} levels deep")
         try:
             text = data.decode()

@@ -6,6 +6,7 @@ a fork is always safe.
 
 from __future__ import annotations
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -116,6 +117,10 @@ class Supervisor:
             if signal.getsignal(number) is not signal.SIG_IGN or number != signal.SIGHUP:
                 signal.signal(number, self._on_signal)  # nohup's SIGHUP stays ignored
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # or nobody tells how a process ended
+        # What was imported until now stays. A collection that looked at it would write to each of
+        # its pages, and so give every process a copy of what they all share.
+        gc.collect()
+        gc.freeze()
         cut_short = False
         while True:
             self._fill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import queue
 import subprocess
@@ -28,6 +29,7 @@ from upshot_backends.amqp.driver import (
 )
 from upshot_backends.amqp.io_thread import IoThread
 from upshot_backends.amqp.publisher import Parcel
+from upshot_conformance.proxy import Proxy
 from upshot_conformance.servers import RabbitMQServer
 
 ConnectionOpener = Callable[..., AmqpConnection]
@@ -336,6 +338,35 @@ def test_a_server_without_memory_is_unavailable_until_it_has_some(
     assert drain(connection, namespace)[-1].body == b"after"
 
 
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        b"\x03\x00\x01\xff\xff\xff\xff",
+        b"\x09\x00\x00\x00\x00\x00\x00\xce",
+    ],
+    ids=["a frame of four gigabytes", "an unknown kind"],
+)
+def test_a_frame_that_cannot_be_ends_the_connection_at_once(
+    server: RabbitMQServer, open_connection: ConnectionOpener, namespace: str, rubbish: bytes
+) -> None:
+    url = Url.parse(server.url)
+    ((host, port),) = url.hosts
+    with Proxy(host, port or 0) as proxy:
+        connection = open_connection(server.url.replace(f":{port}", f":{proxy.port}"))
+        assert publish(connection, parcel(namespace)) == [False]
+        session = session_of(connection)
+        proxy.translate = lambda data: data + rubbish
+        with contextlib.suppress(*DRIVER_ERRORS.transient):
+            publish(connection, parcel(namespace))
+
+        deadline = clock.Deadline(_LATE)
+        while session.lost is None and not deadline.expired:
+            clock.sleep(0.01)
+        assert session.lost is not None
+        proxy.translate = None
+        assert publish(connection, parcel(namespace)) == [False]
+
+
 # -- beginnings and ends ---------------------------------------------------------------------------
 
 
@@ -405,6 +436,49 @@ def test_a_dead_network_does_not_hold_up_a_close(
 
     thread.close()
     assert clock.monotonic() - began < 5.0
+
+
+async def _answer() -> str:
+    return "answer"
+
+
+def test_a_thread_that_could_not_be_started_is_started_by_the_next_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    thread = IoThread()
+    descriptors = len(os.listdir("/proc/self/fd"))
+    try:
+        monkeypatch.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="start new"):
+            thread.run(_answer, 10.0)
+        monkeypatch.undo()
+
+        assert len(os.listdir("/proc/self/fd")) == descriptors
+        assert thread.run(_answer, 10.0) == "answer"
+    finally:
+        thread.close()
+
+
+def test_an_interrupt_just_before_the_loop_is_woken_does_not_keep_later_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def strike(*_: object) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    thread = IoThread()
+    try:
+        thread.run(_answer, 10.0)
+        monkeypatch.setattr(asyncio.SelectorEventLoop, "call_soon_threadsafe", strike)
+        with pytest.raises(KeyboardInterrupt):
+            thread.run(_answer, 10.0)
+
+        assert thread.run(_answer, 10.0) == "answer"
+    finally:
+        thread.close()
 
 
 def test_a_forked_child_disturbs_nothing(connection: AmqpConnection, name: str) -> None:

@@ -178,17 +178,39 @@ def test_a_batch_of_many_records_is_taken_whole(
     assert harness.raw_objects(namespace) == set()
 
 
-def test_a_thousand_records_take_few_writes(
-    backend: MemcachedBackend, record: RecordMaker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    writes: list[int] = []
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets the length of everything that is sent."""
+    lengths: list[int] = []
     sendall = TimedSocket.sendall
 
     def counted(self: TimedSocket, data: bytes) -> None:
-        writes.append(len(data))
+        lengths.append(len(data))
         sendall(self, data)
 
     monkeypatch.setattr(TimedSocket, "sendall", counted)
+    return lengths
+
+
+def test_a_record_is_stored_read_and_forgotten_in_one_round_trip_each(
+    backend: MemcachedBackend, record: RecordMaker, raw: Any, writes: list[int]
+) -> None:
+    one = record("a")
+    backend.load([one.key], 30.0)  # opens the connection
+    for call in (
+        lambda: backend.store([one], 30.0),
+        lambda: backend.load([one.key], 30.0),
+        lambda: backend.delete([one.key], 30.0),
+    ):
+        del writes[:]
+        call()
+        assert len(writes) == 1
+    assert raw.get(one.key) is None
+
+
+def test_a_thousand_records_take_few_writes(
+    backend: MemcachedBackend, record: RecordMaker, writes: list[int]
+) -> None:
     for rank in (20, 21):  # over nothing, and over what is there
         batch = [record(str(i), bytes(200), rank=rank) for i in range(1000)]
         del writes[:]

@@ -15,9 +15,10 @@ from upshot.retrying import translate
 from upshot.url import Url
 from upshot_backends.memcached import layout
 from upshot_backends.memcached.connection import Servers
-from upshot_backends.memcached.driver import DRIVER_ERRORS, MemcacheError
+from upshot_backends.memcached.driver import DRIVER_ERRORS, MemcacheError, MemcacheUnknownError
 from upshot_backends.memcached.results import MemcachedBackend
 from upshot_conformance.harnesses.memcached import MemcachedHarness
+from upshot_conformance.proxy import Proxy
 from upshot_conformance.servers import MemcachedServer
 
 BackendOpener = Callable[..., MemcachedBackend]
@@ -267,6 +268,35 @@ def test_what_answers_late_is_not_taken_for_another_answer(
 
         assert backend.load([batch[9 - number].key], 30.0) == [batch[9 - number].body]
         assert backend.store([record(f"new{number}")], 30.0) == [True]
+
+
+def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next_one(
+    server: MemcachedServer, record: RecordMaker
+) -> None:
+    """As what stands between may send one: it says once more that this was all."""
+    with Proxy("127.0.0.1", server.port) as proxy:
+        backend = MemcachedBackend(Url.parse(f"memcached://127.0.0.1:{proxy.port}"))
+        stored = record("a")
+        backend.store([stored], 10.0)
+        proxy.translate = lambda data: data + b"END\r\n"
+        assert backend.load([stored.key], 10.0) == [stored.body]
+        proxy.translate = None
+
+        assert backend.load([stored.key], 10.0) == [stored.body]
+        backend.close()
+
+
+def test_a_value_of_a_size_with_thousands_of_digits_is_no_answer_of_memcached(
+    server: MemcachedServer,
+) -> None:
+    with Proxy("127.0.0.1", server.port) as proxy:
+        backend = MemcachedBackend(Url.parse(f"memcached://127.0.0.1:{proxy.port}"))
+        backend.load(["a"], 10.0)
+        proxy.translate = lambda data: b"VALUE a 0 %b\r\n" % (b"9" * 5000)
+
+        with pytest.raises(MemcacheUnknownError):
+            backend.load(["a"], 10.0)
+        backend.close()
 
 
 def test_a_restarted_server_is_found_again(

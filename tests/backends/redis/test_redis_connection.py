@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -153,6 +154,46 @@ def test_a_frozen_server_ends_the_sending_of_much_data_in_time(
     with pytest.raises(redis.TimeoutError):
         backend.store([record("a", bytes(32 * 2**20))], 0.5)
     assert clock.monotonic() - began <= 0.5 + _LATENESS
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """Signals for this thread, 50 in a second, with a handler that does nothing."""
+    ended, target = threading.Event(), threading.get_ident()
+
+    def send() -> None:
+        while not ended.wait(0.02):
+            signal.pthread_kill(target, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: None)
+    sender = threading.Thread(target=send)
+    sender.start()
+    yield
+    ended.set()
+    sender.join()
+    signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("size", [10, 32 * 2**20], ids=["receiving", "sending"])
+@pytest.mark.usefixtures("signals")
+def test_signals_do_not_make_a_frozen_server_any_less_late(
+    fragile: RedisServer, record: RecordMaker, size: int
+) -> None:
+    """Each signal interrupts the system call, which the interpreter then begins again."""
+    backend = RedisBackend(Url.parse(fragile.url))
+    backend.store([record("before")], 30.0)
+    fragile.pause()
+    rescue = threading.Timer(8.0, fragile.resume)  # or it would never come back
+    rescue.start()
+    began = clock.monotonic()
+
+    with pytest.raises(redis.TimeoutError):
+        backend.store([record("a", bytes(size))], 0.5)
+    assert clock.monotonic() - began <= 0.5 + _LATENESS
+    rescue.cancel()
+    rescue.join()
+    fragile.resume()
+    backend.close()
 
 
 def test_a_frozen_server_ends_a_subscription_in_time(fragile: RedisServer, namespace: str) -> None:

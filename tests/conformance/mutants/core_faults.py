@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from upshot.backend import Backend
-from upshot.client import ResultClient
 from upshot.envelope import Envelopes
 from upshot.errors import CorruptRecordError, ServiceUnavailableError, UpshotError
+from upshot.reading import Reader
 from upshot.record import Record
 from upshot.service import OpenService
 from upshot.url import Url
@@ -40,30 +40,47 @@ def _wait_on_after_damage() -> None:
 
 
 def _end_with_the_first_error() -> None:
-    def note(self: object, exc: Exception) -> None:
-        raise SystemExit from exc
+    original = vars(Hub)["_cycle"]
 
-    put(Hub, "_note", note)
+    def cycle(self: Hub[Record]) -> None:
+        try:
+            original(self)
+        except Exception as exc:
+            raise SystemExit from exc
+
+    put(Hub, "_cycle", cycle)
 
 
 def _end_every_wait_with_an_error() -> None:
-    original = vars(Hub)["_note"]
+    original = vars(Hub)["_cycle"]
 
-    def note(self: Any, exc: Exception) -> None:
-        original(self, exc)
-        self._finish({key: ServiceUnavailableError("lost") for key in list(self._sinks)})
+    def cycle(self: Any) -> None:
+        try:
+            original(self)
+        except Exception:
+            self._finish({key: ServiceUnavailableError("lost") for key in list(self._sinks)})
+            raise
 
-    put(Hub, "_note", note)
+    look = vars(Hub)["_look"]
+
+    def impatient_look(self: Any, keys: Sequence[str], *erased: Any) -> UpshotError | None:
+        trouble: UpshotError | None = look(self, keys, *erased)
+        if trouble is not None:
+            self._finish(dict.fromkeys(keys, trouble))
+        return trouble
+
+    put(Hub, "_cycle", cycle)
+    put(Hub, "_look", impatient_look)
 
 
 def _read_once() -> None:
     original = vars(Hub)["_look"]
     seen: set[str] = set()
 
-    def look(self: Hub[Record], keys: Sequence[str]) -> UpshotError | None:
+    def look(self: Hub[Record], keys: Sequence[str], *erased: Any) -> UpshotError | None:
         fresh = [key for key in keys if key not in seen]
         seen.update(fresh)
-        found: UpshotError | None = original(self, fresh)
+        found: UpshotError | None = original(self, fresh, *erased)
         return found
 
     put(Hub, "_look", look)
@@ -73,7 +90,7 @@ def _believe_the_second_answer() -> None:
     def recheck(self: object, batch: object, answers: Sequence[bool]) -> list[bool]:
         return list(answers)
 
-    put(ResultClient, "_recheck", recheck)
+    put(Reader, "recheck", recheck)
 
 
 def _wait_a_minute() -> None:

@@ -245,7 +245,7 @@ class ReadsOtherVersionsAsItsOwn(Mutant):
     kills = "IS-3"
 
     def load(self, keys: Sequence[str], timeout: float) -> Sequence[bytes | Exception | None]:
-        return [body and b"u1" + body[2:] for body in self.bodies(keys, timeout)]
+        return [body and b"u2" + body[2:] for body in self.bodies(keys, timeout)]
 
 
 class HidesOtherVersions(Mutant):
@@ -253,7 +253,7 @@ class HidesOtherVersions(Mutant):
 
     def load(self, keys: Sequence[str], timeout: float) -> Sequence[bytes | Exception | None]:
         found = self.bodies(keys, timeout)
-        return [body if body and body.startswith(b"u1") else None for body in found]
+        return [body if body and body.startswith(b"u2") else None for body in found]
 
 
 class OneOfAnotherVersionSpoilsTheBatch(Mutant):
@@ -261,7 +261,7 @@ class OneOfAnotherVersionSpoilsTheBatch(Mutant):
 
     def load(self, keys: Sequence[str], timeout: float) -> Sequence[bytes | Exception | None]:
         found = self.bodies(keys, timeout)
-        if any(body is not None and not body.startswith(b"u1") for body in found):
+        if any(body is not None and not body.startswith(b"u2") for body in found):
             raise CorruptRecordError("a record is of another version")
         return found
 
@@ -274,7 +274,7 @@ class ReplacesOtherVersions(Mutant):
         strange = [
             record.key
             for record, body in zip(records, found, strict=True)
-            if body is not None and not body.startswith(b"u1")
+            if body is not None and not body.startswith(b"u2")
         ]
         super().delete(strange, timeout)
         return super().store(records, timeout)
@@ -303,7 +303,7 @@ class DropsSerializers(Mutant):
         return super().store([r._replace(body=self._plain(r.body)) for r in records], timeout)
 
     def _plain(self, body: bytes) -> bytes:
-        if not body.startswith(b"u1"):
+        if not body.startswith(b"u2"):
             return body
         record = Record.decode(body)
         outcome = record.outcome and record.outcome._replace(content_type="json")

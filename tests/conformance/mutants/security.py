@@ -13,7 +13,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from upshot.backend import StoredRecord
 from upshot.errors import CorruptRecordError, ServiceRejectedError
@@ -22,6 +22,9 @@ from upshot.record import Record
 from .kinds import Mutant
 
 logger = logging.getLogger(__name__)
+
+_TEXTS_LENGTH: Final = 11  # where it stands in a record
+_INFO_LENGTH: Final = 15
 
 
 class LooksAtBodies(Mutant):
@@ -139,25 +142,25 @@ class TriesEveryPacking(LooksAtBodies):
         return body
 
 
-class BelievesTheHeadersLength(LooksAtBodies):
+class BelievesTheTextsLength(LooksAtBodies):
     kills = "SE-2"
 
     def look(self, body: bytes) -> bytes:
-        if body.startswith(b"u1"):
-            _, _, length = struct.unpack_from("!2sII", body)
+        if body.startswith(b"u2"):
+            (length,) = struct.unpack_from("<I", body, _TEXTS_LENGTH)
             room = bytearray(length)
             room[: len(body)] = body[:length]
         return body
 
 
-class BelievesTheOutcomesLength(LooksAtBodies):
+class BelievesTheInfosLength(LooksAtBodies):
     kills = "SE-2"
 
     def look(self, body: bytes) -> bytes:
-        if body.startswith(b"u1"):
-            _, _, length = struct.unpack_from("!2sII", body)
-            with contextlib.suppress(ValueError, IndexError, TypeError, MemoryError, OverflowError):
-                bytearray(json.loads(body[10 : 10 + length])[-1])
+        if body.startswith(b"u2"):
+            (length,) = struct.unpack_from("<I", body, _INFO_LENGTH)
+            with contextlib.suppress(MemoryError):
+                bytearray(length)
         return body
 
 

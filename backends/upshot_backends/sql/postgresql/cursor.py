@@ -17,7 +17,7 @@ from psycopg.abc import Buffer
 from psycopg.adapt import PyFormat, Transformer
 
 from upshot import clock
-from upshot_backends.sql.postgresql.driver import TimedConnection
+from upshot_backends.sql.postgresql.driver import OutdatedError, TimedConnection
 
 __all__ = ["PatientCursor", "milliseconds"]
 
@@ -25,6 +25,8 @@ _PLACEHOLDER: Final = re.compile(r"%(?:\((\w+)\)([sbt])|%)")
 _FORMATS: Final = {"s": PyFormat.AUTO, "b": PyFormat.BINARY, "t": PyFormat.TEXT}
 _DONE: Final = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
 _BINARY: Final = 1  # libpq's number for rows that are not text
+_OUTDATED: Final = (errors.FeatureNotSupported, errors.InvalidSqlStatementName)
+"""A prepared statement would have other columns than it had, or is not there."""
 _Typed = tuple[str, tuple[int, ...]]  # a statement, and the types of its parameters
 _USED_OFTEN: Final = 3  # uses after which a statement is prepared, where that is possible
 
@@ -58,6 +60,7 @@ class PatientCursor:
     def execute(self, statement: str, values: Mapping[str, object] | None = None, /) -> object:
         """Run a statement with named parameters; without any, several statements."""
         self._result = None
+        is_prepared = False
         if values is None:
             self._pgconn.send_query(statement.encode())
         else:
@@ -65,8 +68,14 @@ class PatientCursor:
             if known.is_patient:
                 patience = milliseconds(self._timed.until - clock.monotonic())
                 values = {**values, "patience": f"{patience}ms"}
-            self._send(statement, known, [values[name] for name in known.names])
-        self._result = self._answer()
+            is_prepared = self._send(statement, known, [values[name] for name in known.names])
+        try:
+            self._result = self._answer()
+        except _OUTDATED as exc:
+            if not is_prepared:
+                raise
+            self._timed.close()  # as if it were lost: the others have prepared the same
+            raise OutdatedError(str(exc)) from exc
         return None
 
     def fetchall(self) -> list[Any]:
@@ -81,7 +90,8 @@ class PatientCursor:
         finally:
             transformer.set_pgresult(None)
 
-    def _send(self, statement: str, known: _Parsed, values: Sequence[object]) -> None:
+    def _send(self, statement: str, known: _Parsed, values: Sequence[object]) -> bool:
+        """Send a statement; tell whether it was prepared."""
         transformer, pgconn = self._transformer, self._pgconn
         written: Sequence[Buffer | None] = transformer.dump_sequence(values, known.formats)
         types = transformer.types or ()
@@ -90,6 +100,7 @@ class PatientCursor:
             pgconn.send_query_params(known.text, written, types, transformer.formats, _BINARY)
         else:
             pgconn.send_query_prepared(name, written, transformer.formats, _BINARY)
+        return name is not None
 
     def _prepare(self, text: bytes, typed: _Typed) -> bytes | None:
         """Return the name of a prepared statement; None if it is not used often."""

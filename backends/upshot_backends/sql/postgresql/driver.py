@@ -22,6 +22,7 @@ from upshot.errors import UrlError
 from upshot.url import Url
 
 __all__ = [
+    "OutdatedError",
     "Parameters",
     "RefusedError",
     "TimedConnection",
@@ -68,6 +69,11 @@ _YET: Final = re.compile("No such file or directory|could not translate host nam
 
 class TimedOutError(psycopg.OperationalError):
     """The server did not answer in time."""
+
+
+class OutdatedError(psycopg.OperationalError):
+    """What was prepared on a connection holds no longer: a table's columns have changed since, or
+    somebody has had the session discard it."""
 
 
 class RefusedError(psycopg.OperationalError):

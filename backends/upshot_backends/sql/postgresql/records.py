@@ -39,7 +39,8 @@ class PostgresqlRecords(Records):
         self._store = f"WITH {patience}, {read('records')}, {apply} {APPLIED}"
         self._store_one = f"WITH {patience}, {read('record')}, {apply} {APPLIED}"
         self._load_many = read("load")
-        self._delete, self._sweep = read("delete"), read("sweep")
+        self._delete, self._delete_one = read("delete"), read("delete_one")
+        self._sweep = read("sweep")
 
     def is_one_statement(self, records: Sequence[StoredRecord]) -> bool:
         return len(records) == 1 or len(batches(records, _PART)) == 1
@@ -64,7 +65,10 @@ class PostgresqlRecords(Records):
 
     def delete(self, cursor: Cursor, keys: Sequence[str]) -> None:
         channel = self._database.channel("results")
-        cursor.execute(self._delete, {"keys": sorted(set(keys)), "channel": channel})
+        if len(keys) == 1:
+            cursor.execute(self._delete_one, {"key": keys[0], "channel": channel})
+        else:
+            cursor.execute(self._delete, {"keys": sorted(set(keys)), "channel": channel})
 
     def sweep(self, cursor: Cursor, now: float, limit: int) -> int:
         cursor.execute(self._sweep, {"now": now, "limit": limit})

@@ -1,7 +1,8 @@
 """Messages in an SQLite file.
 
 Service: SQLite 3.35 or newer, on a local file system, for workers on one machine. What it cannot
-do: push. A worker that waits looks for commits of others, 1 to 50 ms apart.
+do: push. A worker that waits looks for commits of others when the kernel tells of a write to the
+file's log; where it does not (no Linux, or too many such watches), 1 to 50 ms apart.
 
 Layout: see `upshot_backends.sql.broker`.
 """
@@ -47,6 +48,7 @@ class SqliteBroker(SqlBroker):
     def __init__(self, url: Url, namespace: str) -> None:
         database = SqliteDatabase(url)
         super().__init__(database, SqliteMessages(database, namespace), SqliteRecords(database))
+        self._file = database
 
     def _watch(self, queues: Sequence[str]) -> Watch:
-        return self.database.attach(SqliteWatch(self.database, _LONGEST_PAUSE))
+        return self._file.attach(SqliteWatch(self._file, _LONGEST_PAUSE))

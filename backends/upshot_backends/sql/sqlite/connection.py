@@ -35,6 +35,7 @@ from upshot_backends.sql.options import SqlOptions, check_scheme
 from upshot_backends.sql.records import text
 from upshot_backends.sql.sqlite.cursor import BEGIN, SqliteCursor
 from upshot_backends.sql.sqlite.gate import WriteGate
+from upshot_backends.sql.sqlite.notices import WriteNotices
 from upshot_backends.sql.statements import VersionStatements
 
 __all__ = ["SqliteDatabase"]
@@ -115,6 +116,16 @@ class SqliteDatabase(Database):
     @property
     def identity(self) -> Hashable:
         return "sqlite", os.path.realpath(self._path), self.schema.prefix
+
+    def notices(self) -> WriteNotices | None:
+        """Hear of writes to the log, which is there while a connection is open that has read.
+
+        None if the kernel does not tell.
+        """
+        try:
+            return WriteNotices(f"{os.path.realpath(self._path)}-wal")
+        except OSError:
+            return None
 
     def _release(self) -> None:
         super()._release()

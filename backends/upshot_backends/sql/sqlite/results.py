@@ -1,9 +1,10 @@
 """Results in an SQLite file.
 
 Service: SQLite 3.35 or newer, on a local file system. What it cannot do: push. Waiters look for
-commits of other connections instead, 1 to 20 ms apart; who waits for an id that is forgotten
-meanwhile waits until the timeout. On a network file system SQLite's locks do not hold: do not put
-the file there.
+commits of other connections instead, when the kernel tells of a write to the file's log; where it
+does not (no Linux, or too many such watches), 1 to 20 ms apart. Who waits for an id that is
+forgotten meanwhile waits until the timeout. On a network file system SQLite's locks do not hold: do
+not put the file there.
 
 Layout and expiry: see `upshot_backends.sql.results`.
 """
@@ -55,6 +56,7 @@ class SqliteBackend(SqlBackend):
     def __init__(self, url: Url) -> None:
         database = SqliteDatabase(url)
         super().__init__(database, SqliteRecords(database))
+        self._file = database
 
     def listen(self, timeout: float) -> Listener:
-        return SqliteListener(self.database.attach(SqliteWatch(self.database, _LONGEST_PAUSE)))
+        return SqliteListener(self._file.attach(SqliteWatch(self._file, _LONGEST_PAUSE)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -9,6 +10,7 @@ import pytest
 
 from upshot.backend import StoredRecord
 from upshot.broker import QueuedMessage, Settlement
+from upshot.service import OpenService
 from upshot.url import Url
 from upshot_backends.sql.postgresql.broker import PostgresqlBroker
 from upshot_backends.sql.postgresql.connection import PostgresqlDatabase
@@ -109,3 +111,36 @@ def test_a_statement_that_was_prepared_outlives_a_change_of_its_tables(
     finally:
         database.run(10.0, lambda cursor: cursor.execute(f"ALTER TABLE {table} DROP extra"))
         backend.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["ALTER TABLE {messages} ALTER deliveries TYPE bigint", "DISCARD ALL"],
+    ids=["other columns", "a discarded session"],
+)
+def test_what_was_prepared_and_holds_no_longer_is_prepared_anew(
+    postgresql_server: PostgreSQLServer, change: str
+) -> None:
+    """No caller sees it: connections that still know the old statements are closed."""
+    url = Url.parse(f"{postgresql_server.url}?upshot_table_prefix=t{uuid.uuid4().hex[:8]}_")
+    service = OpenService(lambda: PostgresqlBroker(url, "changes"), url=url, timeout=10.0)
+
+    def fetched() -> list[str]:
+        found = service.call(
+            lambda broker, _: broker.fetch(["q"], limit=1, wait=0.0, lease=60.0, worker="w")
+        )
+        return [each.message_id for each in found]
+
+    messages = [QueuedMessage(message_id=f"{number}", queue="q", body=b"") for number in range(9)]
+    service.call(lambda broker, seconds: broker.publish(messages, (), seconds))
+    database = service.current.database
+    try:
+        for number in range(5):
+            assert fetched() == [f"{number}"]
+        statement = change.format(messages=database.schema.messages.name)
+        database.run(10.0, lambda cursor: cursor.execute(statement))
+
+        assert fetched() == ["5"]
+        assert fetched() == ["6"]
+    finally:
+        service.close()

@@ -1,0 +1,182 @@
+"""A push connection in the hands of the one thread that waits.
+
+A thread that reads the connection itself wakes sooner than one that is told by another, and two
+threads less have to run for each result. That is worth having where a task is called and its result
+awaited, one after the other. As soon as a second waiter comes, the hub's thread serves both.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar, final
+
+from upshot import clock
+from upshot.errors import ResultForgottenError, UpshotError
+from upshot.listening import Hint, Listener
+
+__all__ = ["Forgotten", "Lender", "Loan", "Look"]
+
+T = TypeVar("T")
+
+Look = Callable[[], tuple[T | UpshotError | None, UpshotError | None]]
+"""Reads the awaited record; tells what ends the wait, if anything does, and why it cannot be read,
+if it cannot. It raises nothing that a service does."""
+
+_CALLED_IN: Final = 2.0  # seconds that a thread has to give back a listener that others need
+_REMEMBERED: Final = 4096  # forgotten keys: more than any service's news lags behind
+_SAFETY_LOOK: Final = 1.0  # seconds between looks that no hint asked for
+
+
+@final
+class Forgotten:
+    """The keys whose records this process has deleted lately: there may be old news of them."""
+
+    def __init__(self) -> None:
+        self._keys: OrderedDict[str, None] = OrderedDict()
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys
+
+    def add(self, keys: Iterable[str]) -> None:
+        """Note that records were deleted; the last ones are known, however many there were."""
+        for key in keys:
+            self._keys[key] = None
+            self._keys.move_to_end(key)
+        while len(self._keys) > _REMEMBERED:
+            self._keys.popitem(last=False)
+
+
+@final
+@dataclass(eq=False)
+class Loan(Generic[T]):
+    """One wait for one key. Two attributes are set by other threads, who then interrupt the
+    listener.
+
+    Attributes:
+        listener: heard by this wait alone.
+        key: what is awaited.
+        look: reads it.
+        decode: turns a pushed body into what `look` would have found.
+        is_ended: tells whether a record ends the wait.
+        forgotten: keys of which there may be old news.
+        is_called_in: set when somebody else needs the listener: the wait goes on elsewhere.
+        is_void: set when the record was deleted by this process.
+        trouble: why the record could not be read, if so.
+        is_intact: whether the listener can be used again.
+    """
+
+    listener: Listener
+    key: str
+    look: Look[T]
+    decode: Callable[[str, bytes], T | UpshotError]
+    is_ended: Callable[[T], bool]
+    forgotten: Container[str]
+    is_called_in: bool = False
+    is_void: bool = False
+    trouble: UpshotError | None = None
+    is_intact: bool = False
+
+    def wait(self, deadline: clock.Deadline) -> T | UpshotError | None:
+        """Return what ended the wait; None if it has to go on elsewhere, or has no more time.
+
+        If it raises, the listener is in no known state.
+        """
+        self.listener.attend(self.key, deadline.left())
+        found = self._looked()
+        next_look = clock.monotonic() + _SAFETY_LOOK
+        while found is None and self.trouble is None:
+            if self.is_called_in or deadline.expired:
+                break
+            if self.is_void:
+                found = ResultForgottenError("forgotten during the wait")
+                break
+            rest = max(0.0, next_look - clock.monotonic())
+            hints = self.listener.wait(deadline.left(rest) or 0.0)
+            found = self._heard(hints)
+            if found is None and clock.monotonic() >= next_look:
+                found = self._looked()
+                next_look = clock.monotonic() + _SAFETY_LOOK
+        self.listener.unsubscribe([self.key])
+        self.is_intact = True
+        return found
+
+    def _heard(self, hints: Sequence[Hint]) -> T | UpshotError | None:
+        """Return what ends the wait, if one of the hints does or leads to it."""
+        for key, body in hints:
+            if key != self.key:
+                continue
+            told = self.decode(self.key, body) if body else None
+            # Anybody may send a hint, and it may be an old one: then what is stored decides.
+            if told is None or isinstance(told, UpshotError) or self.key in self.forgotten:
+                found = self._looked()
+                if found is None and body == b"" and self.trouble is None:
+                    found = ResultForgottenError("forgotten during the wait")
+            else:
+                found = told if self.is_ended(told) else None
+            if found is not None:
+                return found
+        return None
+
+    def _looked(self) -> T | UpshotError | None:
+        found, self.trouble = self.look()
+        return found
+
+
+@final
+class Lender(Generic[T]):
+    """Whether a hub's listener is in other hands; every method needs the hub's lock.
+
+    Args:
+        changed: what the hub's thread sleeps on.
+
+    Attributes:
+        loan: to whom it is lent; None if to nobody.
+    """
+
+    def __init__(self, changed: threading.Condition) -> None:
+        self.loan: Loan[T] | None = None
+        self._changed = changed
+        self._is_resting = False
+
+    @property
+    def can_lend(self) -> bool:
+        """Whether the hub's thread sleeps because nobody waits; needs no lock to be a hint."""
+        return self._is_resting and self.loan is None
+
+    def rest(self) -> bool:
+        """Sleep until something has changed, in the hub's thread.
+
+        Returns False if the listener is lost: its borrower does not give it back, and others wait.
+        A thread may be ended by an exception wherever it is.
+        """
+        loan = self.loan
+        self._is_resting = True
+        try:
+            if loan is None or not loan.is_called_in:
+                self._changed.wait()
+            elif not self._changed.wait(_CALLED_IN) and self.loan is loan:
+                self.loan = None
+                return False
+        finally:
+            self._is_resting = False
+        return True
+
+    def take_back(self, loan: Loan[T]) -> bool:
+        """Note that a loan has ended; False if it was given up for lost before."""
+        is_ours = self.loan is loan
+        if is_ours:
+            self.loan = None
+        return is_ours
+
+    def call_in(self) -> None:
+        """Ask for the listener, which is interrupted afterwards."""
+        if self.loan is not None:
+            self.loan.is_called_in = True
+
+    def forget(self, keys: Container[str]) -> None:
+        """Note that records were deleted by this process; the listener is interrupted then."""
+        if self.loan is not None and self.loan.key in keys:
+            self.loan.is_void = True
