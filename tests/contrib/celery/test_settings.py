@@ -15,9 +15,7 @@ from tests.contrib.celery.untyped import (
     GroupResult,
     ImproperlyConfigured,
 )
-from upshot.errors import ServiceUnavailableError
 from upshot.record import Record
-from upshot_conformance.servers import RedisServer
 
 pytestmark = QUIET
 
@@ -366,35 +364,3 @@ def test_what_was_stored_since_wins_over_the_backend_before(
     before.backend.forget(task_id)
     for each in (before.backend, app.backend._earlier):  # which Celery has no way to close
         each.client.connection_pool.disconnect()
-
-
-def test_what_a_task_returned_waits_for_its_store(open_app: Opener) -> None:
-    with RedisServer(persistent=True) as server:
-        app = open_app(
-            backend=f"upshot+{server.url}",
-            result_backend_transport_options={"upshot_timeout": 0.2},
-        )
-        task_id = new_id()
-        server.kill()
-        stores = threading.Thread(
-            target=app.backend.mark_as_done, args=(task_id, "kept", request(task_id))
-        )
-        stores.start()
-        stores.join(1)
-        waited = stores.is_alive()
-        server.restart()
-        stores.join(30)
-
-        assert waited
-        assert app.AsyncResult(task_id).result == "kept"
-        app.backend.close()
-
-
-def test_who_is_not_a_task_is_told_that_the_store_is_away(open_app: Opener) -> None:
-    app = open_app(
-        backend="upshot+redis://127.0.0.1:1/0",
-        result_backend_transport_options={"upshot_timeout": 0.2},
-    )
-
-    with pytest.raises(ServiceUnavailableError):
-        app.backend.mark_as_done(new_id(), 1)
