@@ -21,6 +21,7 @@ __all__ = ["Callbacks", "Waits"]
 logger = logging.getLogger(__name__)
 
 _SLICE: Final = 1.0  # seconds between two calls of `on_interval`, as on Celery's Redis
+_FAILED: Final = frozenset({"FAILURE", "REVOKED"})
 _GLANCE: Final = 0.5  # seconds between two looks at what no service tells of
 
 _Meta = dict[str, Any]
@@ -60,7 +61,8 @@ class Waits:
         Args:
             task_ids: what to wait for.
             timeout: seconds for all; 0 looks once, None waits for ever.
-            on_interval: called about every second; what it raises ends the wait.
+            on_interval: called about every second, and when a task has failed; what it raises
+                ends the wait.
             on_message: called with every meta that is seen, also of states that are no end.
 
         Raises:
@@ -78,7 +80,12 @@ class Waits:
             if on_message is not None:
                 self._report(waiting, seen, on_message)
             try:
-                yield from self._slice(waiting, deadline.left(pause), is_first, on_message)
+                for task_id, meta in self._slice(waiting, deadline.left(pause), is_first):
+                    if on_interval is not None and meta["status"] in _FAILED:
+                        on_interval()  # if a parent failed before, its error is to be raised
+                    if on_message is not None:
+                        on_message(dict(meta))
+                    yield task_id, meta
             except ResultTimeoutError as exc:
                 yield from self._from_elsewhere(waiting)
                 if on_interval is not None:
@@ -92,7 +99,6 @@ class Waits:
         waiting: dict[str, None],
         seconds: float | None,
         is_first: bool,
-        on_message: Callable[[_Meta], object] | None,
     ) -> Iterator[tuple[str, _Meta]]:
         """Wait for a part of the time; take off `waiting` what has ended."""
         ids = list(waiting)
@@ -101,10 +107,7 @@ class Waits:
                 if isinstance(found, UpshotError):
                     raise found
                 del waiting[task_id]
-                meta = self._read(found)
-                if on_message is not None:
-                    on_message(dict(meta))
-                yield task_id, meta
+                yield task_id, self._read(found)
 
     def ready(self, task_ids: list[str]) -> Iterator[tuple[str, _Meta]]:
         """Look once, and yield those whose tasks have ended."""

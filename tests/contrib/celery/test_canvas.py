@@ -277,6 +277,13 @@ def test_a_chord_fails_with_its_header(app: Any, setting: Setting) -> None:
     )
 
 
+def test_a_chord_raises_what_its_header_raised(app: Any) -> None:
+    result = chord([app.jobs.echo.s(1), app.jobs.fail.s("at first")], app=app)(app.jobs.total.s())
+
+    with pytest.raises(ValueError, match="at first"):
+        get(result)
+
+
 def test_a_chord_waits_for_retries_of_its_header(app: Any) -> None:
     header = [app.jobs.third_time.s(), app.jobs.echo.s(1)]
 
