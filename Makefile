@@ -41,6 +41,10 @@ mutants: $(VENV)/.installed-dev services ## show that the conformance suite find
 faults: $(VENV)/.installed-dev services ## kill, freeze, cut and flood everything, and count what is lost
 	FAULTS_SIZE=$(SIZE) FAULTS_SEED=$(SEED) $(bin)/python -m pytest tests/faults $(faults_options) $(FAULTS)
 
+.PHONY: celery
+celery: $(VENV)/.installed-dev services ## run Celery's own integration tests on its Redis backend and on ours
+	$(bin)/python -m scripts.celery_suite $(CELERY)
+
 .PHONY: fuzz
 fuzz: $(VENV)/.installed-fuzz ## give RUNS inputs to everything that decodes; 1 000 000 by default
 	$(bin)/python -m tests.fuzz.run $(or $(RUNS),1000000) $(SEED)

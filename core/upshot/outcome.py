@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
 from upshot.errors import UpshotError
 from upshot.failure import Failure, describe, rebuild
+from upshot.failure.describing import MAX_TRACEBACK
+from upshot.failure.texts import shorten
 from upshot.record import Payload
 from upshot.serializers import Codecs, shape
 
@@ -46,9 +49,14 @@ def decode_value(codecs: Codecs, payload: Payload, annotation: object = None) ->
     return value if annotation is None else shape(value, annotation, root="result")
 
 
-def encode_failure(codecs: Codecs, exc: BaseException) -> Payload:
-    """Return a description of `exc`. Whatever the exception is or does, this succeeds."""
+def encode_failure(codecs: Codecs, exc: BaseException, *, traceback: str | None = None) -> Payload:
+    """Return a description of `exc`. Whatever the exception is or does, this succeeds.
+
+    `traceback` is the text that is kept in place of the exception's own; None keeps that one.
+    """
     failure = describe(exc, encodable=partial(codecs.can_encode, at_most=_LARGEST_PART))
+    if traceback is not None:
+        failure = replace(failure, traceback=shorten(traceback, MAX_TRACEBACK))
     return Payload(*codecs.encode(failure.to_data(), root="failure"))
 
 

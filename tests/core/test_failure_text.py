@@ -8,7 +8,9 @@ import sys
 import weakref
 
 from upshot.failure import Failure, describe
-from upshot.serializers import JsonSerializer
+from upshot.failure.describing import MAX_TRACEBACK
+from upshot.outcome import encode_failure, failure_traceback
+from upshot.serializers import Codecs, JsonSerializer
 
 JSON = JsonSerializer()
 
@@ -104,3 +106,17 @@ def test_the_text_has_causes_contexts_notes_and_every_member_of_a_large_group() 
     assert "KeyError: 'cause'" in text
     assert "a note" in text
     assert all(f"member {n}" in text for n in range(200))
+
+
+def test_a_traceback_that_was_given_takes_the_place_of_its_own() -> None:
+    codecs = Codecs({"json": JSON})
+    exc = thrown(ValueError("why"))
+
+    own = failure_traceback(codecs, encode_failure(codecs, exc))
+    given = failure_traceback(codecs, encode_failure(codecs, exc, traceback="theirs"))
+    none = failure_traceback(codecs, encode_failure(codecs, exc, traceback=""))
+    long = failure_traceback(codecs, encode_failure(codecs, exc, traceback="x" * 2**21))
+
+    assert own.endswith("ValueError: why\n")
+    assert (given, none) == ("theirs", "")
+    assert len(long) < MAX_TRACEBACK + 200  # and what says that some is left out

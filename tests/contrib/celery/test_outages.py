@@ -1,0 +1,101 @@
+"""The store is away when a task has run: nothing that it returned is lost."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.contrib.celery import jobs
+from tests.contrib.celery.conftest import new_id
+from tests.contrib.celery.untyped import Context
+from upshot.errors import ServiceUnavailableError
+from upshot_conformance.servers import RedisServer
+
+IMPATIENT = {"upshot_timeout": 0.2}
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    with RedisServer(persistent=True) as started:
+        yield started
+
+
+@pytest.fixture
+def app(server: RedisServer) -> Iterator[Any]:
+    made = jobs.make(
+        "memory://",
+        f"upshot+{server.url}",
+        queue="q",
+        result_backend_transport_options=IMPATIENT,
+    )
+    yield made
+    made.backend.close()
+
+
+def while_away(server: RedisServer, store: Callable[[], Any]) -> bool:
+    """Call `store` while the server is down, and start it again; tell whether it waited."""
+    server.kill()
+    thread = threading.Thread(target=store)
+    thread.start()
+    thread.join(1)
+    waited = thread.is_alive()
+    server.restart()
+    thread.join(30)
+    return waited
+
+
+def test_what_a_task_returned_waits_for_its_store(app: Any, server: RedisServer) -> None:
+    task_id = new_id()
+
+    def store() -> None:
+        app.backend.mark_as_done(task_id, "kept", Context(id=task_id))
+
+    assert while_away(server, store)
+    assert app.AsyncResult(task_id).result == "kept"
+
+
+def test_a_part_of_a_chord_waits_for_its_store(
+    app: Any, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Any] = []
+
+    def send(args: Any, *_: Any, **__: Any) -> None:
+        sent.append(args)
+
+    monkeypatch.setattr(app.jobs.total, "apply_async", send)
+    group_id = new_id()
+    app.backend.set_chord_size(group_id, 1)
+    request = Context(id=new_id(), group=group_id, group_index=0, chord=app.jobs.total.s())
+
+    def store() -> None:
+        app.backend.on_chord_part_return(request, "SUCCESS", 7)
+
+    assert while_away(server, store)
+    assert sent == [([7],)]
+
+
+def test_who_is_not_a_task_is_told_that_the_store_is_away(app: Any, server: RedisServer) -> None:
+    server.kill()
+
+    with pytest.raises(ServiceUnavailableError):
+        app.backend.mark_as_done(new_id(), 1)
+
+
+def test_celerys_setting_decides_where_it_is_set(server: RedisServer) -> None:
+    app = jobs.make(
+        "memory://",
+        f"upshot+{server.url}",
+        queue="q",
+        result_backend_always_retry=True,
+        result_backend_max_retries=2,
+        result_backend_transport_options=IMPATIENT,
+    )
+    task_id = new_id()
+    server.kill()
+
+    with pytest.raises(Exception, match="failed to store result"):
+        app.backend.mark_as_done(task_id, 1, Context(id=task_id))
+    app.backend.close()
