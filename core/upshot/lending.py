@@ -62,7 +62,8 @@ class Loan(Generic[T]):
         decode: turns a pushed body into what `look` would have found.
         is_ended: tells whether a record ends the wait.
         forgotten: keys of which there may be old news.
-        is_called_in: set when somebody else needs the listener: the wait goes on elsewhere.
+        give_back_by: set when somebody else needs the listener: the wait goes on elsewhere. Until
+            when, on the monotonic clock; None while nobody does.
         is_void: set when the record was deleted by this process.
         trouble: why the record could not be read, if so.
         is_intact: whether the listener can be used again.
@@ -74,7 +75,7 @@ class Loan(Generic[T]):
     decode: Callable[[str, bytes], T | UpshotError]
     is_ended: Callable[[T], bool]
     forgotten: Container[str]
-    is_called_in: bool = False
+    give_back_by: float | None = None
     is_void: bool = False
     trouble: UpshotError | None = None
     is_intact: bool = False
@@ -88,7 +89,7 @@ class Loan(Generic[T]):
         found = self._looked()
         next_look = clock.monotonic() + _SAFETY_LOOK
         while found is None and self.trouble is None:
-            if self.is_called_in or deadline.expired:
+            if self.give_back_by is not None or deadline.expired:
                 break
             if self.is_void:
                 found = ResultForgottenError("forgotten during the wait")
@@ -155,14 +156,17 @@ class Lender(Generic[T]):
         loan = self.loan
         self._is_resting = True
         try:
-            if loan is None or not loan.is_called_in:
+            if loan is None or loan.give_back_by is None:
                 self._changed.wait()
-            elif not self._changed.wait(_CALLED_IN) and self.loan is loan:
-                self.loan = None
-                return False
+                return True
+            left = loan.give_back_by - clock.monotonic()
+            if left > 0:  # whoever else comes meanwhile wakes this, too, and changes nothing
+                self._changed.wait(left)
+                return True
+            self.loan = None
+            return False
         finally:
             self._is_resting = False
-        return True
 
     def take_back(self, loan: Loan[T]) -> bool:
         """Note that a loan has ended; False if it was given up for lost before."""
@@ -173,8 +177,8 @@ class Lender(Generic[T]):
 
     def call_in(self) -> None:
         """Ask for the listener, which is interrupted afterwards."""
-        if self.loan is not None:
-            self.loan.is_called_in = True
+        if self.loan is not None and self.loan.give_back_by is None:
+            self.loan.give_back_by = clock.monotonic() + _CALLED_IN
 
     def forget(self, keys: Container[str]) -> None:
         """Note that records were deleted by this process; the listener is interrupted then."""

@@ -229,6 +229,25 @@ def test_a_listener_that_is_not_given_back_is_replaced(client: ResultClient) -> 
     assert len(Lending.opened) == 2
 
 
+def test_a_listener_that_is_not_given_back_is_replaced_however_many_come(
+    client: ResultClient,
+) -> None:
+    hub: Any = client._waiting_hub()  # pyright: ignore[reportPrivateUsage]
+    hub._lender.loan = Loan[Record](
+        Lending.opened[-1], "lost", lambda: (None, None), hub._decode, hub._is_ended, ()
+    )
+    client.store(success("task", 1))
+    deadline = clock.Deadline(PATIENCE / 4)
+    with ThreadPoolExecutor(1) as pool:
+        wait = pool.submit(client.wait, "task", timeout=PATIENCE, look=False)
+        while not wait.done() and not deadline.expired:
+            with pytest.raises(ResultTimeoutError):
+                client.wait("other", timeout=0.6)
+
+    assert not deadline.expired
+    assert value_of(wait.result(0)) == 1
+
+
 @pytest.mark.parametrize(("timeout", "is_new"), [(0.1, False), (0.1, True), (0.6, True)])
 def test_a_wait_in_vain_tells_that_nothing_could_be_read(
     client: ResultClient, timeout: float, is_new: bool
