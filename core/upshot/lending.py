@@ -89,10 +89,7 @@ class Loan(Generic[T]):
         found = self._looked()
         next_look = clock.monotonic() + _SAFETY_LOOK
         while found is None and self.trouble is None:
-            if self.give_back_by is not None or deadline.expired:
-                break
-            if self.is_void:
-                found = ResultForgottenError("forgotten during the wait")
+            if self.give_back_by is not None or self.is_void or deadline.expired:
                 break
             rest = max(0.0, next_look - clock.monotonic())
             hints = self.listener.wait(deadline.left(rest) or 0.0)
@@ -103,6 +100,13 @@ class Loan(Generic[T]):
         self.listener.unsubscribe([self.key])
         self.is_intact = True
         return found
+
+    def void(self) -> ResultForgottenError | None:
+        """Return what ends a wait that found nothing, if its record was deleted by this process.
+
+        To be asked once the loan has ended, whatever has ended it: no later wait would hear of it.
+        """
+        return ResultForgottenError("forgotten during the wait") if self.is_void else None
 
     def _heard(self, hints: Sequence[Hint]) -> T | UpshotError | None:
         """Return what ends the wait, if one of the hints does or leads to it."""

@@ -24,6 +24,7 @@ from upshot.record import Record
 from upshot.registry import backend_class
 from upshot.retrying import DriverErrors
 from upshot.url import Url
+from upshot.waiters import ThreadSink
 from upshot_conformance.layer import Layer, ListenerLayer
 from upshot_conformance.records import success, unfinished, value_of
 
@@ -246,6 +247,33 @@ def test_a_listener_that_is_not_given_back_is_replaced_however_many_come(
 
     assert not deadline.expired
     assert value_of(wait.result(0)) == 1
+
+
+def test_forgetting_ends_a_wait_that_is_about_to_go_on_elsewhere(client: ResultClient) -> None:
+    listener = Lending.opened[-1]
+
+    def crowd() -> None:
+        listener.at_wait = lambda: None
+        client.forget(["task"])
+        ListenerLayer.wait(listener, 0.0)  # the service's own news of it get lost
+        hub: Any = client._waiting_hub()  # pyright: ignore[reportPrivateUsage]
+        hub.watch(["other"], ThreadSink[Record]())
+
+    listener.at_wait = crowd
+    with pytest.raises(ResultForgottenError):
+        client.wait("task", timeout=1.0)
+
+
+def test_forgetting_ends_a_wait_whose_connection_is_lost(client: ResultClient) -> None:
+    listener = Lending.opened[-1]
+
+    def lose() -> None:
+        client.forget(["task"])
+        raise ConnectionError("lost")
+
+    listener.at_wait = lose
+    with pytest.raises(ResultForgottenError):
+        client.wait("task", timeout=1.0)
 
 
 @pytest.mark.parametrize(("timeout", "is_new"), [(0.1, False), (0.1, True), (0.6, True)])
