@@ -97,8 +97,9 @@ class Loan(Generic[T]):
             if found is None and clock.monotonic() >= next_look:
                 found = self._looked()
                 next_look = clock.monotonic() + _SAFETY_LOOK
-        self.listener.unsubscribe([self.key])
-        self.is_intact = True
+        if self.trouble is None:  # otherwise the listener's side may be away, too
+            self.listener.unsubscribe([self.key])
+            self.is_intact = True
         return found
 
     def void(self) -> ResultForgottenError | None:

@@ -276,6 +276,16 @@ def test_forgetting_ends_a_wait_whose_connection_is_lost(client: ResultClient) -
         client.wait("task", timeout=1.0)
 
 
+def test_a_listener_is_not_used_again_once_its_service_is_away(client: ResultClient) -> None:
+    assert isinstance(client.backend, Lends)
+    client.backend.is_away, listener = True, Lending.opened[-1]
+    client.newest = "task"
+    with pytest.raises(ResultTimeoutError):
+        client.wait("task", timeout=0.6)
+
+    assert listener.is_closed
+
+
 @pytest.mark.parametrize(("timeout", "is_new"), [(0.1, False), (0.1, True), (0.6, True)])
 def test_a_wait_in_vain_tells_that_nothing_could_be_read(
     client: ResultClient, timeout: float, is_new: bool
