@@ -42,12 +42,16 @@ def fetch(
 
 
 def exchange(
-    broker: AmqpBroker, ended: Delivery, *queues: str, action: Action = Action.ACK
+    broker: AmqpBroker,
+    ended: Delivery,
+    *queues: str,
+    action: Action = Action.ACK,
+    lease: float = LONG,
 ) -> tuple[bool, list[Delivery]]:
     assert isinstance(broker, Exchanging)
     settlement = Settlement(delivery=ended, action=action)
     applied, ours, found = broker.exchange(
-        settlement, None, queues or ("q",), lease=LONG, worker="w", timeout=SECONDS
+        settlement, None, queues or ("q",), lease=lease, worker="w", timeout=SECONDS
     )
     assert not applied
     return ours, list(found)
@@ -209,6 +213,32 @@ def test_whoever_asks_otherwise_next_ends_it(broker: AmqpBroker, open_broker: Br
 
     assert [each.message_id for each in fetch(broker, wait=0.0)] == ["a"]
     assert [each.message_id for each in fetch(other)] == ["b"]
+
+
+def test_what_it_brings_to_a_thread_that_is_held_up_is_given_back_after_a_lease(
+    broker: AmqpBroker, open_broker: BrokerOpener
+) -> None:
+    other = open_broker()
+    found = pushed(broker, other)
+    publish(other, "a")
+    assert exchange(broker, found, lease=SHORT) == (True, [])
+
+    assert [(each.message_id, each.deliveries) for each in fetch(other)] == [("a", 1)]
+    publish(other, "b")
+    assert [(each.message_id, each.deliveries) for each in fetch(broker)] == [("b", 1)]
+
+
+def test_two_that_stay_keep_nothing_from_others(
+    broker: AmqpBroker, open_broker: BrokerOpener
+) -> None:
+    other = open_broker()
+    found = [pushed(broker, other) for _ in range(2)]
+    publish(other, "a", "b")
+    for each in found:
+        assert exchange(broker, each) == (True, [])
+
+    came = [fetch(broker)[0], fetch(other)[0]]
+    assert sorted((each.message_id, each.deliveries) for each in came) == [("a", 1), ("b", 1)]
 
 
 @pytest.mark.parametrize("by", ["settling", "its lease"])
