@@ -241,6 +241,30 @@ def test_two_that_stay_keep_nothing_from_others(
     assert sorted((each.message_id, each.deliveries) for each in came) == [("a", 1), ("b", 1)]
 
 
+def test_what_it_has_brought_is_not_there_twice_when_the_connection_is_lost(
+    server: RabbitMQServer, open_broker: BrokerOpener
+) -> None:
+    url = Url.parse(server.url)
+    host, port = url.hosts[0]
+    assert port is not None
+    other = open_broker()
+    with Proxy(host, port) as proxy:
+        broker = open_broker(readdressed(server.url, [proxy.address]))
+        found = pushed(broker, other)
+        publish(other, "a")
+        assert exchange(broker, found) == (True, [])
+        time.sleep(0.2)
+        proxy.cut()
+        time.sleep(0.2)
+        proxy.heal()
+        (again,) = fetch(broker)
+        assert again.message_id == "a"
+        assert broker.settle([Settlement(delivery=again)], SECONDS) == [True]
+        broker.close()
+
+    assert fetch(other, wait=0.0) == []
+
+
 @pytest.mark.parametrize("by", ["settling", "its lease"])
 def test_it_brings_nothing_when_a_message_goes_without_exchange(
     broker: AmqpBroker, open_broker: BrokerOpener, by: str
