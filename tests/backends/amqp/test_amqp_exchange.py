@@ -14,6 +14,7 @@ import pytest
 from upshot.broker import Action, Delivery, Exchanging, QueuedMessage, Settlement
 from upshot.url import Url
 from upshot_backends.amqp.broker import AmqpBroker
+from upshot_backends.amqp.connection import AmqpConnection, Session
 from upshot_conformance.proxies import readdressed
 from upshot_conformance.proxy import Proxy
 from upshot_conformance.servers import RabbitMQServer
@@ -263,6 +264,26 @@ def test_what_it_has_brought_is_not_there_twice_when_the_connection_is_lost(
         broker.close()
 
     assert fetch(other, wait=0.0) == []
+
+
+def test_what_it_brought_can_be_replaced_although_its_queue_was_deleted(
+    broker: AmqpBroker,
+    open_broker: BrokerOpener,
+    connection: AmqpConnection,
+    namespace: str,
+) -> None:
+    found = pushed(broker, open_broker())
+
+    async def delete(session: Session) -> None:
+        await (await session.channel()).delete(f"{namespace}/q")
+
+    connection.call(delete, SECONDS)
+    time.sleep(0.2)
+    again = QueuedMessage(message_id="again", queue="q", body=b"again")
+    settlement = Settlement(delivery=found, action=Action.REPLACE, message=again)
+
+    assert broker.settle([settlement], SECONDS) == [True]
+    assert [each.message_id for each in fetch(broker)] == ["again"]
 
 
 @pytest.mark.parametrize("by", ["settling", "its lease"])
