@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar, final
 
 from upshot import clock
@@ -67,6 +67,7 @@ class Loan(Generic[T]):
         is_void: set when the record was deleted by this process.
         trouble: why the record could not be read, if so.
         is_intact: whether the listener can be used again.
+        borrower: the thread that waits.
     """
 
     listener: Listener
@@ -79,6 +80,7 @@ class Loan(Generic[T]):
     is_void: bool = False
     trouble: UpshotError | None = None
     is_intact: bool = False
+    borrower: int = field(default_factory=threading.get_ident)
 
     def wait(self, deadline: clock.Deadline) -> T | UpshotError | None:
         """Return what ended the wait; None if it has to go on elsewhere, or has no more time.
@@ -183,7 +185,9 @@ class Lender(Generic[T]):
     def call_in(self) -> None:
         """Ask for the listener, which is interrupted afterwards."""
         if self.loan is not None and self.loan.give_back_by is None:
-            self.loan.give_back_by = clock.monotonic() + _CALLED_IN
+            # Who has borrowed it may need it again before that wait goes on: in a signal's handler.
+            is_nested = self.loan.borrower == threading.get_ident()
+            self.loan.give_back_by = clock.monotonic() + (0.0 if is_nested else _CALLED_IN)
 
     def forget(self, keys: Container[str]) -> None:
         """Note that records were deleted by this process; the listener is interrupted then."""

@@ -286,6 +286,22 @@ def test_a_listener_is_not_used_again_once_its_service_is_away(client: ResultCli
     assert listener.is_closed
 
 
+def test_a_wait_in_the_midst_of_another_takes_no_longer(client: ResultClient) -> None:
+    listener = Lending.opened[-1]
+    found: list[object] = []
+
+    def handle() -> None:  # as a signal's handler may
+        listener.at_wait = lambda: None
+        later(client.store, success("inner", 1))
+        found.append(value_of(client.wait("inner", timeout=1.5)))
+        client.store(success("outer", 2))
+
+    listener.at_wait = handle
+    assert value_of(client.wait("outer", timeout=PATIENCE)) == 2
+    assert found == [1]
+    assert listener.is_closed
+
+
 @pytest.mark.parametrize(("timeout", "is_new"), [(0.1, False), (0.1, True), (0.6, True)])
 def test_a_wait_in_vain_tells_that_nothing_could_be_read(
     client: ResultClient, timeout: float, is_new: bool
