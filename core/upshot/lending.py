@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar, final
 
 from upshot import clock
@@ -62,10 +62,12 @@ class Loan(Generic[T]):
         decode: turns a pushed body into what `look` would have found.
         is_ended: tells whether a record ends the wait.
         forgotten: keys of which there may be old news.
-        is_called_in: set when somebody else needs the listener: the wait goes on elsewhere.
+        give_back_by: set when somebody else needs the listener: the wait goes on elsewhere. Until
+            when, on the monotonic clock; None while nobody does.
         is_void: set when the record was deleted by this process.
         trouble: why the record could not be read, if so.
         is_intact: whether the listener can be used again.
+        borrower: the thread that waits.
     """
 
     listener: Listener
@@ -74,10 +76,11 @@ class Loan(Generic[T]):
     decode: Callable[[str, bytes], T | UpshotError]
     is_ended: Callable[[T], bool]
     forgotten: Container[str]
-    is_called_in: bool = False
+    give_back_by: float | None = None
     is_void: bool = False
     trouble: UpshotError | None = None
     is_intact: bool = False
+    borrower: int = field(default_factory=threading.get_ident)
 
     def wait(self, deadline: clock.Deadline) -> T | UpshotError | None:
         """Return what ended the wait; None if it has to go on elsewhere, or has no more time.
@@ -88,10 +91,7 @@ class Loan(Generic[T]):
         found = self._looked()
         next_look = clock.monotonic() + _SAFETY_LOOK
         while found is None and self.trouble is None:
-            if self.is_called_in or deadline.expired:
-                break
-            if self.is_void:
-                found = ResultForgottenError("forgotten during the wait")
+            if self.give_back_by is not None or self.is_void or deadline.expired:
                 break
             rest = max(0.0, next_look - clock.monotonic())
             hints = self.listener.wait(deadline.left(rest) or 0.0)
@@ -99,9 +99,17 @@ class Loan(Generic[T]):
             if found is None and clock.monotonic() >= next_look:
                 found = self._looked()
                 next_look = clock.monotonic() + _SAFETY_LOOK
-        self.listener.unsubscribe([self.key])
-        self.is_intact = True
+        if self.trouble is None:  # otherwise the listener's side may be away, too
+            self.listener.unsubscribe([self.key])
+            self.is_intact = True
         return found
+
+    def void(self) -> ResultForgottenError | None:
+        """Return what ends a wait that found nothing, if its record was deleted by this process.
+
+        To be asked once the loan has ended, whatever has ended it: no later wait would hear of it.
+        """
+        return ResultForgottenError("forgotten during the wait") if self.is_void else None
 
     def _heard(self, hints: Sequence[Hint]) -> T | UpshotError | None:
         """Return what ends the wait, if one of the hints does or leads to it."""
@@ -155,14 +163,17 @@ class Lender(Generic[T]):
         loan = self.loan
         self._is_resting = True
         try:
-            if loan is None or not loan.is_called_in:
+            if loan is None or loan.give_back_by is None:
                 self._changed.wait()
-            elif not self._changed.wait(_CALLED_IN) and self.loan is loan:
-                self.loan = None
-                return False
+                return True
+            left = loan.give_back_by - clock.monotonic()
+            if left > 0:  # whoever else comes meanwhile wakes this, too, and changes nothing
+                self._changed.wait(left)
+                return True
+            self.loan = None
+            return False
         finally:
             self._is_resting = False
-        return True
 
     def take_back(self, loan: Loan[T]) -> bool:
         """Note that a loan has ended; False if it was given up for lost before."""
@@ -173,8 +184,10 @@ class Lender(Generic[T]):
 
     def call_in(self) -> None:
         """Ask for the listener, which is interrupted afterwards."""
-        if self.loan is not None:
-            self.loan.is_called_in = True
+        if self.loan is not None and self.loan.give_back_by is None:
+            # Who has borrowed it may need it again before that wait goes on: in a signal's handler.
+            is_nested = self.loan.borrower == threading.get_ident()
+            self.loan.give_back_by = clock.monotonic() + (0.0 if is_nested else _CALLED_IN)
 
     def forget(self, keys: Container[str]) -> None:
         """Note that records were deleted by this process; the listener is interrupted then."""

@@ -130,15 +130,15 @@ class Hub(Generic[T]):
         try:
             found = loan.wait(deadline)
             self._troubles.note(loan.trouble)
-            return found
         except Exception as exc:
             # What is no driver's is the caller's: the time limit of a task, a signal's handler.
             if isinstance(exc, UpshotError) or self._troubles.explain(exc) is None:
                 raise
             self._troubles.note(exc, quietly=self._closed)
-            return None
+            found = None
         finally:
             self._take_back(loan)
+        return loan.void() if found is None else found
 
     def unwatch(self, keys: Iterable[str], sink: Sink[T]) -> None:
         """Stop delivering `keys` to `sink`; keys that have ended already are ignored.

@@ -24,6 +24,7 @@ from upshot.record import Record
 from upshot.registry import backend_class
 from upshot.retrying import DriverErrors
 from upshot.url import Url
+from upshot.waiters import ThreadSink
 from upshot_conformance.layer import Layer, ListenerLayer
 from upshot_conformance.records import success, unfinished, value_of
 
@@ -227,6 +228,78 @@ def test_a_listener_that_is_not_given_back_is_replaced(client: ResultClient) -> 
 
     assert value_of(client.wait("task", timeout=PATIENCE)) == 1
     assert len(Lending.opened) == 2
+
+
+def test_a_listener_that_is_not_given_back_is_replaced_however_many_come(
+    client: ResultClient,
+) -> None:
+    hub: Any = client._waiting_hub()  # pyright: ignore[reportPrivateUsage]
+    hub._lender.loan = Loan[Record](
+        Lending.opened[-1], "lost", lambda: (None, None), hub._decode, hub._is_ended, ()
+    )
+    client.store(success("task", 1))
+    deadline = clock.Deadline(PATIENCE / 4)
+    with ThreadPoolExecutor(1) as pool:
+        wait = pool.submit(client.wait, "task", timeout=PATIENCE, look=False)
+        while not wait.done() and not deadline.expired:
+            with pytest.raises(ResultTimeoutError):
+                client.wait("other", timeout=0.6)
+
+    assert not deadline.expired
+    assert value_of(wait.result(0)) == 1
+
+
+def test_forgetting_ends_a_wait_that_is_about_to_go_on_elsewhere(client: ResultClient) -> None:
+    listener = Lending.opened[-1]
+
+    def crowd() -> None:
+        listener.at_wait = lambda: None
+        client.forget(["task"])
+        ListenerLayer.wait(listener, 0.0)  # the service's own news of it get lost
+        hub: Any = client._waiting_hub()  # pyright: ignore[reportPrivateUsage]
+        hub.watch(["other"], ThreadSink[Record]())
+
+    listener.at_wait = crowd
+    with pytest.raises(ResultForgottenError):
+        client.wait("task", timeout=1.0)
+
+
+def test_forgetting_ends_a_wait_whose_connection_is_lost(client: ResultClient) -> None:
+    listener = Lending.opened[-1]
+
+    def lose() -> None:
+        client.forget(["task"])
+        raise ConnectionError("lost")
+
+    listener.at_wait = lose
+    with pytest.raises(ResultForgottenError):
+        client.wait("task", timeout=1.0)
+
+
+def test_a_listener_is_not_used_again_once_its_service_is_away(client: ResultClient) -> None:
+    assert isinstance(client.backend, Lends)
+    client.backend.is_away, listener = True, Lending.opened[-1]
+    client.newest = "task"
+    with pytest.raises(ResultTimeoutError):
+        client.wait("task", timeout=0.6)
+
+    assert listener.is_closed
+
+
+def test_a_wait_in_the_midst_of_another_takes_no_longer(client: ResultClient) -> None:
+    listener = Lending.opened[-1]
+    found: list[object] = []
+
+    def handle() -> None:  # as a signal's handler may
+        listener.at_wait = lambda: None
+        later(client.store, success("inner", 1))
+        found.append(value_of(client.wait("inner", timeout=1.5)))
+        client.store(success("outer", 2))
+
+    listener.at_wait = handle
+    assert value_of(client.wait("outer", timeout=PATIENCE)) == 2
+    assert found == [1]
+    assert listener.is_closed
 
 
 @pytest.mark.parametrize(("timeout", "is_new"), [(0.1, False), (0.1, True), (0.6, True)])

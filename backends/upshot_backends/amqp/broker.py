@@ -94,6 +94,8 @@ class AmqpBroker(Broker):
         self._turn = 0
         self._is_drained = False
         self._standing: Standing | None = None
+        self._lapse: asyncio.TimerHandle | None = None
+        self._lapsing: set[asyncio.Task[None]] = set()
 
     def publish(
         self, messages: Sequence[QueuedMessage], records: Sequence[StoredRecord], timeout: float
@@ -191,7 +193,7 @@ class AmqpBroker(Broker):
     async def _take(
         self, session: Session, queues: list[str], limit: int, wait: float, lease: float
     ) -> list[Delivery]:
-        standing, self._standing = self._standing, None
+        standing = self._taken_over()
         if standing is not None:
             is_meant = standing.is_there and self._serves(standing, queues)
             if is_meant and limit == 1 and wait > 0:
@@ -241,7 +243,7 @@ class AmqpBroker(Broker):
                 return bool(await self._leases.acknowledge([ended])), []
             standing = ended.standing
             if standing is not None and standing.is_there and self._serves(standing, queues):
-                await self._go_on(ended, standing)
+                await self._go_on(ended, standing, lease)
                 return True, []
             self._leases.let_go(ended)
             try:
@@ -254,7 +256,7 @@ class AmqpBroker(Broker):
         finally:
             self._leases.finish([ended])
 
-    async def _go_on(self, ended: Lease, standing: Standing) -> None:
+    async def _go_on(self, ended: Lease, standing: Standing, lease: float) -> None:
         """Acknowledge, and let a consumer bring the next message."""
         self._leases.let_go(ended, for_next=True)
         try:
@@ -263,7 +265,27 @@ class AmqpBroker(Broker):
             self._leases.spoil_channel(standing.channel)
             raise
         self._leases.strike_off(ended)
+        other = self._taken_over()
         self._standing = standing
+        # What it brings is nobody's yet, and whoever asks for it next may be held up.
+        self._lapse = asyncio.get_running_loop().call_later(lease, self._give_up_waiting)
+        if other is not None:  # of another thread's, which finds none then
+            await self._withdraw(other)
+
+    def _taken_over(self) -> Standing | None:
+        """Return the consumer that is there, which is the caller's from now on; None for none."""
+        standing, self._standing = self._standing, None
+        if self._lapse is not None:
+            self._lapse.cancel()
+        return standing
+
+    def _give_up_waiting(self) -> None:
+        """Withdraw a consumer that nobody has asked for a message for the time of a lease."""
+        standing = self._taken_over()
+        if standing is not None:
+            task = asyncio.create_task(self._withdraw(standing))
+            self._lapsing.add(task)
+            task.add_done_callback(self._lapsing.discard)
 
     def _serves(self, standing: Standing, queues: list[str]) -> bool:
         return [standing.queue] == [self._names.main(queue) for queue in queues]
@@ -279,9 +301,8 @@ class AmqpBroker(Broker):
     async def _beat(
         self, queues: Sequence[str], deliveries: Sequence[Delivery], lease: float
     ) -> list[bool]:
-        standing = self._standing
-        if not queues and standing is not None:
-            self._standing = None
+        standing = None if queues else self._taken_over()
+        if standing is not None:
             await self._withdraw(standing)
         return await self._leases.renew(deliveries, lease)
 

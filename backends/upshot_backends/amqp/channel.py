@@ -53,6 +53,7 @@ class Channel:
         self._got: asyncio.Future[Received | None] | None = None
         self._prefetch: int | None = None
         self._when_ended: list[Callable[[Exception], object]] = []
+        self._when_consumer_ends: dict[str, Callable[[Exception], object]] = {}
         raw.add_on_close_callback(self._on_close)
         raw.add_callback(self._on_get_empty, [spec.Basic.GetEmpty], one_shot=False)
 
@@ -127,10 +128,11 @@ class Channel:
         no_ack: bool = False,
         exclusive: bool = False,
         arguments: Mapping[str, Any] | None = None,
+        on_end: Callable[[Exception], object] | None = None,
     ) -> str:
         """Have messages pushed to `on_message`, on the loop's thread; return the consumer's tag.
 
-        A consumer whose queue is deleted ends the channel.
+        When its queue is deleted, `on_end(reason)` is called; the channel ends if there is none.
         """
 
         def take(_: Any, method: Any, properties: Any, body: bytes) -> None:
@@ -148,6 +150,8 @@ class Channel:
                 callback=callback,
             )
             tags.append(tag)
+            if on_end is not None:
+                self._when_consumer_ends[tag] = on_end
 
         self.raw.add_on_cancel_callback(self._on_consumer_cancelled)
         await self.ask(begin)
@@ -156,11 +160,12 @@ class Channel:
     async def cancel(self, tag: str) -> None:
         """End a consumer; when this returns, nothing more comes from it."""
         await self.ask(partial(cancel, self.raw, tag))
+        self._when_consumer_ends.pop(tag, None)
 
     def dismiss(self, tag: str) -> None:
         """End a consumer without waiting; what is on its way may still come."""
         self.check()
-        cancel(self.raw, tag, callback=_ignore)
+        cancel(self.raw, tag, callback=lambda _: self._when_consumer_ends.pop(tag, None))
 
     async def get(self, queue: str) -> Received | None:
         """Take the first message of the queue, None if none is ready; one call at a time."""
@@ -219,9 +224,14 @@ class Channel:
         if got is not None:
             _settle(got, found)
 
-    def _on_consumer_cancelled(self, _: Any) -> None:
+    def _on_consumer_cancelled(self, frame: Any) -> None:
+        why = RefusedForNowError("the server ended a consumer: its queue is gone")
+        on_end = self._when_consumer_ends.pop(frame.method.consumer_tag, None)
+        if on_end is not None:
+            on_end(why)
+            return
         self.close()
-        self._end(RefusedForNowError("the server ended a consumer: its queue is gone"))
+        self._end(why)
 
     def _on_close(self, _: Any, why: Exception) -> None:
         self._end(refusal(why))
@@ -235,10 +245,6 @@ class Channel:
                 answer.set_exception(why)
         for callback in self._when_ended:
             callback(why)
-
-
-def _ignore(_: Any) -> None:
-    pass
 
 
 def _received(method: Any, properties: Any, body: bytes) -> Received:

@@ -220,6 +220,8 @@ class Post:
             await asyncio.wait(self._returning)
 
     async def _give_back(self, channel: Channel, queue: str, received: Received) -> None:
+        if channel.ended is not None:  # the server has put it back: it must not be there twice
+            return
         letter = Letter.read(received, queue)
         counted = letter.counted + received.redelivered
         try:

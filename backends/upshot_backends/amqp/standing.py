@@ -46,7 +46,7 @@ class Standing:
     async def begin(self) -> None:
         """Have messages pushed."""
         await self.channel.limit(1)
-        self._tag = await self.channel.consume(self.queue, self._push)
+        self._tag = await self.channel.consume(self.queue, self._push, on_end=self._on_end)
 
     async def next(self, deadline: clock.Deadline) -> Received | None:
         """Return what comes next; None, and it has ended, if nothing does until the deadline."""
@@ -54,7 +54,7 @@ class Standing:
             self._came = self.channel.expect()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._came, deadline.left())
-            if not self._pushed:
+            if not (self._pushed or self._is_over):
                 self._is_over = True
                 await self.channel.cancel(self._tag)
         return self._pushed.popleft() if self._pushed else None
@@ -67,6 +67,12 @@ class Standing:
             self.channel.dismiss(self._tag)
         while self._pushed:
             self._give_back(self._pushed.popleft())
+
+    def _on_end(self, why: Exception) -> None:
+        # The channel stays: what it has brought can still be acknowledged, or replaced.
+        self._is_over = True
+        if self._came is not None and not self._came.done():
+            self._came.set_exception(why)
 
     def _push(self, received: Received) -> None:
         if not self._is_wanted:

@@ -90,6 +90,9 @@ class RedisListener(Listener):
     def attend(self, key: str, timeout: float | None) -> None:
         seconds = self._timeout if timeout is None else min(timeout, self._timeout)
         self._subscribe([key], clock.monotonic() + seconds)
+        # Whoever waits looks now. What was heard before the look may be of an earlier use of the
+        # key, which nobody has taken: the one that waited had found it, or no more time.
+        self._heard.clear()
 
     def _subscribe(self, keys: Sequence[str], until: float) -> None:
         self._unconfirmed.update(keys)

@@ -14,6 +14,7 @@ import pytest
 from upshot.broker import Action, Delivery, Exchanging, QueuedMessage, Settlement
 from upshot.url import Url
 from upshot_backends.amqp.broker import AmqpBroker
+from upshot_backends.amqp.connection import AmqpConnection, Session
 from upshot_conformance.proxies import readdressed
 from upshot_conformance.proxy import Proxy
 from upshot_conformance.servers import RabbitMQServer
@@ -42,12 +43,16 @@ def fetch(
 
 
 def exchange(
-    broker: AmqpBroker, ended: Delivery, *queues: str, action: Action = Action.ACK
+    broker: AmqpBroker,
+    ended: Delivery,
+    *queues: str,
+    action: Action = Action.ACK,
+    lease: float = LONG,
 ) -> tuple[bool, list[Delivery]]:
     assert isinstance(broker, Exchanging)
     settlement = Settlement(delivery=ended, action=action)
     applied, ours, found = broker.exchange(
-        settlement, None, queues or ("q",), lease=LONG, worker="w", timeout=SECONDS
+        settlement, None, queues or ("q",), lease=lease, worker="w", timeout=SECONDS
     )
     assert not applied
     return ours, list(found)
@@ -209,6 +214,76 @@ def test_whoever_asks_otherwise_next_ends_it(broker: AmqpBroker, open_broker: Br
 
     assert [each.message_id for each in fetch(broker, wait=0.0)] == ["a"]
     assert [each.message_id for each in fetch(other)] == ["b"]
+
+
+def test_what_it_brings_to_a_thread_that_is_held_up_is_given_back_after_a_lease(
+    broker: AmqpBroker, open_broker: BrokerOpener
+) -> None:
+    other = open_broker()
+    found = pushed(broker, other)
+    publish(other, "a")
+    assert exchange(broker, found, lease=SHORT) == (True, [])
+
+    assert [(each.message_id, each.deliveries) for each in fetch(other)] == [("a", 1)]
+    publish(other, "b")
+    assert [(each.message_id, each.deliveries) for each in fetch(broker)] == [("b", 1)]
+
+
+def test_two_that_stay_keep_nothing_from_others(
+    broker: AmqpBroker, open_broker: BrokerOpener
+) -> None:
+    other = open_broker()
+    found = [pushed(broker, other) for _ in range(2)]
+    publish(other, "a", "b")
+    for each in found:
+        assert exchange(broker, each) == (True, [])
+
+    came = [fetch(broker)[0], fetch(other)[0]]
+    assert sorted((each.message_id, each.deliveries) for each in came) == [("a", 1), ("b", 1)]
+
+
+def test_what_it_has_brought_is_not_there_twice_when_the_connection_is_lost(
+    server: RabbitMQServer, open_broker: BrokerOpener
+) -> None:
+    url = Url.parse(server.url)
+    host, port = url.hosts[0]
+    assert port is not None
+    other = open_broker()
+    with Proxy(host, port) as proxy:
+        broker = open_broker(readdressed(server.url, [proxy.address]))
+        found = pushed(broker, other)
+        publish(other, "a")
+        assert exchange(broker, found) == (True, [])
+        time.sleep(0.2)
+        proxy.cut()
+        time.sleep(0.2)
+        proxy.heal()
+        (again,) = fetch(broker)
+        assert again.message_id == "a"
+        assert broker.settle([Settlement(delivery=again)], SECONDS) == [True]
+        broker.close()
+
+    assert fetch(other, wait=0.0) == []
+
+
+def test_what_it_brought_can_be_replaced_although_its_queue_was_deleted(
+    broker: AmqpBroker,
+    open_broker: BrokerOpener,
+    connection: AmqpConnection,
+    namespace: str,
+) -> None:
+    found = pushed(broker, open_broker())
+
+    async def delete(session: Session) -> None:
+        await (await session.channel()).delete(f"{namespace}/q")
+
+    connection.call(delete, SECONDS)
+    time.sleep(0.2)
+    again = QueuedMessage(message_id="again", queue="q", body=b"again")
+    settlement = Settlement(delivery=found, action=Action.REPLACE, message=again)
+
+    assert broker.settle([settlement], SECONDS) == [True]
+    assert [each.message_id for each in fetch(broker)] == ["again"]
 
 
 @pytest.mark.parametrize("by", ["settling", "its lease"])

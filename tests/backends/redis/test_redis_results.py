@@ -307,6 +307,22 @@ def test_what_is_stored_while_a_subscription_is_made_is_kept_for_the_next_wait(
     listener.close()
 
 
+def test_what_was_heard_for_an_earlier_wait_ends_no_later_one(
+    backend: RedisBackend, record: RecordMaker
+) -> None:
+    listener, other = backend.listen(5.0), RedisBackend(backend.url)
+    ended = record("task", terminal=True)
+    listener.attend(ended.key, None)
+    other.store([ended], 5.0)  # and it was found by a look
+    listener.unsubscribe([ended.key])
+    other.delete([ended.key], 5.0)
+
+    listener.attend(ended.key, None)
+    assert listener.wait(0.2) == []
+    listener.close()
+    other.close()
+
+
 def test_what_arrives_together_with_a_confirmation_is_not_left_lying(
     fragile: RedisServer, record: RecordMaker
 ) -> None:
