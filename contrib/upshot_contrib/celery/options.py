@@ -29,14 +29,15 @@ class Options:
             to 48 characters. Without it, Celery's `global_keyprefix`, or "celery".
         strict: the first end of a task stays, whatever it is. False: a success replaces a
             failure or a revocation, as Celery may run a task again that has failed.
-        also_reads: URL of the Celery backend that the application had before. What upshot does
-            not have is looked for there. None looks nowhere else.
+        earlier_backend: URL of the Celery backend that the application had before. What upshot does
+            not have is looked for there. None looks nowhere else. Celery masks passwords in what it
+            shows of settings where a name has the word "backend", so this one has it.
         timeout: seconds that one operation may take, its retries included.
     """
 
     namespace: str = "celery"
     strict: bool = False
-    also_reads: str | None = None
+    earlier_backend: str | None = None
     timeout: float = 5.0
 
     def __post_init__(self) -> None:
@@ -49,7 +50,7 @@ class Options:
 _KINDS: Final[dict[str, tuple[type, ...]]] = {
     "namespace": (str,),
     "strict": (bool,),
-    "also_reads": (str, type(None)),
+    "earlier_backend": (str, type(None)),
     "timeout": (int, float),
 }
 

@@ -328,7 +328,7 @@ def test_what_the_backend_before_has_is_still_read(setting: Setting, open_app: O
     )
     app = open_app(
         result_backend_transport_options={
-            "upshot_also_reads": setting.broker,
+            "upshot_earlier_backend": setting.broker,
             **before.conf.result_backend_transport_options,
         }
     )
@@ -356,7 +356,7 @@ def test_what_was_stored_since_wins_over_the_backend_before(
 ) -> None:
     task_id = new_id()
     before = setting.app(backend=setting.broker)
-    app = open_app(result_backend_transport_options={"upshot_also_reads": setting.broker})
+    app = open_app(result_backend_transport_options={"upshot_earlier_backend": setting.broker})
     before.backend.mark_as_done(task_id, "old")
     app.backend.mark_as_done(task_id, "new")
 
