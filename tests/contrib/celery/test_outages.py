@@ -10,7 +10,7 @@ import pytest
 
 from tests.contrib.celery import jobs
 from tests.contrib.celery.conftest import new_id
-from tests.contrib.celery.untyped import Context
+from tests.contrib.celery.untyped import Context, GroupResult
 from upshot.errors import ServiceUnavailableError
 from upshot_conformance.servers import RedisServer
 
@@ -75,6 +75,40 @@ def test_a_part_of_a_chord_waits_for_its_store(
 
     assert while_away(server, store)
     assert sent == [([7],)]
+
+
+def test_a_chord_is_not_failed_by_a_store_that_goes_away_before_its_body_is_sent(
+    app: Any, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Any] = []
+
+    def send(args: Any, *_: Any, **__: Any) -> None:
+        sent.append(args)
+
+    def add_and_lose(*args: Any, **options: Any) -> Any:
+        parts = add(*args, **options)
+        server.kill()
+        return parts
+
+    group_id, part = new_id(), new_id()
+    inner = GroupResult(new_id(), [app.AsyncResult(part)], app=app)
+    app.backend.save_group(group_id, GroupResult(group_id, [inner], app=app))
+    app.backend.set_chord_size(group_id, 1)
+    app.backend.mark_as_done(part, 7)
+    request = Context(id=part, group=group_id, group_index=0, chord=app.jobs.total.s())
+    add = app.backend._chords.add
+    monkeypatch.setattr(app.jobs.total, "apply_async", send)
+    monkeypatch.setattr(app.backend._chords, "add", add_and_lose)
+    thread = threading.Thread(target=app.backend.on_chord_part_return, args=(request, "SUCCESS", 7))
+
+    thread.start()
+    thread.join(1)
+    waited = thread.is_alive()
+    server.restart()
+    thread.join(30)
+
+    assert waited
+    assert sent == [([[7]],)]
 
 
 def test_who_is_not_a_task_is_told_that_the_store_is_away(app: Any, server: RedisServer) -> None:
