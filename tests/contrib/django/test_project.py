@@ -227,6 +227,23 @@ TASKS = """
 """
 
 
+COROUTINES = """
+
+    from asgiref.sync import sync_to_async
+
+
+    def was_open() -> bool:
+        found = connection.connection is not None
+        connection.ensure_connection()
+        return found
+
+
+    @app.task
+    async def use() -> bool:
+        return await sync_to_async(was_open)()
+"""
+
+
 LOOK = "import django; django.setup(); from orders.tasks import look"
 
 
@@ -270,6 +287,19 @@ def test_a_worker_runs_the_tasks_of_installed_apps_as_django_runs_requests(shop:
 
     assert all("SUCCESS" in each for each in shown)
     assert all(each.rstrip().endswith("1") for each in shown), "queries of the first were kept"
+
+
+def test_connections_of_coroutines_are_those_of_one_task_too(shop: Path) -> None:
+    with (shop / "orders/tasks.py").open("a") as tasks:
+        tasks.write(textwrap.dedent(COROUTINES))
+    program = """
+        import django; django.setup()
+        from orders.tasks import app, use
+        with app.running(threads=1):
+            print([use.delay().get(timeout=30) for _ in range(3)])
+    """
+
+    assert run(shop, "-c", textwrap.dedent(program)) == "[False, False, False]\n"
 
 
 def test_a_project_that_lacks_the_app_is_told_so(shop: Path) -> None:
