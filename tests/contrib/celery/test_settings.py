@@ -309,11 +309,14 @@ def test_celerys_prefix_is_a_namespace(setting: Setting) -> None:
         ({"upshot_strickt": True}, "there is upshot_strict"),
         ({"upshot_strict": "yes"}, "'upshot_strict' is of type bool"),
         ({"upshot_namespace": ""}, "1 to 48 characters"),
+        ({"global_keyprefix": "k" * 49}, "global_keyprefix in its place, has 1 to 48"),
         ({"upshot_timeout": 0}, "more than 0 seconds"),
+        ({"upshot_timeout": float("inf")}, "less than a day"),
     ],
 )
 def test_a_wrong_option_is_refused(open_app: Opener, options: Any, what: str) -> None:
-    app = open_app(result_backend_transport_options=options)
+    app = open_app()
+    app.conf.result_backend_transport_options = options
 
     with pytest.raises(ImproperlyConfigured, match=what):
         _ = app.backend.client
