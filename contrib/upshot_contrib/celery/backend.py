@@ -34,7 +34,7 @@ from upshot_contrib.celery.groups import Groups
 from upshot_contrib.celery.guard import Guard
 from upshot_contrib.celery.opening import ALIAS, open_client, parse_url
 from upshot_contrib.celery.options import read_options
-from upshot_contrib.celery.patience import until_stored
+from upshot_contrib.celery.patience import is_insisting, until_stored
 from upshot_contrib.celery.records import Metas, exception_of
 from upshot_contrib.celery.waiting import Callbacks, Waits
 
@@ -192,7 +192,7 @@ class UpshotBackend(BaseBackend):  # type: ignore[misc]  # Celery has no types
                     record, attempt_known=retries is not None, expires=expires
                 ),
                 task_id=record.task_id,
-                patient=self._is_patient and is_own,
+                patient=self._is_patient and (is_own or is_insisting()),
             )
         except PayloadTooLargeError as exc:
             raise EncodeError(str(exc)) from exc  # of which Celery makes a failure

@@ -18,7 +18,7 @@ from upshot_contrib.celery.driver import (
     allow_join_result,
     maybe_signature,
 )
-from upshot_contrib.celery.patience import until_stored
+from upshot_contrib.celery.patience import insisting, until_stored
 from upshot_contrib.celery.records import Metas
 
 __all__ = ["Bodies"]
@@ -75,7 +75,8 @@ class Bodies:
             self._send(body, self._when_there(join, task_id=task_id, patient=patient))
         except ChordError as exc:
             logger.exception("chord %s failed", printable(group_id))
-            self._backend.chord_error_from_stack(body, exc)
+            with insisting():
+                self._backend.chord_error_from_stack(body, exc)
         finish = partial(self._chords.finish, group_id)
         until_stored(finish, task_id=task_id, patient=patient)
 
