@@ -34,7 +34,7 @@ from upshot_contrib.celery.groups import Groups
 from upshot_contrib.celery.guard import Guard
 from upshot_contrib.celery.opening import ALIAS, open_client, parse_url
 from upshot_contrib.celery.options import read_options
-from upshot_contrib.celery.patience import until_stored
+from upshot_contrib.celery.patience import is_insisting, until_stored
 from upshot_contrib.celery.records import Metas, exception_of
 from upshot_contrib.celery.waiting import Callbacks, Waits
 
@@ -83,7 +83,7 @@ class UpshotBackend(BaseBackend):  # type: ignore[misc]  # Celery has no types
         self._waits = Waits(
             self.client,
             read=self._metas.meta,
-            elsewhere=self._ended_before if self._options.also_reads else None,
+            elsewhere=self._ended_before if self._options.earlier_backend else None,
         )
         # Apart from tasks, as ids of both may be the same.
         self._group_client = self._opened(f"{self._options.namespace}-groups")
@@ -105,7 +105,7 @@ class UpshotBackend(BaseBackend):  # type: ignore[misc]  # Celery has no types
     @cached_property
     def _earlier(self) -> Any:
         """The backend that the application had before."""
-        kind, url = backend_by_url(self._options.also_reads, self.app.loader)
+        kind, url = backend_by_url(self._options.earlier_backend, self.app.loader)
         return kind(app=self.app, url=url)
 
     def _setting(self, name: str, default: Any) -> Any:
@@ -192,7 +192,7 @@ class UpshotBackend(BaseBackend):  # type: ignore[misc]  # Celery has no types
                     record, attempt_known=retries is not None, expires=expires
                 ),
                 task_id=record.task_id,
-                patient=self._is_patient and is_own,
+                patient=self._is_patient and (is_own or is_insisting()),
             )
         except PayloadTooLargeError as exc:
             raise EncodeError(str(exc)) from exc  # of which Celery makes a failure
@@ -202,7 +202,7 @@ class UpshotBackend(BaseBackend):  # type: ignore[misc]  # Celery has no types
         found = self.client.load(str(task_id))
         if found is not None:
             return self._metas.meta(found)
-        if self._options.also_reads:
+        if self._options.earlier_backend:
             earlier: _Meta = self._earlier._get_task_meta_for(task_id)
             return earlier
         return {"status": str(State.PENDING), "result": None}
@@ -214,7 +214,7 @@ class UpshotBackend(BaseBackend):  # type: ignore[misc]  # Celery has no types
 
     def _forget(self, task_id: str) -> None:
         self.client.forget([str(task_id)])
-        if self._options.also_reads:
+        if self._options.earlier_backend:
             self._earlier._forget(task_id)
 
     # -- waiting ------------------------------------------------------------------------------
@@ -317,14 +317,14 @@ class UpshotBackend(BaseBackend):  # type: ignore[misc]  # Celery has no types
         tree = self._groups.restore(group_id)
         if tree is not None:
             return {"task_id": group_id, "result": result_from_tuple(tree, self.app)}
-        if self._options.also_reads:
+        if self._options.earlier_backend:
             earlier: _Meta | None = self._earlier._restore_group(group_id)
             return earlier
         return None
 
     def _delete_group(self, group_id: str) -> None:
         self._groups.delete(group_id)
-        if self._options.also_reads:
+        if self._options.earlier_backend:
             self._earlier._delete_group(group_id)
 
     def apply_chord(self, header_result_args: Any, body: Any, **kwargs: Any) -> None:

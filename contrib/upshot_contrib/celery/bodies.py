@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
+from upshot.errors import ServiceUnavailableError
 from upshot.record import printable
 from upshot.states import State
 from upshot_contrib.celery.chords import Chords, Part
@@ -17,7 +18,7 @@ from upshot_contrib.celery.driver import (
     allow_join_result,
     maybe_signature,
 )
-from upshot_contrib.celery.patience import until_stored
+from upshot_contrib.celery.patience import insisting, until_stored
 from upshot_contrib.celery.records import Metas
 
 __all__ = ["Bodies"]
@@ -69,19 +70,35 @@ class Bodies:
         if parts is None:
             return
         body = maybe_signature(request.chord, app=self._backend.app)
+        join = partial(self._joined, group_id, parts)
         try:
-            self._send(body, self._joined(group_id, parts))
+            self._send(body, self._when_there(join, task_id=task_id, patient=patient))
         except ChordError as exc:
             logger.exception("chord %s failed", printable(group_id))
-            self._backend.chord_error_from_stack(body, exc)
+            with insisting():
+                self._backend.chord_error_from_stack(body, exc)
         finish = partial(self._chords.finish, group_id)
         until_stored(finish, task_id=task_id, patient=patient)
+
+    def _when_there(
+        self, join: Callable[[], list[Any]], *, task_id: str, patient: bool
+    ) -> list[Any]:
+        """Return the values of a header; a store that is away for a while makes no chord fail.
+
+        Raises:
+            ChordError: as `_joined`; or the store is away, and nobody is patient.
+        """
+        try:
+            return until_stored(join, task_id=task_id, patient=patient)
+        except ServiceUnavailableError as exc:
+            raise ChordError(f"Join error: {exc!r}") from exc
 
     def _joined(self, group_id: str, parts: list[Part]) -> list[Any]:
         """Return the values of a header, in its order.
 
         Raises:
             ChordError: a part failed, or could not be read.
+            ServiceUnavailableError: the store is away.
         """
         app = self._backend.app
         try:
@@ -93,7 +110,7 @@ class Bodies:
                     timeout=app.conf.result_chord_join_timeout, propagate=True
                 )
                 return values
-        except ChordError:
+        except (ChordError, ServiceUnavailableError):
             raise
         except Exception as exc:
             raise ChordError(f"Join error: {exc!r}") from exc

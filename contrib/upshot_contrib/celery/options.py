@@ -18,6 +18,7 @@ from upshot_contrib.celery.driver import ImproperlyConfigured
 __all__ = ["Options", "read_options"]
 
 _PREFIX: Final = "upshot_"
+_LONGEST_TIMEOUT: Final = 86_400.0  # drivers refuse what is too long for the system's clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,27 +30,30 @@ class Options:
             to 48 characters. Without it, Celery's `global_keyprefix`, or "celery".
         strict: the first end of a task stays, whatever it is. False: a success replaces a
             failure or a revocation, as Celery may run a task again that has failed.
-        also_reads: URL of the Celery backend that the application had before. What upshot does
-            not have is looked for there. None looks nowhere else.
-        timeout: seconds that one operation may take, its retries included.
+        earlier_backend: URL of the Celery backend that the application had before. What upshot does
+            not have is looked for there. None looks nowhere else. Celery masks passwords in what it
+            shows of settings where a name has the word "backend", so this one has it.
+        timeout: seconds that one operation may take, its retries included; less than a day.
     """
 
     namespace: str = "celery"
     strict: bool = False
-    also_reads: str | None = None
+    earlier_backend: str | None = None
     timeout: float = 5.0
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.namespace) <= 48:
-            raise ValueError(f"{_PREFIX}namespace has 1 to 48 characters")
-        if not self.timeout > 0:
-            raise ValueError(f"{_PREFIX}timeout is more than 0 seconds")
+            raise ValueError(
+                f"{_PREFIX}namespace, or global_keyprefix in its place, has 1 to 48 characters"
+            )
+        if not 0 < self.timeout < _LONGEST_TIMEOUT:
+            raise ValueError(f"{_PREFIX}timeout is more than 0 seconds, and less than a day")
 
 
 _KINDS: Final[dict[str, tuple[type, ...]]] = {
     "namespace": (str,),
     "strict": (bool,),
-    "also_reads": (str, type(None)),
+    "earlier_backend": (str, type(None)),
     "timeout": (int, float),
 }
 

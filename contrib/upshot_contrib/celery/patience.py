@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextvars import ContextVar
 from typing import Final, TypeVar
 
 from upshot import retrying
@@ -11,7 +13,7 @@ from upshot.clock import sleep
 from upshot.errors import ServiceUnavailableError
 from upshot.record import printable
 
-__all__ = ["until_stored"]
+__all__ = ["insisting", "is_insisting", "until_stored"]
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +21,26 @@ T = TypeVar("T")
 
 _FIRST_PAUSE: Final = 0.1  # seconds between two attempts
 _LONGEST_PAUSE: Final = 10.0
+
+_insisting: Final = ContextVar("upshot_contrib.celery.insisting", default=False)
+
+
+@contextlib.contextmanager
+def insisting() -> Generator[None]:
+    """Have everything that this thread stores inside the block tried on with, whosever it is.
+
+    For what a worker has Celery store that nobody would store again, as a body's failure.
+    """
+    token = _insisting.set(True)
+    try:
+        yield
+    finally:
+        _insisting.reset(token)
+
+
+def is_insisting() -> bool:
+    """Tell whether this is inside a block of `insisting`."""
+    return _insisting.get()
 
 
 def until_stored(operation: Callable[[], T], *, task_id: str, patient: bool) -> T:

@@ -124,14 +124,14 @@ class ResultAdmin(_ModelAdmin):
         return state_label(obj.state)
 
     @admin.display(description="last change", ordering="stored_at")
-    def stored(self, obj: Result) -> str | None:
+    def stored(self, obj: Result) -> str:
         """When the record was stored last."""
-        return moment_shown(obj.stored_at)
+        return moment_shown(obj.stored_at) or "-"
 
-    @admin.display(description="kept until", empty_value="for ever")
-    def expires(self, obj: Result) -> str | None:
+    @admin.display(description="kept until")
+    def expires(self, obj: Result) -> str:
         """When the record will be gone."""
-        return moment_shown(obj.expires_at)
+        return moment_shown(obj.expires_at) or "for ever"
 
     @admin.display
     def queue(self, obj: Result) -> str:
@@ -151,20 +151,20 @@ class ResultAdmin(_ModelAdmin):
         record = _shown(obj).record
         return record.attempt if record and record.started_at is not None else 0
 
-    @admin.display(empty_value="-")
-    def queued(self, obj: Result) -> str | None:
+    @admin.display
+    def queued(self, obj: Result) -> str:
         """When it was sent."""
-        return _shown(obj).moment("queued_at")
+        return _shown(obj).moment("queued_at") or "-"
 
-    @admin.display(empty_value="-")
-    def started(self, obj: Result) -> str | None:
+    @admin.display
+    def started(self, obj: Result) -> str:
         """When its last attempt began."""
-        return _shown(obj).moment("started_at")
+        return _shown(obj).moment("started_at") or "-"
 
-    @admin.display(empty_value="-")
-    def finished(self, obj: Result) -> str | None:
+    @admin.display
+    def finished(self, obj: Result) -> str:
         """When it ended."""
-        return _shown(obj).moment("finished_at")
+        return _shown(obj).moment("finished_at") or "-"
 
     @admin.display
     def value(self, obj: Result) -> SafeString | str:

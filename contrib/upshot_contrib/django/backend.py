@@ -42,6 +42,7 @@ _SWEEP_LIMIT: Final = 1000  # expired records removed in one sweep
 _SWEEP_PATIENCE: Final = 1.0  # seconds that a store may be held up by a sweep
 _PAGE: Final = 1000  # keys per round trip of a scan
 _USING: Final = "using"
+_APP: Final = "upshot_contrib.django"
 _AROUND: Final = 64 * 2**10  # bytes of a statement that are not the body: far more than there are
 
 
@@ -206,11 +207,17 @@ def alias_of(url: Url) -> str:
     """Return the alias of the database that a URL means; Django is set up.
 
     Raises:
-        ConfigError: DATABASES has no such alias, or INSTALLED_APPS lacks the app.
+        ConfigError: DATABASES has no such alias, or it stands where a host does, or INSTALLED_APPS
+            lacks the app.
     """
+    if not apps.is_installed(_APP):
+        raise ConfigError(f"{url}: INSTALLED_APPS lacks {_APP!r}")
     from upshot_contrib.django.models import Result  # a model needs a Django that is set up
 
     named = next((value for name, value in url.query if name == _USING), None)
+    if named is None and url.hosts and url.hosts[0][0] in connections:
+        host = url.hosts[0][0]
+        raise ConfigError(f"{url}: {host!r} is no host but in DATABASES; write ?{_USING}={host}")
     alias = named or router.db_for_write(Result)
     if alias not in connections:
         known = ", ".join(sorted(connections))

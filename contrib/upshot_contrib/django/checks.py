@@ -21,7 +21,7 @@ from django.db import connections, router
 
 from upshot import App, registry
 from upshot.errors import ConfigError
-from upshot_contrib.django.backend import alias_of
+from upshot_contrib.django.backend import DjangoBackend, alias_of
 from upshot_contrib.django.settings import NAME, has_broker, make_app
 from upshot_contrib.django.statements import statements
 
@@ -88,9 +88,16 @@ def check_database(*, databases: Collection[str] | None = None, **_: Any) -> lis
 
 
 def _alias(app: App) -> str | None:
-    """Return the alias of the database that results go to; None if they go elsewhere."""
+    """Return the alias of the database that results go to; None if they go elsewhere.
+
+    Raises:
+        ConfigError: the URL is one that the backend refuses.
+    """
     url = app.backend_url
-    return alias_of(url) if url.scheme == "django-db" else None
+    if url.scheme != "django-db":
+        return None
+    DjangoBackend(url)  # opens nothing
+    return alias_of(url)
 
 
 def _unfit(alias: str) -> list[CheckMessage]:

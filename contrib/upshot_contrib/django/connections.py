@@ -9,6 +9,8 @@ thread to thread, each to one at a time, outside any transaction in between.
     pool          is left out: a thread that holds one of the pool's connections and waits for
                   another would wait for ever.
     fork          before one, every idle connection is closed, once running calls are over.
+    NAME          may be that of a test's database: before a database is made or removed, every idle
+                  connection is closed, as PostgreSQL removes none that somebody is connected to.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from typing import Final, TypeVar, final
 
 from django.core import signals
 from django.db import connections
+from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 
 from upshot import forking, retrying
 from upshot.clock import Deadline
@@ -67,6 +71,7 @@ class Connections:
         self._closed = False
         signals.request_started.connect(self._request_ended)
         signals.request_finished.connect(self._request_ended)
+        connection_created.connect(self._connected)
         _OPEN.add(self)
 
     def run(
@@ -126,6 +131,7 @@ class Connections:
             is_last = not self._in_use
         signals.request_started.disconnect(self._request_ended)
         signals.request_finished.disconnect(self._request_ended)
+        connection_created.disconnect(self._connected)
         if is_last:
             self._release()
 
@@ -235,6 +241,14 @@ class Connections:
                 self._discard(connection)
             else:
                 self._idle.append(connection)
+
+    def _connected(self, connection: BaseDatabaseWrapper, **_signal: object) -> None:
+        """Close what is idle if somebody connects to a server, but to no database of it.
+
+        So does Django before it makes or removes one, which it does for tests.
+        """
+        if connection.alias == NO_DB_ALIAS:
+            self._close_idle()
 
     def _slow(self) -> ServiceUnavailableError:
         return ServiceUnavailableError(f"{self._url} did not answer in time")

@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString
 from upshot import App, clock
 from upshot.cli.report import Report
 from upshot.errors import CorruptRecordError
-from upshot.record import Record
+from upshot.record import Record, printable
 from upshot.states import State
 from upshot_contrib.django.models import Result
 
@@ -54,7 +54,7 @@ class Shown:
     def value(self) -> SafeString | str:
         """What a task returned that succeeded, or why nothing can be shown."""
         if self._unreadable:
-            return f"It cannot be read here: {self._unreadable}"
+            return f"It cannot be read here: {printable(self._unreadable)}"
         return _block(_formatted(self._report.value))
 
     def progress(self) -> SafeString | str:
@@ -74,8 +74,13 @@ class Shown:
 
 
 def moment_shown(seconds: float | None) -> str | None:
-    """Return a moment in the current time zone, to the second; None stays None."""
-    moment = clock.to_datetime(seconds)
+    """Return a moment in the current time zone, to the second.
+
+    None for None, and for what no calendar has.
+    """
+    moment = (
+        clock.to_datetime(seconds) if seconds is not None and clock.is_moment(seconds) else None
+    )
     if moment is None:
         return None
     return timezone.localtime(moment).strftime("%Y-%m-%d %H:%M:%S %Z")
@@ -95,6 +100,7 @@ def _formatted(value: object) -> str:
 
 
 def _block(text: str) -> SafeString:
+    text = text.encode(errors="backslashreplace").decode()  # no page holds surrogates
     if len(text) > _LONGEST:
         left = len(text) - _LONGEST
         half = _LONGEST // 2

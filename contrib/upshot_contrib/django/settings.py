@@ -70,7 +70,9 @@ def _written() -> dict[str, Any]:
     if not isinstance(written, Mapping):
         raise ConfigError(f"it is a mapping, not {type(written).__name__}")
     found: dict[str, Any] = {}
-    for name, value in cast("Mapping[str, Any]", written).items():
+    for name, value in cast("Mapping[object, Any]", written).items():
+        if not isinstance(name, str):
+            raise ConfigError(f"its keys are names, and {name!r} is none")
         known = _SHORT.get(name, name)
         if known in found:
             raise ConfigError(f"{known} is given twice")

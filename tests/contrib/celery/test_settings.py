@@ -309,11 +309,14 @@ def test_celerys_prefix_is_a_namespace(setting: Setting) -> None:
         ({"upshot_strickt": True}, "there is upshot_strict"),
         ({"upshot_strict": "yes"}, "'upshot_strict' is of type bool"),
         ({"upshot_namespace": ""}, "1 to 48 characters"),
+        ({"global_keyprefix": "k" * 49}, "global_keyprefix in its place, has 1 to 48"),
         ({"upshot_timeout": 0}, "more than 0 seconds"),
+        ({"upshot_timeout": float("inf")}, "less than a day"),
     ],
 )
 def test_a_wrong_option_is_refused(open_app: Opener, options: Any, what: str) -> None:
-    app = open_app(result_backend_transport_options=options)
+    app = open_app()
+    app.conf.result_backend_transport_options = options
 
     with pytest.raises(ImproperlyConfigured, match=what):
         _ = app.backend.client
@@ -328,7 +331,7 @@ def test_what_the_backend_before_has_is_still_read(setting: Setting, open_app: O
     )
     app = open_app(
         result_backend_transport_options={
-            "upshot_also_reads": setting.broker,
+            "upshot_earlier_backend": setting.broker,
             **before.conf.result_backend_transport_options,
         }
     )
@@ -356,7 +359,7 @@ def test_what_was_stored_since_wins_over_the_backend_before(
 ) -> None:
     task_id = new_id()
     before = setting.app(backend=setting.broker)
-    app = open_app(result_backend_transport_options={"upshot_also_reads": setting.broker})
+    app = open_app(result_backend_transport_options={"upshot_earlier_backend": setting.broker})
     before.backend.mark_as_done(task_id, "old")
     app.backend.mark_as_done(task_id, "new")
 

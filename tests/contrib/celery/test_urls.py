@@ -70,3 +70,17 @@ def test_a_password_is_in_no_error() -> None:
     assert "pa55word" not in repr(caught.value) + str(caught.value) + str(caught.value.__cause__)
     assert app.backend.as_uri() == "upshot+redis://:***@127.0.0.1:1/0"
     app.backend.close()
+
+
+def test_a_password_is_in_no_report_of_celerys() -> None:
+    app = app_on(
+        "upshot+redis://:pa55word@127.0.0.1:1/0",
+        result_backend_transport_options={
+            "upshot_earlier_backend": "redis://:pa55word@127.0.0.1:2/0"
+        },
+    )
+
+    report: str = app.bugreport()
+
+    assert "127.0.0.1:2" in report
+    assert "pa55word" not in report

@@ -84,11 +84,31 @@ def test_a_failure_is_shown_with_its_traceback_and_escaped(
     assert "Traceback (most recent call last)" in shown
 
 
+def test_a_failure_whose_text_is_no_unicode_is_shown(client: ResultClient, browser: Client) -> None:
+    task_id = new_id()
+    client.store(failure(task_id, FileNotFoundError("caf\udce9.txt")))  # a name in Latin 1
+
+    assert r"caf\udce9.txt" in page(browser, page_of(task_id))
+
+
 def test_a_value_is_shown_for_people(client: ResultClient, browser: Client) -> None:
     task_id = new_id()
     client.store(success(task_id, {"<b>": [1, 2.5, None]}))
 
     assert "{&#x27;&lt;b&gt;&#x27;: [1, 2.5, None]}" in page(browser, page_of(task_id))
+
+
+@pytest.mark.parametrize("seconds", [None, 1e18])
+def test_a_result_that_is_kept_for_ever_is_said_to_be(
+    client: ResultClient, browser: Client, seconds: float | None
+) -> None:
+    task_id = new_id()
+    client.store(success(task_id, 7), expires=seconds)
+
+    shown = page(browser, page_of(task_id))
+
+    assert "for ever" in shown
+    assert ">None<" not in shown, "a moment that is not known is a dash"
 
 
 def test_a_long_value_is_cut(client: ResultClient, browser: Client) -> None:

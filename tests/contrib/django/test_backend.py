@@ -262,6 +262,18 @@ def test_a_pool_of_the_project_is_not_drawn_from(
         assert results.load(new_id()) is None  # with the pool, psycopg_pool would be missing
 
 
+def test_a_database_that_tests_have_used_can_be_removed(tables: None, postgresql: str) -> None:
+    creation: Any = connections[postgresql].creation
+    usual = connections[postgresql].settings_dict["NAME"]
+    creation.create_test_db(verbosity=0, autoclobber=True)
+    with opened("django-db://?using=server") as results:
+        assert results.load(new_id()) is None
+
+        creation.destroy_test_db(usual, verbosity=0)
+
+        assert results.load(new_id()) is None, "it is the usual database from now on"
+
+
 @override_settings(DEBUG=True)
 def test_bodies_are_not_kept_for_debugging(
     client: ResultClient, open_connections: list[Any]

@@ -62,6 +62,7 @@ def test_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"broker": "memory://", "broker_url": "memory://"}, "broker_url is given twice"),
         ({"worker_threads": "many"}, "worker_threads"),
         ("memory://", "it is a mapping, not str"),
+        ({1: "memory://"}, "its keys are names, and 1 is none"),
     ],
 )
 def test_what_is_wrong_is_an_error_that_names_the_setting(written: Any, says: str) -> None:
@@ -85,6 +86,8 @@ def test_nothing_is_wrong_with_this_project(tables: None) -> None:
         ({**BROKER, "brokr": 1}, "upshot.E001: settings.UPSHOT: mapping: there is no setting"),
         ({"broker": "nowhere://"}, "upshot.E001: no broker serves nowhere://"),
         ({**BROKER, "backend": "django-db://?using=x"}, "upshot.E001: .*DATABASES has no 'x'"),
+        ({**BROKER, "backend": "django-db://?usng=other"}, "upshot.E001: .*no 'usng'"),
+        ({**BROKER, "backend": "django-db://other"}, "upshot.E001: .*write \\?using=other"),
         ({}, "upshot.W002: settings.UPSHOT names no broker"),
     ],
 )
@@ -224,6 +227,23 @@ TASKS = """
 """
 
 
+COROUTINES = """
+
+    from asgiref.sync import sync_to_async
+
+
+    def was_open() -> bool:
+        found = connection.connection is not None
+        connection.ensure_connection()
+        return found
+
+
+    @app.task
+    async def use() -> bool:
+        return await sync_to_async(was_open)()
+"""
+
+
 LOOK = "import django; django.setup(); from orders.tasks import look"
 
 
@@ -267,6 +287,40 @@ def test_a_worker_runs_the_tasks_of_installed_apps_as_django_runs_requests(shop:
 
     assert all("SUCCESS" in each for each in shown)
     assert all(each.rstrip().endswith("1") for each in shown), "queries of the first were kept"
+
+
+def test_connections_of_coroutines_are_those_of_one_task_too(shop: Path) -> None:
+    with (shop / "orders/tasks.py").open("a") as tasks:
+        tasks.write(textwrap.dedent(COROUTINES))
+    program = """
+        import django; django.setup()
+        from orders.tasks import app, use
+        with app.running(threads=1):
+            print([use.delay().get(timeout=30) for _ in range(3)])
+    """
+
+    assert run(shop, "-c", textwrap.dedent(program)) == "[False, False, False]\n"
+
+
+def test_a_project_that_lacks_the_app_is_told_so(shop: Path) -> None:
+    settings = (shop / "shop.py").read_text()
+    (shop / "shop.py").write_text(settings.replace(', "upshot_contrib.django"', ""))
+    program = f"{LOOK}\ntry: look.delay()\nexcept Exception as exc: print(exc)"
+
+    assert "INSTALLED_APPS lacks 'upshot_contrib.django'" in run(shop, "-c", program)
+
+
+def test_a_number_that_is_none_is_named(shop: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "django", "upshot_worker", "-c", "0"],
+        cwd=shop,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert "-c/--concurrency: it is a number of 1 or more, not '0'" in done.stderr
 
 
 def test_a_worker_stops_when_it_is_told_to(shop: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from typing import Any, Final, final
 
 from django.core.management.base import BaseCommand, CommandError
@@ -67,7 +67,10 @@ class Command(BaseCommand):
 
 
 def _count(text: str) -> int:
-    found = int(text)
+    try:
+        found = int(text)
+    except ValueError:
+        found = 0
     if found < 1:
-        raise ValueError("it is at least 1")
+        raise ArgumentTypeError(f"it is a number of 1 or more, not {text!r}")
     return found
