@@ -20,6 +20,8 @@ __all__ = ["Upshot"]
 _TOKEN = "3aa05877e8cf0d0c-0"
 """As long as that of a delivery."""
 
+_PATIENCE = 30.0  # seconds for what should be there at once; also as a service may evict it
+
 
 class Upshot(Contender):
     """Any service."""
@@ -44,7 +46,7 @@ class Upshot(Contender):
         self._client.store(self._record(task_id, value), reply_to=address)
 
     def fetch(self, task_id: str) -> Any:
-        return self._app.AsyncResult(task_id).get()
+        return self._app.AsyncResult(task_id).get(timeout=_PATIENCE)
 
     def forget(self, task_id: str) -> None:
         self._app.AsyncResult(task_id).forget()
@@ -59,7 +61,7 @@ class Upshot(Contender):
         )
 
     def fetch_many(self, task_ids: Sequence[str]) -> list[Any]:
-        return self._app.ResultSet(task_ids).get()
+        return self._app.ResultSet(task_ids).get(timeout=_PATIENCE)
 
     def wait(self, task_id: str, timeout: float) -> Any:
         return self._app.AsyncResult(task_id).get(timeout)
