@@ -118,7 +118,7 @@ REASONS: Final[tuple[Reason, ...]] = (
     ),
     Reason(
         ("redis",),
-        ("commands of an idle worker", "processor of an idle worker"),
+        ("processor of an idle worker",),
         "The clock of the kernel counts processor time in hundredths of a second: an idle worker"
         " has used none or one of them.",
     ),
