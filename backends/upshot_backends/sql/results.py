@@ -18,6 +18,7 @@ from upshot.backend import Backend, StoredRecord
 from upshot.errors import ServiceError
 from upshot.retrying import DriverErrors
 from upshot_backends.sql.connection import Cursor, Database
+from upshot_backends.sql.paging import PAGE, keys_in_pages
 from upshot_backends.sql.records import Records
 
 __all__ = ["SqlBackend"]
@@ -26,7 +27,6 @@ _SWEEP_RECORDS: Final = 500  # stored records, or
 _SWEEP_SECONDS: Final = 60.0  # seconds between two sweeps
 _SWEEP_LIMIT: Final = 1000  # expired records removed in one sweep: about 10 ms of work
 _SWEEP_PATIENCE: Final = 1.0  # seconds that a store may be held up by a sweep
-_PAGE: Final = 1000  # keys per round trip of a scan
 
 
 class SqlBackend(Backend):
@@ -85,21 +85,12 @@ class SqlBackend(Backend):
         self.database.close()
 
     def scan(self, prefix: str, timeout: float) -> Iterator[str]:
-        last: str | None = None
-        while True:
-            first = last
-            page = self.database.run(timeout, partial(self._page, last or prefix))
-            for key in page:
-                if not key.startswith(prefix):  # in order: all that do were before it
-                    return
-                if key != last:
-                    yield key
-                last = key
-            if len(page) < _PAGE or last == first:  # or they are no text, and have no order
-                return
+        return keys_in_pages(
+            lambda first: self.database.run(timeout, partial(self._page, first)), prefix
+        )
 
     def _page(self, first: str, cursor: Cursor) -> list[str]:
-        return self.records.scan(cursor, first, self.database.now(), _PAGE)
+        return self.records.scan(cursor, first, self.database.now(), PAGE)
 
     def sweep(self, limit: int, timeout: float) -> int:
         """Remove up to `limit` records that have expired, in one short transaction.

@@ -30,6 +30,7 @@ from upshot.backend import Backend, Capabilities, StoredRecord
 from upshot.errors import ConfigError, ServiceError, UrlError
 from upshot.retrying import DriverErrors
 from upshot.url import Url
+from upshot_backends.sql.paging import PAGE, keys_in_pages
 from upshot_contrib.django.connection import Connection, Place
 from upshot_contrib.django.connections import Connections
 from upshot_contrib.django.statements import Cursor, Statements, statements
@@ -40,7 +41,6 @@ _SWEEP_RECORDS: Final = 500  # stored records, or
 _SWEEP_SECONDS: Final = 60.0  # seconds between two sweeps
 _SWEEP_LIMIT: Final = 1000  # expired records removed in one sweep
 _SWEEP_PATIENCE: Final = 1.0  # seconds that a store may be held up by a sweep
-_PAGE: Final = 1000  # keys per round trip of a scan
 _USING: Final = "using"
 _APP: Final = "upshot_contrib.django"
 _AROUND: Final = 64 * 2**10  # bytes of a statement that are not the body: far more than there are
@@ -141,18 +141,9 @@ class DjangoBackend(Backend):
 
     def scan(self, prefix: str, timeout: float) -> Iterator[str]:
         opened = self._open()
-        last: str | None = None
-        while True:
-            first = last
-            page = opened.connections.run(timeout, partial(_page, opened, last or prefix))
-            for key in page:
-                if not key.startswith(prefix):  # in order: all that do were before it
-                    return
-                if key != last:
-                    yield key
-                last = key
-            if len(page) < _PAGE or last == first:
-                return
+        yield from keys_in_pages(  # lazily: nothing is opened before the first key is asked for
+            lambda first: opened.connections.run(timeout, partial(_page, opened, first)), prefix
+        )
 
     def sweep(self, limit: int, timeout: float) -> int:
         """Remove up to `limit` expired records; return how many: fewer than `limit`, no more."""
@@ -239,4 +230,4 @@ def _statements(alias: str) -> Statements:
 
 
 def _page(opened: _Open, first: str, cursor: Cursor) -> list[str]:
-    return opened.statements.scan(cursor, first, _PAGE)
+    return opened.statements.scan(cursor, first, PAGE)
