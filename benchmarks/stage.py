@@ -30,7 +30,7 @@ VALUES: Final[dict[str, object]] = {
 }
 """What is stored, by the name of its size."""
 
-_PATIENCE: Final = 60.0  # seconds for what should be there at once
+_PATIENCE: Final = 20.0  # seconds for what should be there at once
 _WARM_UP: Final = 5  # calls that are not counted
 _LONGEST: Final = 0.5  # seconds that one sample takes
 

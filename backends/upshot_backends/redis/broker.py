@@ -20,7 +20,6 @@ and unused. Leases are measured on the server's clock.
 from __future__ import annotations
 
 import contextlib
-import math
 import secrets
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -63,6 +62,7 @@ _LARGEST: Final = 256 * 2**20  # bytes in one call; the server's limit for one s
 _ROUND_TRIP: Final = 5.0  # seconds that one look may take; `fetch` is not told a timeout
 _PATIENT: Final = 0.5  # seconds; the server ends a shorter wait too late
 _FRESH: Final = 1.0  # seconds for which a look that an exchange has had is as good as another
+_SILENCE: Final = 2.5  # seconds from a look to the next while the server holds a pop: two waits
 _PURGED: Final = 1000  # messages removed by one script call, to bound its time
 _NO_MESSAGE: Final = ("", "", "", "", "")
 
@@ -121,20 +121,26 @@ class RedisBroker(Broker):
         looked = self._looked.pop((worker, distinct), None)
         bell = self._take_bell(distinct)
         try:
-            if looked is not None and not bell.is_waiting and looked.nothing_due_within(wait):
-                call = self._fetch_call(distinct, limit, lease, worker)
-                deliveries = found_in(bell.wait_for(call, wait), distinct)[1]
+            if looked is not None and looked.nothing_due_within(wait, bell.is_waiting):
+                if bell.is_waiting:
+                    bell.wait(wait)
+                    deliveries: Sequence[Delivery] = ()
+                else:
+                    call = self._fetch_call(distinct, limit, lease, worker)
+                    deliveries = found_in(bell.wait_for(call, wait), distinct)[1]
                 if deliveries or deadline.expired:
                     return deliveries
             while True:
                 due_in, deliveries = self._look(distinct, limit, lease, worker)
+                looked = _Looked(due_in)
                 if deliveries:
                     bell.hush()
                 left = deadline.left() or 0.0
                 if deliveries or left <= 0:
                     return deliveries
-                bell.wait(left if due_in is None else min(left, due_in))
+                bell.wait(min(left, due_in))
                 if deadline.expired:
+                    self._looked[worker, distinct] = looked
                     return []
         finally:
             self._bells.append(bell)
@@ -232,7 +238,7 @@ class RedisBroker(Broker):
 
     def _look(
         self, queues: Sequence[str], limit: int, lease: float, worker: str
-    ) -> tuple[float | None, list[Delivery]]:
+    ) -> tuple[float, list[Delivery]]:
         """Lease what is due now; also tell in how many seconds something will be."""
         call = self._fetch_call(queues, limit, lease, worker)
         return found_in(self._client.run_each([call], _ROUND_TRIP)[0], queues)
@@ -331,21 +337,29 @@ class RedisBroker(Broker):
 
 @final
 class _Looked:
-    """That an exchange has just found nothing, so that the fetch after it need not look again.
+    """That a look has just found nothing, so that the fetch after it need not look again.
 
     Args:
-        due_in: seconds until something will be due; None if nothing is known to be.
+        due_in: seconds until something will be due; infinite if nothing is known to be.
     """
 
-    def __init__(self, due_in: float | None) -> None:
+    def __init__(self, due_in: float) -> None:
         self._at = clock.monotonic()
-        self._due_in = math.inf if due_in is None else due_in
+        self._due_in = due_in
 
-    def nothing_due_within(self, seconds: float) -> bool:
-        """Tell whether that is of use to a wait of so many seconds, which the server ends.
+    def nothing_due_within(self, seconds: float, is_listening: bool) -> bool:
+        """Tell whether that is of use to a wait of so many seconds.
 
-        It ends short ones too late, and what is due before the end would come with it. After a
-        while nobody knows whether the bell that rang since is still there: it expires.
+        The server ends short ones too late, and what is due before the end would come with it.
+        After a while nobody knows whether a bell that rang since is still there: it expires. A pop
+        that the server holds hears it, but another fetcher may have, and died: nobody goes on
+        without a look for long.
+
+        Args:
+            seconds: how long the wait is.
+            is_listening: the server has held a pop since the look.
         """
         age = clock.monotonic() - self._at
-        return seconds >= _PATIENT and age < _FRESH and self._due_in > age + seconds
+        if seconds < _PATIENT or self._due_in <= age + seconds:
+            return False
+        return age + seconds < _SILENCE if is_listening else age < _FRESH

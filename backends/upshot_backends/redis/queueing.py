@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, cast
 from urllib.parse import quote
@@ -24,10 +25,13 @@ def id_of(delivery: Delivery) -> bytes:
 _Taken = tuple[int, bytes, bytes, int, bytes]
 
 
-def found_in(answer: Reply, queues: Sequence[str]) -> tuple[float | None, list[Delivery]]:
-    """Read what `fetch.lua` answers: seconds until something is due, or None; what was leased."""
+def found_in(answer: Reply, queues: Sequence[str]) -> tuple[float, list[Delivery]]:
+    """Read what `fetch.lua` answers: seconds until something is due; what was leased.
+
+    The seconds are infinite if nothing is known to be due.
+    """
     due_in, *taken = cast("tuple[bytes, *tuple[_Taken, ...]]", answer or (b"",))
-    return float(due_in) if due_in else None, [
+    return float(due_in) if due_in else math.inf, [
         Delivery(
             message_id=message_id.decode(errors=_ANY_BYTES),
             queue=queues[number - 1],
