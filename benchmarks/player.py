@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ __all__ = ["ROOT", "MissingError", "Player", "compile_ours", "in_turn", "python_
 
 ROOT: Final = Path(__file__).parents[1]
 ENVIRONMENTS: Final = ROOT / ".venv-peers"
+_PATIENCE: Final = 150.0  # seconds for an answer: a run without end says less than one with a gap
 
 
 class MissingError(Exception):
@@ -124,9 +126,14 @@ class Player:
         return said
 
     def hear(self) -> dict[str, Any]:
-        """Return the next line that it says."""
+        """Return the next line that it says; end it if it says nothing for too long."""
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        end = threading.Timer(_PATIENCE, self._process.kill)
+        end.start()
+        try:
+            line = self._process.stdout.readline()
+        finally:
+            end.cancel()
         if not line:
             raise RuntimeError(f"{self.name} ended with {self._process.wait()}")
         said: dict[str, Any] = json.loads(line)

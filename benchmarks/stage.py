@@ -68,6 +68,8 @@ def measure(
 
     Results that are carried are stored at `address`; None for this process's own.
     """
+    if threads > 1 and operation != "store" and not contender.serves_threads:
+        raise NotImplementedError
     ids, value = _new_ids(count + _WARM_UP), VALUES[size]
     to = contender.address() if address is None else address
     contender.expect(ids)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from benchmarks.contenders.contender import Contender, driver
 
 __all__ = ["Celery", "CeleryConfirmed"]
+
+_PATIENCE: Final = 60.0  # seconds for what has been stored
 
 
 class Celery(Contender):
@@ -18,6 +20,7 @@ class Celery(Contender):
         celery = driver("celery")
         scheme, _, rest = url.partition("://")
         self._is_rpc = scheme in {"rpc", "amqp"}
+        self.serves_threads = not self._is_rpc  # each waits for what it has submitted itself
         if self._is_rpc:
             options = {"broker": "amqp://" + rest.rstrip("/"), "backend": "rpc://"}
         else:
@@ -43,13 +46,13 @@ class Celery(Contender):
         self._app.backend.store_result(task_id, value, "SUCCESS", request=request)
 
     def fetch(self, task_id: str) -> Any:
-        return self._app.AsyncResult(task_id).get()
+        return self._app.AsyncResult(task_id).get(timeout=_PATIENCE)
 
     def forget(self, task_id: str) -> None:
         self._app.AsyncResult(task_id).forget()
 
     def fetch_many(self, task_ids: Sequence[str]) -> list[Any]:
-        return self.wait_many(task_ids, 60.0)
+        return self.wait_many(task_ids, _PATIENCE)
 
     def wait(self, task_id: str, timeout: float) -> Any:
         return self._app.AsyncResult(task_id).get(timeout=timeout)

@@ -23,6 +23,9 @@ class Contender:
         url: of the service, in upshot's notation.
     """
 
+    serves_threads = True
+    """Whether any thread of a process can fetch a result that the process expects."""
+
     def __init__(self, url: str) -> None:
         self.url = url
 

@@ -25,7 +25,7 @@ __all__ = ["processor_time", "run"]
 
 _FEW: Final = ("upshot", "celery")  # of whom growth is measured, and quickly everything
 _IMPORTS: Final = (7, 3)  # rounds, in full and quickly
-_ROUNDS: Final = (3, 1)  # of starting a worker
+_ROUNDS: Final = (2, 1)  # of starting a worker
 _GROWTH: Final = ((20_000, "20 000"), (1_000, "1 000"))  # tasks
 _WARM: Final = 1000  # tasks before growth is measured: until then, caches and pools fill
 _AT_ONCE: Final = 1000  # tasks that are submitted before any result is got

@@ -19,6 +19,7 @@ _LONGEST: Final = (10.0, 2.0)  # seconds for all of them
 _ROUNDS: Final = (3, 1)  # of many waiters
 _LONG: Final = 6.0  # seconds after which no other round of many waiters begins
 _THREADS: Final = 200
+_CROWDED: Final = ("redis", "rpc", "postgresql")  # where many threads wait; elsewhere one does
 _SETTLE: Final = (1.0, 0.7)  # seconds for all threads to wait, and then to look on
 _BATCH: Final = 1000
 _MANY: Final = 10_000
@@ -62,7 +63,7 @@ def run(service: str, url: str, contenders: Sequence[str], quick: bool) -> list[
     with _opened(contenders, service, url) as pairs:
         figures += [_one(pairs, service, quick), _one_coroutine(pairs, service, quick)]
     # In new processes, so that only what these figures are about is connected.
-    if not quick or service in {"redis", "rpc", "postgresql"}:
+    if not quick or service in _CROWDED:
         # On rpc, a thread of Celery's gets only what it has submitted itself, and would wait for
         # ever here; on PostgreSQL its threads time out at their pool, after half a minute.
         without = service == "rpc" or (quick and service == "postgresql")
@@ -149,7 +150,8 @@ def _threads(pairs: Sequence[_Pair], service: str, quick: bool) -> list[Figure]:
 
     in_turn(pairs, 1, alone)
     able = [each for each in pairs if each.name in of_one]
-    in_turn(able, _ROUNDS[quick], together, _LONG)
+    if service in _CROWDED:
+        in_turn(able, _ROUNDS[quick], together, _LONG)
     return [home, idle, held, more, failed, one_idle, one_held]
 
 

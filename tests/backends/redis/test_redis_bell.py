@@ -101,7 +101,7 @@ def test_a_fetch_waits_as_long_as_it_is_told(broker: RedisBroker) -> None:
         assert wait <= clock.monotonic() - began < wait + 5.0
 
 
-def test_an_idle_worker_sends_at_most_two_commands_a_second(
+def test_an_idle_fetcher_looks_every_other_wait(
     driver: Callable[[str], Any], fragile: RedisServer
 ) -> None:
     broker = RedisBroker(Url.parse(fragile.url), "ns")
@@ -114,8 +114,37 @@ def test_an_idle_worker_sends_at_most_two_commands_a_second(
         counted = admin.info("commandstats")
     sent = counted["cmdstat_evalsha"]["calls"] + counted["cmdstat_blpop"]["calls"]
 
-    assert sent <= 5  # in two seconds: four looks, one blocking pop
+    assert sent <= 3  # in two seconds: two looks, one blocking pop
     broker.close()
+
+
+def test_a_wait_that_does_not_look_first_hears_the_bell(
+    server: RedisServer, broker: RedisBroker, namespace: str
+) -> None:
+    publisher = RedisBroker(Url.parse(server.url), namespace)
+    assert _fetch(broker, wait=0.5) == []  # has looked, and leaves its pop with the server
+    publisher.publish([_message("m")], [], 30.0)
+    began = clock.monotonic()
+
+    assert [each.message_id for each in _fetch(broker, wait=1.5)] == ["m"]
+    assert clock.monotonic() - began < 1.0
+    publisher.close()
+
+
+def test_a_ring_that_nobody_acts_on_delays_a_message_by_one_wait(
+    server: RedisServer, broker: RedisBroker, namespace: str
+) -> None:
+    client = open_client(Url.parse(server.url))
+    dead = Bell(client, [f"{namespace}/q/bell"])
+    dead.wait(0.02)  # is the first in line from now on
+    publisher = RedisBroker(Url.parse(server.url), namespace)
+    assert _fetch(broker, wait=0.5) == []
+    publisher.publish([_message("m")], [], 30.0)
+
+    assert _fetch(broker, wait=0.5) == []  # only listens
+    assert [each.message_id for each in _fetch(broker, wait=0.5)] == ["m"]
+    for each in (dead, client, publisher):
+        each.close()
 
 
 def test_a_fetch_that_found_something_takes_nobody_elses_wake_up(
