@@ -158,6 +158,8 @@ def wait(contender: Contender, *, id: str) -> float:  # noqa: A002
 
 def wait_in_threads(contender: Contender, *, ids: list[str], settle: float) -> dict[str, Any]:
     """Wait in a thread for each id; say when each came back, and what waiting cost before."""
+    if not contender.serves_threads:
+        raise NotImplementedError
     moments: dict[str, float] = {}
     errors = Counter[str]()
 

@@ -15,7 +15,9 @@ __all__ = ["Raw"]
 
 
 class Raw(Contender):
-    """basic_publish with confirmation; basic_consume. One connection for each thread."""
+    """basic_publish with confirmation; basic_consume. One connection for each thread that sends."""
+
+    serves_threads = False  # a connection is one thread's
 
     def __init__(self, url: str) -> None:
         super().__init__(url)

@@ -25,7 +25,7 @@ _FEW, _MORE = 10, 60  # calls; the difference has no connecting in it
 _STORED: Final = 2000  # results whose memory is measured
 _TASKS: Final = (200, 100)  # whose round trips are counted, in full and quickly
 _SLOW: Final = {"rq": 20}  # it forks for each task
-_QUICK: Final = ("upshot", "celery")  # whose tasks are counted in a first look
+_QUICK: Final = ("upshot", "celery")  # whose calls and tasks are counted in a first look
 
 
 def run(service: str, url: str, contenders: Sequence[str], quick: bool) -> list[Figure]:
@@ -45,7 +45,8 @@ def run(service: str, url: str, contenders: Sequence[str], quick: bool) -> list[
         if service == "mongodb":  # its clients go where the member of the set says that it is
             proxy.translate = partial(_renamed, (host, port), proxy.address)
         through = readdressed(url, [proxy.address])
-        players = [stack.enter_context(opened(name, service, through)) for name in contenders]
+        few = [each for each in contenders if not quick or each in _QUICK]
+        players = [stack.enter_context(opened(name, service, through)) for name in few]
         for operation, figure in trips.items():
             in_turn(players, 1, _counter(proxy, operation, figure))
         if service == "redis":
