@@ -57,13 +57,17 @@ bench: $(VENV)/.installed-dev services .venv-peers/.installed ## measure upshot 
 instructions: $(VENV)/.installed-dev services ## count those of the hottest paths; UPDATE=1 keeps the figures
 	$(bin)/python -m benchmarks.instructions $(if $(UPDATE),--update)
 
+.PHONY: docs
+docs: $(VENV)/.installed-dev ## build the site of the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --quiet
+
 .PHONY: services
 services: $(VENV)/.made ## install the services that tests start privately; start none
 	@PYTHON=$(bin)/python scripts/install-services.sh
 
 .PHONY: clean
 clean: ## remove what the other targets made, except system packages
-	rm -rf $(VENV) .venv-peers .services .upshot build dist
+	rm -rf $(VENV) .venv-peers .services .upshot build dist site
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/.made:

@@ -1,22 +1,22 @@
 """Writes the README's table of backends from what their classes declare.
 
-python scripts/capability_table.py --check    exit code 1 if the README's table is out of date
-python scripts/capability_table.py --write    bring it up to date
+python -m scripts.capability_table --check    exit code 1 if the README's table is out of date
+python -m scripts.capability_table --write    bring it up to date
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Final
+
+from scripts.generated import ROOT, between, keep
 
 from upshot import registry
 from upshot.backend import Backend, Capabilities
 
-README: Final = Path(__file__).resolve().parents[1] / "README.md"
+README: Final = ROOT / "README.md"
 BEGIN: Final = "<!-- capabilities:begin -->"
 END: Final = "<!-- capabilities:end -->"
 
@@ -40,39 +40,6 @@ def table() -> str:
         rows.append([f"`{field.name}`", *cells])
     rows.insert(1, ["---"] * len(rows[0]))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def updated(readme: str) -> str:
-    """Return the README's text with the table as it should be.
-
-    Raises:
-        ValueError: the markers are missing.
-    """
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"README.md needs the lines {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Check or write the README; returns the exit code."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    choice = parser.add_mutually_exclusive_group(required=True)
-    choice.add_argument("--check", action="store_true", help="fail if the table is out of date")
-    choice.add_argument("--write", action="store_true", help="bring the table up to date")
-    options = parser.parse_args(arguments)
-    written = README.read_text(encoding="utf-8")
-    right = updated(written)
-    if options.write:
-        README.write_text(right, encoding="utf-8")
-    elif written != right:
-        sys.stderr.write(
-            "README.md: the capability table is out of date; "
-            "run: python scripts/capability_table.py --write\n"
-        )
-        return 1
-    return 0
 
 
 def _backends() -> list[tuple[type[Backend], str]]:
@@ -99,4 +66,5 @@ def _cell(name: str, value: bool | float | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    update = partial(between, begin=BEGIN, end=END, new=table())
+    sys.exit(keep({README: update}, doc=__doc__))

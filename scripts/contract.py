@@ -9,14 +9,14 @@ mutants from `tests/conformance/mutants`.
 
 from __future__ import annotations
 
-import argparse
 import ast
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Final
 
+from scripts.generated import ROOT, between, keep
 from tests.conformance import mutants
 from tests.conformance.mutants import core
 
@@ -24,7 +24,6 @@ from upshot_conformance.clauses import CLAUSES, Clause
 from upshot_conformance.contract import GROUPS
 from upshot_conformance.plugin import SUITE
 
-ROOT: Final = Path(__file__).resolve().parents[1]
 DOCUMENT: Final = ROOT / "conformance" / "CONTRACT.md"
 BEGIN: Final = "<!-- clauses:begin, made by scripts/contract.py -->"
 END: Final = "<!-- clauses:end -->"
@@ -95,37 +94,6 @@ def _counted(names: Sequence[str], what: str) -> str:
     return f"{len(names) or 'no'} {what}{'' if len(names) == 1 else 's'}"
 
 
-def updated(text: str) -> str:
-    """Return the document as it should be.
-
-    Raises:
-        ValueError: the markers are missing.
-    """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{DOCUMENT.name} needs the lines {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{clauses()}\n{END}{after}"
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Check or write the document; returns the exit code."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--check", action="store_true", help="say whether it is up to date")
-    what.add_argument("--write", action="store_true", help="bring it up to date")
-    chosen = parser.parse_args(arguments)
-    text = DOCUMENT.read_text(encoding="utf-8")
-    new = updated(text)
-    if chosen.write:
-        DOCUMENT.write_text(new, encoding="utf-8")
-    elif new != text:
-        sys.stderr.write(
-            f"{DOCUMENT.name} is out of date: run python -m scripts.contract --write\n"
-        )
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    update = partial(between, begin=BEGIN, end=END, new=clauses())
+    sys.exit(keep({DOCUMENT: update}, doc=__doc__))

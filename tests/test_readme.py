@@ -9,53 +9,25 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.pages import Block, blocks
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BACKEND = "upshot_files.py"
-FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 LONGEST_BACKEND = 60
 
 
-@dataclass(frozen=True)
-class Block:
-    """A fenced block; a program's first line is a comment with its file name."""
-
-    language: str
-    body: str
-    output: str | None = None
-
-    @property
-    def name(self) -> str:
-        named = re.match(r"# ([\w.]+)\n", self.body)
-        return named[1] if named else ""
-
-
-@cache
-def blocks() -> tuple[Block, ...]:
-    found = [Block(match["language"], match["body"]) for match in FENCE.finditer(README)]
-    joined: list[Block] = []
-    for block in found:
-        if block.language == "output":
-            joined[-1] = Block(joined[-1].language, joined[-1].body, block.body)
-        else:
-            joined.append(block)
-    return tuple(joined)
-
-
-PROGRAMS = {block.name: block for block in blocks() if block.language == "python"}
+BLOCKS = blocks(README)
+PROGRAMS = {block.name: block for block in BLOCKS if block.language == "python"}
 ALONE = ["one_file.py", "services.py"]
 WITH_WORKER = sorted(PROGRAMS.keys() - {*ALONE, "tasks.py", BACKEND})
 SUBCOMMANDS = ("worker", "call", "result", "purge", "backends", "config", "conformance")
-COMMANDS = [
-    line for block in blocks() if block.language == "sh" for line in block.body.splitlines()
-]
+COMMANDS = [line for block in BLOCKS if block.language == "sh" for line in block.body.splitlines()]
 
 
 def environment(**more: str) -> Mapping[str, str]:
@@ -106,11 +78,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def test_every_program_has_a_file_name_of_its_own() -> None:
-    names = [block.name for block in blocks() if block.language in {"python", "toml"}]
+    names = [block.name for block in BLOCKS if block.language in {"python", "toml"}]
 
     assert all(names)
     assert len(names) == len(set(names))
-    assert {block.language for block in blocks()} == {"python", "toml", "sh"}
+    assert {block.language for block in BLOCKS} == {"python", "toml", "sh"}
 
 
 @pytest.mark.parametrize("name", ALONE)
@@ -184,7 +156,8 @@ def test_every_link_leads_somewhere() -> None:
 
 def test_the_table_of_capabilities_is_current() -> None:
     done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "capability_table.py", "--check"],
+        [sys.executable, "-m", "scripts.capability_table", "--check"],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
@@ -216,7 +189,7 @@ def test_the_backend_in_the_readme_is_as_short_as_it_says() -> None:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder into which the README's backend was installed as a distribution."""
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
-    for block in blocks():
+    for block in BLOCKS:
         if block.name in {BACKEND, "pyproject.toml"}:
             (source / block.name).write_text(block.body, encoding="utf-8")
     # What is needed is installed already; nothing is fetched.

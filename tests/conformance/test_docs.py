@@ -13,6 +13,7 @@ from typing import Final
 
 import pytest
 
+from tests.pages import FENCE, as_pattern
 from upshot.backend import Capabilities
 from upshot_conformance.clauses import CLAUSES
 from upshot_conformance.plugin import pytest_addoption
@@ -23,7 +24,6 @@ ROOT = HERE.parents[1]
 PAGE = ROOT / "docs" / "writing-a-backend.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 EXAMPLES = ROOT / "examples" / "backends"
-FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 LABEL = re.compile(r"# ([\w./-]+)\n")
 FOLDERS = {
     "upshot_files": EXAMPLES / "files",
@@ -97,18 +97,6 @@ def steps() -> list[Step]:
         elif block.language == "output":
             found[-1].expected = block.body
     return found
-
-
-def as_pattern(expected: str) -> str:
-    """Return a regular expression for an output in which `…` stands for anything.
-
-    A line of nothing but `…` stands for any number of lines.
-    """
-    lines = [
-        r"(?:.*\n)*?" if line == "…" else re.escape(line).replace("…", ".*") + r" *\n"
-        for line in expected.splitlines()
-    ]
-    return "".join(lines)
 
 
 # -- what stands on the page ---------------------------------------------------------------------

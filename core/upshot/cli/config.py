@@ -10,7 +10,7 @@ from upshot.cli.printing import show_field, show_json, show_lines
 from upshot.cli.target import load
 from upshot.config import Configuration, Explained
 
-__all__ = ["config"]
+__all__ = ["config", "shown"]
 
 
 @click.command()
@@ -28,15 +28,15 @@ def config(target: str | None, as_json: bool) -> int:
         return OK
     width = max(len(one.setting.name) for one in explained)
     for one in explained:
-        unit, shown = one.setting.unit, _shown(one.value)
-        value = f"{shown} {unit}" if unit and one.value is not None else shown
+        unit, text = one.setting.unit, shown(one.value)
+        value = f"{text} {unit}" if unit and one.value is not None else text
         show_field(one.setting.name, f"{value}  [{one.source}]", width=width)
-        meaning = f"{one.setting.doc} Default: {_shown(one.setting.default)}."
+        meaning = f"{one.setting.doc} Default: {shown(one.setting.default)}."
         show_lines(meaning, indent=" " * (width + 1))
     return OK
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """Return a value as it is written into the environment."""
     if isinstance(value, bool):
         return str(value).lower()

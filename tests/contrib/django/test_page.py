@@ -21,12 +21,12 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
+from tests.pages import FENCE
 from upshot import clock
 from upshot_conformance.servers.ports import PortReservation
 
 ROOT = Path(__file__).resolve().parents[3]
 TEXT = (ROOT / "docs" / "django.md").read_text(encoding="utf-8")
-FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 PASSWORD = "a long pass phrase"
 STAYING = ("upshot_worker", "runserver")  # commands that run until they are stopped
 SCREENSHOTS = "UPSHOT_TEST_SCREENSHOTS"
