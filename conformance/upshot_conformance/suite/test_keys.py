@@ -143,6 +143,24 @@ def test_batches_that_overlap_in_opposite_orders_wait_for_each_other_only_briefl
     assert sorted(granted) == sorted(keys)
 
 
+@clause("KY-1")
+@pytest.mark.needs("atomic")
+def test_what_is_granted_is_told_before_others_are_waited_for(
+    claims: Claims, second_client: ResultClient
+) -> None:
+    (other,) = take(second_client, claim_of("theirs"))
+    mine = claim_of("mine")
+
+    rounds = claims.take([claim_of("theirs"), mine])
+    first = next(rounds)
+    claims.mark_sent([claim for _, claim in first])
+    claims.mark_sent([other])
+    rest = [each for settled in rounds for each in settled]
+
+    assert first == [(1, mine._replace(is_ours=True))], "who waits for others keeps them waiting"
+    assert [(place, claim.task_id) for place, claim in rest] == [(0, other.task_id)]
+
+
 @clause("KY-1", "CP-2")
 def test_what_cannot_keep_keys_refuses_them_before_any_io(
     target: Target, client: ResultClient, clients: Clients
