@@ -44,6 +44,7 @@ GROUPS: Final[dict[str, str]] = {
     "RL": "Release: everything is given back",
     "EX": "Expiry: what nobody reads goes away, in time",
     "BT": "Batches: many at once mean the same as one by one",
+    "KY": "Keys: a call that is repeated means one task",
     "FT": "Faults: what happens when the service fails",
     "IS": "Isolation: applications do not meet",
     "SE": "Security: stored data does nothing",
@@ -234,6 +235,21 @@ _BATCHES: Final = (
      "Who is told that a batch failed has to know which half was kept."),
 )  # fmt: skip
 
+_KEYS: Final = (
+    Row("KY-1", "atomic", ("Of those who claim one key at once, in any number of threads and "
+     "processes, exactly one MUST be granted it, and all others MUST learn the id of its task."),
+     "A call is repeated because nobody knows whether it came through: it had, or it had not."),
+    Row("KY-2", "expiry_resolution", ("A key MUST be held for its time or until it is released, "
+     "whatever becomes of the records of its task, and no longer."),
+     "What may be done once a day is done twice, or never again."),
+    Row("KY-3", "", ("A claim MUST NOT be seen among the records, by any id or in a listing, and "
+     "keys of different tasks and namespaces MUST NOT meet."),
+     "Who counts or forgets tasks does not mean keys, and two tasks may be about one invoice."),
+    Row("KY-4", "atomic", ("A key whose task was not sent MUST be taken over by exactly one, for "
+     "the same id, and not while its holder may be about to send."),
+     "A process can end between its claim and its message, and its task is not to be lost by it."),
+)  # fmt: skip
+
 _FAULTS: Final = (
     Row("FT-1", "", ("A wait through a restart of the service or a cut connection MUST end by its "
      "deadline, and the client MUST work again afterwards."),
@@ -281,6 +297,6 @@ _CAPABILITIES: Final = (
 
 ROWS: Final = (
     *_IDENTITY, *_STATES, *_RESULTS, *_FAILURES, *_WAITING, *_READING, *_RELEASE, *_EXPIRY,
-    *_BATCHES, *_FAULTS, *_ISOLATION, *_SECURITY, *_CAPABILITIES,
+    *_BATCHES, *_KEYS, *_FAULTS, *_ISOLATION, *_SECURITY, *_CAPABILITIES,
 )  # fmt: skip
 """Every clause, in the order in which the contract is printed."""

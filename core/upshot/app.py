@@ -276,6 +276,19 @@ class App:
         """Send all requests in one batch and return their handles, in order."""
         return self._services.send(requests)
 
+    def forget_key(self, name: str, key: str) -> None:
+        """Release the `key` of a task of that name before it expires; harmless if it is free.
+
+        The next call with it sends a new task. The one that held it, and its result, stay as they
+        are: give its handle a `revoke()` first if it may not run any more.
+
+        Raises:
+            ConfigError: one of the two is no name or no key.
+            UnsupportedError: the backend keeps no keys.
+            ServiceError: the backend could not do it.
+        """
+        self._services.forget_key(name, key)
+
     # -- results ----------------------------------------------------------------------------------
 
     def AsyncResult(self, task_id: str) -> Handle[Any]:  # noqa: N802 - as in Celery

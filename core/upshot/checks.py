@@ -10,14 +10,15 @@ import math
 from collections.abc import Iterable, Set
 from typing import cast
 
-from upshot.errors import ConfigError
+from upshot.errors import ConfigError, InvalidTaskIdError
 from upshot.message import LONGEST, MAX_NAME, MAX_PRIORITY, is_name
-from upshot.record import printable
+from upshot.record import check_task_id, printable
 from upshot.url import mask
 
 __all__ = [
     "check_exceptions",
     "check_flag",
+    "check_key",
     "check_limits",
     "check_name",
     "check_priority",
@@ -37,6 +38,18 @@ def check_name(what: str, name: object) -> None:
     if not is_name(name):
         told = repr(printable(name)) if isinstance(name, str) else shown(name)
         raise ConfigError(f"{what} is 1 to {MAX_NAME} printable characters, not {mask(told)}")
+
+
+def check_key(key: object) -> None:
+    """Check an idempotency key, which follows the rules of task ids.
+
+    Raises:
+        ConfigError: it is not text of 1 to 255 bytes without control characters or surrogates.
+    """
+    try:
+        check_task_id(key)
+    except InvalidTaskIdError as exc:
+        raise ConfigError(str(exc).replace("a task id", "a key", 1)) from None
 
 
 def check_limits(name: str, value: object) -> None:

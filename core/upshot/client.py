@@ -14,8 +14,9 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Itera
 from functools import partial
 from typing import final
 
-from upshot import forking, retrying
+from upshot import forking, retrying, storing
 from upshot.backend import Backend, Capabilities, StoredRecord, Sweeping
+from upshot.claims import Claims
 from upshot.clock import Deadline
 from upshot.envelope import AS_SET, Envelopes
 from upshot.errors import ServiceClosedError, ServiceUnavailableError, UnsupportedError, UpshotError
@@ -91,6 +92,11 @@ class ResultClient:
         """What this backend can do; may be narrower after the first connection."""
         return self.backend.capabilities
 
+    @property
+    def claims(self) -> Claims:
+        """Who holds which idempotency key in this namespace."""
+        return Claims(self._service, self._keys, self._reader)
+
     # -- store, load, forget ----------------------------------------------------------------
 
     def encode(
@@ -130,22 +136,7 @@ class ResultClient:
 
     def store_encoded(self, records: Sequence[StoredRecord]) -> list[bool]:
         """Store what `encode` returned; otherwise like `store_many`."""
-        applied: list[bool] = []
-        for batch in batches(records):
-            tries = 0
-
-            def attempt(
-                backend: Backend, seconds: float, batch: Sequence[StoredRecord] = batch
-            ) -> Sequence[bool]:
-                nonlocal tries
-                tries += 1
-                return backend.store(batch, seconds)
-
-            answers = list(self._service.call(attempt))
-            if tries > 1 and not all(answers):
-                answers = self._reader.recheck(batch, answers)
-            applied.extend(answers)
-        return applied
+        return storing.store(self._service, self._reader, records)
 
     def load(self, task_id: str, *, deadline: Deadline | None = None) -> Record | None:
         """Return the record of one task, or None if there is none or it has expired.

@@ -2,9 +2,10 @@
 
     plain    "<namespace>:<task id>"         the usual case; the id can be read off the key
     hashed   "<namespace>#<SHA-256 in hex>"  for ids that a service cannot take as a key
+    claim    "<namespace>=<SHA-256 in hex>"  who holds an idempotency key, see `upshot.claims`
 
-The namespace is percent-encoded, so it holds no ":" or "#": no two pairs of namespace and id share
-a key, and no namespace is a prefix of another's keys. One that leaves no room for the rest is
+The namespace is percent-encoded, so it holds no ":", "#" or "=": no two pairs of namespace and id
+share a key, and no namespace is a prefix of another's keys. One that leaves no room for the rest is
 hashed too, to "#<SHA-256 in hex>": 64 characters can take 768 bytes, and memcached has 250. A
 record holds its full id, which every read compares: a key never passes for another's.
 """
@@ -47,13 +48,14 @@ class Keyspace:
             prefix = "#" + _hash(namespace)
         self._plain = prefix + ":"
         self._hashed = prefix + "#"
+        self._claim = prefix + "="
         self._max_bytes = max_bytes
         self._text = text
         self._takes_all = text and len(self._plain) + MAX_ID_BYTES <= max_bytes
 
     @property
     def prefixes(self) -> tuple[str, str]:
-        """What the keys of this namespace begin with; no other namespace's keys do."""
+        """What the keys of this namespace's records begin with; no other namespace's keys do."""
         return self._plain, self._hashed
 
     def key(self, task_id: str) -> str:
@@ -72,6 +74,13 @@ class Keyspace:
         ):
             return key
         return self._hashed + _hash(task_id)
+
+    def claim(self, name: str, key: str) -> str:
+        """Return where it is kept who holds an idempotency key of a task of that name.
+
+        None of the prefixes begins it. The two texts, which hold no NUL, are told apart by one.
+        """
+        return self._claim + _hash(f"{name}\0{key}")
 
     def is_of(self, key: str, task_id: str) -> bool:
         """Tell whether `key`, which is one of this namespace, is that of `task_id`.

@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
-from upshot.checks import check_limits, check_name, check_priority, is_number, shown
+from upshot.checks import (
+    check_key,
+    check_limits,
+    check_name,
+    check_priority,
+    is_number,
+    shown,
+)
 from upshot.errors import ConfigError
 from upshot.message import RetryPolicy
 from upshot.spec import TaskSpec
@@ -38,6 +45,8 @@ class Request:
     soft_time_limit: float | None = -1.0
     retry: RetryPolicy | None = None
     serializer: str | None = None
+    key: str | None = None
+    key_expires: float | None = -1.0
 
 
 def check_request(request: Request) -> None:
@@ -60,6 +69,8 @@ def check_request(request: Request) -> None:
         value = getattr(request, name)
         if value != _AS_TASK:
             check_limits(name, value)
+    if request.key is not None or request.key_expires != _AS_TASK:
+        _check_key(request.key, request.key_expires)
     if request.retry is not None and type(request.retry) is not RetryPolicy:
         raise ConfigError(f"retry is a RetryPolicy, not {shown(request.retry)}")
     ignore: object = request.ignore_result
@@ -68,3 +79,11 @@ def check_request(request: Request) -> None:
     headers = cast("Mapping[Any, Any]", request.headers or {})
     if not all(type(key) is str for key in headers):
         raise ConfigError("headers have text as keys")
+
+
+def _check_key(key: str | None, expires: float | None) -> None:
+    if key is None:
+        raise ConfigError("key_expires is how long the key is taken: give a key, too")
+    check_key(key)
+    if expires != _AS_TASK:
+        check_limits("key_expires", expires)

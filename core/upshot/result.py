@@ -47,6 +47,7 @@ class AsyncResult(Generic[T]):
         "_record",
         "_released",
         "id",
+        "is_repeat",
         "queue",
     )
 
@@ -56,6 +57,8 @@ class AsyncResult(Generic[T]):
         self.id = check_task_id(task_id)
         self._named_origin: Origin | tuple[str, str] = origin
         self.queue = queue
+        self.is_repeat = False
+        """Whether the call that returned this handle found its `key` taken by an earlier one."""
         self._record = record
         self._released = True
         self._is_tracked = False
@@ -354,7 +357,7 @@ def _unpickle(task_id: str, address: str, namespace: str, queue: str) -> AsyncRe
     handle: AsyncResult[Any] = cast("Any", object.__new__(AsyncResult))
     handle.id = check_task_id(task_id)
     handle._named_origin = (address, namespace)  # pyright: ignore[reportPrivateUsage]
-    handle.queue = queue
+    handle.queue, handle.is_repeat = queue, False
     handle._record, handle._released = None, True  # pyright: ignore[reportPrivateUsage]
     handle._is_tracked = False  # pyright: ignore[reportPrivateUsage]
     return handle

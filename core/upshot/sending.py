@@ -6,11 +6,12 @@ import contextlib
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, final
+from typing import Any, Final, NamedTuple, final
 
 from upshot import clock
 from upshot.backend import StoredRecord
 from upshot.broker import Broker, QueuedMessage
+from upshot.claims import Claim
 from upshot.client import ResultClient
 from upshot.envelope import unfinished
 from upshot.errors import (
@@ -47,9 +48,23 @@ def queued(message: Message) -> QueuedMessage:
     )
 
 
+class _Post(NamedTuple):
+    """What leaves for one request.
+
+    Attributes:
+        parcel: the message.
+        record: its QUEUED record; None if there is to be none.
+        claim: what its key is claimed by; None without a key.
+    """
+
+    parcel: QueuedMessage
+    record: StoredRecord | None
+    claim: Claim | None = None
+
+
 @final
 class Outbox:
-    """Sends requests: encodes, records QUEUED, publishes; many in one batch."""
+    """Sends requests: encodes, claims keys, records QUEUED, publishes; many in one batch."""
 
     def __init__(
         self,
@@ -63,9 +78,11 @@ class Outbox:
         self._codecs = codecs
         self._client = client
         self._broker = broker
+        self.repeats: set[int] = set()
+        """Which of the requests, by position, found their keys taken."""
 
     def send(self, requests: Sequence[Request]) -> list[Message]:
-        """Send all requests, and return what was sent.
+        """Send all requests, and return what was sent, now or under the same key before.
 
         Everything is checked and encoded before the first byte leaves: one bad request sends none.
         They leave a thousand at a time, in their order.
@@ -73,44 +90,97 @@ class Outbox:
         Raises:
             EncodeError: an argument cannot be encoded; the path begins with `args` or `kwargs`.
             InvalidTaskIdError, ConfigError, PayloadTooLargeError: a request is wrong.
+            UnsupportedError: a request has a key, which the backend cannot keep.
             ServiceError: broker or backend could not take them. Some may have been sent; its
                 `task_ids` are those to send all of them again with.
         """
         now = clock.now()
         reply_to = self._client.backend.reply_to
         messages = [self._message(request, now, reply_to) for request in requests]
-        posts = [
-            (
-                queued(message),
-                self._queued_record(message, now) if self._is_tracked(message) else None,
-            )
-            for message in messages
-        ]
+        posts = [self._posted(message, now) for message in messages]
         longest = self._broker.current.capabilities.max_message_bytes
-        for parcel, _ in posts:
-            if len(parcel.body) > longest:
+        for post in posts:
+            if len(post.parcel.body) > longest:
                 raise PayloadTooLargeError(
-                    f"a message has {len(parcel.body)} bytes; {self._broker.url} takes {longest}",
-                    size=len(parcel.body),
+                    f"a message has {len(post.parcel.body)} bytes; {self._broker.url} takes "
+                    f"{longest}",
+                    size=len(post.parcel.body),
                     limit=longest,
                 )
+        wanted = {
+            index: self._wanted(request, messages[index])
+            for index, request in enumerate(requests)
+            if request.key is not None
+        }
         try:
-            for batch in batches(posts):  # so that the time of one call need not do for all
-                self._post(
-                    [parcel for parcel, _ in batch],
-                    [record for _, record in batch if record is not None],
-                )
+            if wanted:
+                self._send_claimed(wanted, messages, posts, now)
+            else:
+                self._post_all(posts)
         except ServiceError as exc:
-            _name_tasks(exc, messages)
+            _name_tasks(exc, messages, "key" if len(wanted) == len(messages) else "task_id")
             raise
         self._client.newest = messages[-1].task_id if messages else ""
         return messages
 
-    def _post(self, parcels: Sequence[QueuedMessage], records: Sequence[StoredRecord]) -> None:
+    def _wanted(self, request: Request, message: Message) -> Claim:
+        """Return the claim that a request with a key makes."""
+        expires = request.key_expires
+        if expires == -1.0:
+            expires = self._settings.task_key_expires
+        if message.ignore_result:
+            raise ConfigError(
+                f"{message.name}: a key is for a task that keeps its result, by which one of two "
+                "messages knows that the other was run; with ignore_result, give none"
+            )
+        self._client.claims.require(expires)
+        key = str(request.key)
+        return Claim(message.name, key, message.task_id, expires, clock.now())
+
+    def _send_claimed(
+        self,
+        wanted: Mapping[int, Claim],
+        messages: list[Message],
+        posts: Sequence[_Post],
+        now: float,
+    ) -> None:
+        """Claim keys, and send what is ours; name in `messages` the tasks that hold the others."""
+        leaving = {index: post for index, post in enumerate(posts) if index not in wanted}
+        positions = list(wanted)
+        for settled in self._client.claims.take(list(wanted.values())):
+            for place, claim in settled:
+                index = positions[place]
+                if not claim.is_ours or claim.attempt > 1:
+                    self.repeats.add(index)
+                    messages[index] = messages[index]._replace(task_id=claim.task_id)
+                if claim.is_ours:
+                    leaving[index] = self._posted(messages[index], now)._replace(claim=claim)
+            self._post_all([leaving.pop(index) for index in sorted(leaving)])
+
+    def _post_all(self, posts: Sequence[_Post]) -> None:
+        for batch in batches(posts):  # so that the time of one call need not do for all
+            self._post(batch)
+
+    def _posted(self, message: Message, now: float) -> _Post:
+        return _Post(
+            queued(message),
+            self._queued_record(message, now) if self._is_tracked(message) else None,
+        )
+
+    def _post(self, posts: Sequence[_Post]) -> None:
+        """Record and publish what has been claimed; then its claims are final."""
+        parcels = [post.parcel for post in posts]
+        records = [post.record for post in posts if post.record is not None]
+        claims = [post.claim for post in posts if post.claim is not None]
         if self._broker.current.joins(self._client.backend):
+            if claims:
+                sealed = self._client.claims.sealed
+                records += [sealed(claim._replace(is_sent=True)) for claim in claims]
             self._broker.call(lambda b, seconds: b.publish(parcels, records, seconds))
-        else:
-            self._send_apart(parcels, records)
+            return
+        self._send_apart(parcels, records)
+        if claims:
+            self._client.claims.mark_sent(claims)
 
     def _send_apart(
         self, parcels: Sequence[QueuedMessage], records: Sequence[StoredRecord]
@@ -183,14 +253,17 @@ class Outbox:
         )
 
 
-def _name_tasks(error: ServiceError, messages: Sequence[Message]) -> None:
-    """Tell by which ids the tasks can be sent again, which nobody knows but us."""
+def _name_tasks(error: ServiceError, messages: Sequence[Message], same: str) -> None:
+    """Tell by which ids the tasks can be sent again, which nobody knows but us.
+
+    `same` is what the repetition of a call has in common with it: `task_id`, or else `key`.
+    """
     error.task_ids = tuple(message.task_id for message in messages)
     some = ", ".join(repr(printable(task_id)) for task_id in error.task_ids[:_NAMED])
     more = f" and {len(messages) - _NAMED} more" if len(messages) > _NAMED else ""
     error.add_note(
-        f"any of these tasks may have been sent; to send them for sure, repeat the call with the "
-        f"same task_id: {some}{more} (the error's task_ids)"
+        f"any of these tasks may have been sent: {some}{more} (the error's task_ids); to send them "
+        f"for sure, repeat the call with the same {same}"
     )
 
 

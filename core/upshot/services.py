@@ -176,12 +176,19 @@ class Services:
         settings = self._settings
         outbox = Outbox(settings, codecs=self.codecs, client=self.results, broker=self.broker)
         warn, origin = settings.warn_unreleased_results, self.origin
-        return [
+        handles: list[AsyncResult[Any]] = [
             AsyncResult(message.task_id, origin, queue=message.queue).track(
                 warn=warn and not message.ignore_result
             )
             for message in outbox.send(requests)
         ]
+        for index in outbox.repeats:
+            handles[index].is_repeat = True
+        return handles
+
+    def forget_key(self, name: str, key: str) -> None:
+        """Release an idempotency key; as `App.forget_key`."""
+        self.results.claims.release(name, key)
 
     def handle(self, task_id: str) -> AsyncResult[Any]:
         """Return the handle of a task; as `App.AsyncResult`."""

@@ -107,6 +107,9 @@ class Settings:
     )
     task_ignore_result: bool = _setting(False, "Keep no record of any task.")
     task_track_queued: bool = _setting(True, "Record QUEUED when a task is sent.")
+    task_key_expires: float | None = _seconds(
+        86_400.0, "How long a key stays taken after its call; none is for ever."
+    )
     task_time_limit: float | None = _seconds(
         None, "A task that runs longer is ended with its process; none is no limit."
     )

@@ -91,6 +91,8 @@ class Task(Generic[P, R, C]):
         soft_time_limit: float | None = -1.0,
         retry: RetryPolicy | None = None,
         serializer: str | None = None,
+        key: str | None = None,
+        key_expires: float | None = -1.0,
     ) -> AsyncResult[R]:
         """Send the task, with choices for this one call.
 
@@ -110,10 +112,18 @@ class Task(Generic[P, R, C]):
             time_limit, soft_time_limit: seconds; None for no limit; -1 as the task is set.
             retry: how often and how soon a failed attempt is repeated; None as the task is set.
             serializer: for the arguments; None as the app is set.
+            key: what makes a repetition of this call known as one: 1 to 255 bytes of text. The
+                first call with it sends the task; the others send nothing and return the handle of
+                that task, whatever their arguments are and whether it waits, runs or has ended.
+                Each task has keys of its own. None sends in any case.
+            key_expires: seconds from now for which the key stays taken; None for ever; -1 as the
+                app is set.
 
         Raises:
             EncodeError: an argument cannot be encoded; the error's path says which part.
-            ConfigError, InvalidTaskIdError, PayloadTooLargeError: a choice is wrong.
+            ConfigError, InvalidTaskIdError, PayloadTooLargeError: a choice is wrong, such as a key
+                for a task that keeps no result.
+            UnsupportedError: a key is given, and the backend cannot keep it: `rpc://`.
             ServiceError: broker or backend could not take it.
         """
         request = Request(
@@ -134,6 +144,8 @@ class Task(Generic[P, R, C]):
             soft_time_limit=soft_time_limit,
             retry=retry,
             serializer=serializer,
+            key=key,
+            key_expires=key_expires,
         )
         return self._send([request])[0]
 

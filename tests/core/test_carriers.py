@@ -92,6 +92,16 @@ def test_a_task_without_a_result_sends_none(carrier: None) -> None:
     assert SENT == []
 
 
+def test_a_key_is_refused_before_anything_is_sent(app: App) -> None:
+    with pytest.raises(UnsupportedError, match="keeps no keys") as refused:
+        app.send_task("shop.add", [1, 2], key="k")
+    with pytest.raises(UnsupportedError, match="keeps no keys"):
+        app.forget_key("shop.add", "k")
+
+    assert SENT == []
+    assert refused.value.task_ids == ()
+
+
 def test_a_revocation_goes_to_the_submitter(app: App) -> None:
     result = app.send_task("shop.add", [1, 2])
 

@@ -66,3 +66,25 @@ def test_a_namespace_that_fits_can_be_read_off_its_keys() -> None:
 def test_a_namespace_of_no_or_too_many_characters_is_refused(namespace: str) -> None:
     with pytest.raises(ConfigError, match="1 to 64"):
         Keyspace(namespace, max_bytes=_SMALLEST, text=True)
+
+
+def test_claims_have_keys_of_their_own_and_no_listing_finds_them() -> None:
+    spaces = [Keyspace(each, max_bytes=_SMALLEST, text=False) for each in NAMESPACES]
+    pairs = [
+        ("a", "b"),
+        ("ab", "b"),
+        ("a", "ab"),
+        ("ab", ""),
+        ("", "ab"),
+        ("é", "\ue000"),
+        ("a", "B"),
+    ]
+    claims = [space.claim(*pair) for space in spaces for pair in pairs]
+    prefixes = tuple(prefix for space in spaces for prefix in space.prefixes)
+
+    assert len(set(claims)) == len(claims)
+    for claim in claims:
+        assert not claim.startswith(prefixes)
+        assert claim.isascii()
+        assert claim.isprintable()
+        assert len(claim) <= _SMALLEST

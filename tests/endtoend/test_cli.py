@@ -98,6 +98,18 @@ def test_a_call_prints_the_id_that_result_takes(upshot: Command) -> None:
     assert (code, found["state"], found["value"], found["attempts"]) == (0, "SUCCESS", 5, 1)
 
 
+def test_a_call_with_a_key_that_is_taken_prints_the_id_that_has_it(upshot: Command) -> None:
+    call(upshot, "add", "2", "3", "--key", "k")
+    again = upshot("-A", "jobs", "call", "add", "9", "9", "--key", "k", "--wait", "-t", "20")
+    wrong = upshot("-A", "jobs", "call", "add", "1", "1", "--key", "", "--key-expires", "5")
+
+    assert (again.stdout, again.returncode) == ("5\n", 0)
+    assert "the key was taken already" in again.stderr
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "a key has at least one character" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+
+
 @pytest.mark.parametrize(
     ("argument", "value"),
     [("1", 1), ('"1"', "1"), ("one", "one"), ("[1, null]", [1, None]), ("NaN", "NaN")],

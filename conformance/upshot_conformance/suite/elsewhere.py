@@ -27,12 +27,14 @@ from upshot_conformance.concurrency import start
 from upshot_conformance.records import CODECS, failure, new_id, success, value_of
 from upshot_conformance.selection import Target
 from upshot_conformance.suite import contest
+from upshot_conformance.suite.keyed import claim_of, send
 from upshot_conformance.suite.watching import read_watched
 
 __all__ = [
     "SECONDS",
     "Action",
     "Other",
+    "claim",
     "compete",
     "fail_strangely",
     "interrupt",
@@ -186,6 +188,11 @@ def compete(client: ResultClient, ids: Sequence[str], name: str) -> list[bool]:
     return [client.store(success(task_id, name)) for task_id in ids]
 
 
+def claim(client: ResultClient, keys: Sequence[str], name: str) -> list[str]:
+    """Claim each key for a task of this process; return the id that holds it."""
+    return [send(client, claim_of(key, f"{name} {key}")) for key in keys]
+
+
 def take_part(
     client: ResultClient, names: Sequence[str], rounds: int, seed: int
 ) -> list[dict[str, Any]]:
@@ -269,6 +276,7 @@ _ACTIONS: Final[dict[str, Action]] = {
         unpickle,
         unpickle_unopened,
         compete,
+        claim,
         take_part,
         fail_strangely,
         interrupt,

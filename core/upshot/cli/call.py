@@ -32,6 +32,10 @@ __all__ = ["call"]
 )
 @click.option("--priority", type=click.IntRange(0, 9), help="Larger runs first.")
 @click.option("--id", "task_id", help="The task's id; by default a random one.")
+@click.option("--key", help="Send nothing if a call with this key has sent the task already.")
+@click.option(
+    "--key-expires", type=SECONDS, help="How long the key is taken; by default `task_key_expires`."
+)
 @click.option(
     "--wait/--no-wait", default=None, help="Wait for the outcome and print it, not the id."
 )
@@ -48,6 +52,8 @@ def call(
     expires: float | None,
     priority: int | None,
     task_id: str | None,
+    key: str | None,
+    key_expires: float | None,
     wait: bool | None,
     timeout: float | None,
 ) -> int:
@@ -76,8 +82,12 @@ def call(
             expires=expires,
             priority=priority,
             task_id=task_id,
+            key=key,
+            key_expires=-1.0 if key_expires is None else key_expires,
         )
         handle.mark_released()
+        if handle.is_repeat:
+            show_note("the key was taken already: this is the task that has it")
         if waits:
             try:
                 return _awaited(handle, timeout)

@@ -18,7 +18,7 @@ from upshot.failure import Failure, describing, rebuilding
 from upshot.result import AsyncResult
 from upshot.serializers import JsonSerializer
 
-from . import core_expiry, core_faults, core_security, core_waiting
+from . import core_expiry, core_faults, core_keys, core_security, core_waiting
 from .breaking import put as _break
 
 _KEPT: Final[list[object]] = []
@@ -214,6 +214,7 @@ MUTANTS: Final[dict[str, tuple[str, Callable[[], None]]]] = {
     ),
     **core_security.MUTANTS,
     **core_faults.MUTANTS,
+    **core_keys.MUTANTS,
     **core_waiting.MUTANTS,
 }
 """What is broken: which clause must go red, and how to break it."""
