@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from upshot_conformance.servers import (
     RedisServer,
 )
 
-Command = Callable[..., subprocess.CompletedProcess[str]]
+from .here import CommandHere
 
 JOBS = """
     from upshot import App
@@ -49,27 +49,10 @@ JOBS = """
 
 
 @pytest.fixture
-def upshot(tmp_path: Path) -> Command:
+def upshot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> CommandHere:
     """Runs `upshot` in a folder that has `jobs.py`."""
     (tmp_path / "jobs.py").write_text(textwrap.dedent(JOBS))
-    clean = {name: text for name, text in os.environ.items() if not name.startswith("UPSHOT_")}
-    clean["COLUMNS"] = "200"
-
-    def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "upshot", *arguments],
-            cwd=tmp_path,
-            env=clean | more,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        print(done.stdout, done.stderr, sep="\n")  # where passwords are looked for
-        assert "Traceback" not in done.stderr
-        return done
-
-    return run
+    return CommandHere(tmp_path, {}, capsys)
 
 
 def look(url: str) -> Examination:
@@ -95,7 +78,7 @@ def problems(found: Examination) -> list[Finding]:
 # -- SQLite, and the command itself ----------------------------------------------------------------
 
 
-def test_a_file_that_is_not_there_is_not_made(upshot: Command, tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_not_made(upshot: CommandHere, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     done = upshot("doctor", f"sqlite:///{tmp_path}/folder/queue.db")
 
@@ -108,7 +91,7 @@ def test_a_file_that_is_not_there_is_not_made(upshot: Command, tmp_path: Path) -
     assert sorted(set(tmp_path.rglob("*")) - {tmp_path / "__pycache__"}) == before
 
 
-def test_a_file_that_is_there_is_left_as_it_was(upshot: Command, tmp_path: Path) -> None:
+def test_a_file_that_is_there_is_left_as_it_was(upshot: CommandHere, tmp_path: Path) -> None:
     queue = {"UPSHOT_BROKER_URL": f"sqlite:///{tmp_path}/queue.db"}
     sent = upshot("-A", "jobs", "call", "add", "1", "2", **queue)
     done = upshot("doctor", queue["UPSHOT_BROKER_URL"], "--json")
@@ -122,7 +105,7 @@ def test_a_file_that_is_there_is_left_as_it_was(upshot: Command, tmp_path: Path)
         assert database.execute("SELECT count(*) FROM upshot_workers").fetchall() == [(0,)]
 
 
-def test_json_has_every_finding_with_its_level(upshot: Command, tmp_path: Path) -> None:
+def test_json_has_every_finding_with_its_level(upshot: CommandHere, tmp_path: Path) -> None:
     done = upshot("doctor", f"sqlite:///{tmp_path}/queue.db", "--json")
 
     found = json.loads(done.stdout)
@@ -134,7 +117,7 @@ def test_json_has_every_finding_with_its_level(upshot: Command, tmp_path: Path) 
     assert examination["will_not"]
 
 
-def test_a_folder_that_cannot_be_made_is_a_problem(upshot: Command, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_a_problem(upshot: CommandHere, tmp_path: Path) -> None:
     done = upshot("doctor", f"sqlite:///{tmp_path}/no/such/queue.db")
 
     assert done.returncode == 1
@@ -150,7 +133,7 @@ def test_a_file_that_is_no_database_is_a_problem(tmp_path: Path) -> None:
     assert (tmp_path / "text").read_text() == "hello\n" * 1000
 
 
-def test_without_a_url_and_an_app_the_usage_is_wrong(upshot: Command) -> None:
+def test_without_a_url_and_an_app_the_usage_is_wrong(upshot: CommandHere) -> None:
     done = upshot("doctor")
 
     assert done.returncode == 2
@@ -166,7 +149,9 @@ def test_without_a_url_and_an_app_the_usage_is_wrong(upshot: Command) -> None:
         ("sqlite:///x.db?upshot_tabel_prefix=x", "did you mean"),
     ],
 )
-def test_a_url_that_cannot_be_used_is_wrong_usage(upshot: Command, url: str, words: str) -> None:
+def test_a_url_that_cannot_be_used_is_wrong_usage(
+    upshot: CommandHere, url: str, words: str
+) -> None:
     done = upshot("doctor", url)
 
     assert done.returncode == 2
@@ -226,7 +211,7 @@ def test_a_redis_is_fine_but_for_what_a_restart_loses(redis_server: RedisServer)
     assert redis_server.ask("KEYS", "upshot*") == before
 
 
-def test_a_redis_that_evicts_is_warned_of(upshot: Command, evicting_redis: RedisServer) -> None:
+def test_a_redis_that_evicts_is_warned_of(upshot: CommandHere, evicting_redis: RedisServer) -> None:
     done = upshot("doctor", evicting_redis.url)
     strict = upshot("doctor", evicting_redis.url, "--strict")
 
@@ -288,7 +273,7 @@ def test_a_replica_that_takes_no_writes_is_not_tried(evicting_redis: RedisServer
 
 @pytest.mark.parametrize("login", ["", ":s3cr3t@"])
 def test_a_wrong_password_is_one_clear_sentence(
-    upshot: Command, redis_server: RedisServer, login: str
+    upshot: CommandHere, redis_server: RedisServer, login: str
 ) -> None:
     done = upshot("doctor", f"redis://{login}127.0.0.1:{redis_server.port}")
 
@@ -428,7 +413,7 @@ def test_a_postgresql_user_who_may_create_tables_keeps_none(
 
 
 def test_a_postgresql_user_who_may_only_read(
-    upshot: Command, postgresql: tuple[psycopg.Connection[Any], str], postgresql_server: object
+    upshot: CommandHere, postgresql: tuple[psycopg.Connection[Any], str], postgresql_server: object
 ) -> None:
     connection, url = postgresql
     assert isinstance(postgresql_server, PostgreSQLServer)
@@ -487,7 +472,7 @@ def test_a_rabbitmq_user_without_rights_is_told_which(rabbitmq_server: RabbitMQS
 # -- apps ------------------------------------------------------------------------------------------
 
 
-def test_a_whole_app_is_examined(upshot: Command, redis_server: RedisServer) -> None:
+def test_a_whole_app_is_examined(upshot: CommandHere, redis_server: RedisServer) -> None:
     own = {
         "UPSHOT_BROKER_URL": redis_server.url,
         "UPSHOT_NAMESPACE": f"doctor{os.urandom(4).hex()}",
@@ -504,12 +489,12 @@ def test_a_whole_app_is_examined(upshot: Command, redis_server: RedisServer) -> 
     assert levels["accept_content has 'pickle'"] == "warning"
     queues = {each["what"]: each for each in found["queues and workers"]["findings"]}
     assert queues["no worker gives a sign of life"]["level"] == "warning"
-    waiting = queues["queue default: 1 messages wait, and no worker serves it"]
+    waiting = queues["queue default: 1 message waits, and no worker serves it"]
     assert waiting["change"] == "start one: upshot -A jobs worker -Q default"
     assert queues["queue slow: empty, and no worker serves it"]["level"] == "note"
 
 
-def test_an_app_whose_broker_is_away_is_a_problem_and_nothing_more(upshot: Command) -> None:
+def test_an_app_whose_broker_is_away_is_a_problem_and_nothing_more(upshot: CommandHere) -> None:
     done = upshot("-A", "jobs", "doctor", UPSHOT_BROKER_URL="redis://127.0.0.1:1")
 
     assert done.returncode == 1
@@ -517,7 +502,7 @@ def test_an_app_whose_broker_is_away_is_a_problem_and_nothing_more(upshot: Comma
     assert "queues and workers" not in done.stdout
 
 
-def test_an_app_that_was_never_used_is_left_alone(upshot: Command, tmp_path: Path) -> None:
+def test_an_app_that_was_never_used_is_left_alone(upshot: CommandHere, tmp_path: Path) -> None:
     done = upshot("-A", "jobs", "doctor")
 
     assert done.returncode == 0

@@ -13,9 +13,6 @@ from upshot_contrib.django.statements import Cursor
 
 __all__ = ["advise", "diagnose"]
 
-Run = Callable[[Callable[[Cursor], list[Any]]], list[Any]]
-"""Runs what is given a cursor on a connection of upshot's own."""
-
 _VERSIONS: Final = {
     "sqlite": "SELECT sqlite_version()",
     "postgresql": "SHOW server_version",
@@ -38,12 +35,14 @@ _ADVICE: Final[Advice] = (
 )
 
 
-def diagnose(alias: str, run: Run) -> list[Finding]:
+def diagnose(
+    alias: str, run: Callable[[Callable[[Cursor], list[Any]]], list[Any]]
+) -> list[Finding]:
     """Look at one of the databases in the project's settings.
 
     Args:
         alias: its name in DATABASES.
-        run: how to ask it.
+        run: runs what is given a cursor, on a connection of upshot's own.
     """
     connection: Any = connections[alias]
 

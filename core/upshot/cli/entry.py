@@ -26,6 +26,7 @@ _OWN: Final = frozenset(
         "doctor",
         "purge",
         "result",
+        "status",
         "version",
         "worker",
     }

@@ -118,6 +118,7 @@ def _workers(found: Mapping[str, QueueStatus], target: str) -> Iterator[Finding]
 
 def _queue(queue: str, status: QueueStatus, target: str) -> Iterator[Finding]:
     waiting = status.ready + status.delayed
+    waits = "1 message waits" if waiting == 1 else f"{waiting} messages wait"
     counts = f"{status.ready} ready, {status.delayed} delayed, {_count(status.leased)} at workers"
     if status.workers == () and status.leased:
         yield Finding(
@@ -129,7 +130,7 @@ def _queue(queue: str, status: QueueStatus, target: str) -> Iterator[Finding]:
     if status.workers == () and waiting:
         yield Finding(
             Level.WARNING,
-            f"queue {queue}: {waiting} messages wait, and no worker serves it",
+            f"queue {queue}: {waits}, and no worker serves it",
             change=f"start one: upshot -A {target} worker -Q {queue}",
         )
     elif status.workers == ():
