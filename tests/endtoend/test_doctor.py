@@ -372,13 +372,13 @@ def postgresql(
     """A database of the test's own with a role that may only log in; the URL is for that role."""
     name = f"few{os.urandom(4).hex()}"
     with psycopg.connect(postgresql_server.url, autocommit=True) as server:
-        server.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'pw'")
-        server.execute(f"CREATE DATABASE {name}")
+        server.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'pw'".encode())
+        server.execute(f"CREATE DATABASE {name}".encode())
         own = postgresql_server.url.replace("/postgres", f"/{name}")
         with psycopg.connect(own, autocommit=True) as connection:
             yield connection, f"postgresql://{name}:pw@127.0.0.1:{postgresql_server.port}/{name}"
-        server.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        server.execute(f"DROP ROLE {name}")
+        server.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+        server.execute(f"DROP ROLE {name}".encode())
 
 
 def tables(connection: psycopg.Connection[Any]) -> list[str]:

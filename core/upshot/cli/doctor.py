@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import Iterator
+from typing import Any, Final
 
 import click
 
@@ -119,12 +119,14 @@ def _show_finding(finding: Finding) -> None:
         show_lines(safe(f"Change: {finding.change}"), indent=_INDENT + "  ")
 
 
-def _safe(value: object) -> object:
+def _safe(value: Any) -> Any:
     """Return plain data with the passwords of URLs hidden in all texts."""
     if isinstance(value, str):
         return safe(value)
     if isinstance(value, dict):
-        return {key: _safe(each) for key, each in value.items()}  # pyright: ignore[reportUnknownVariableType]
-    if isinstance(value, Iterable):
-        return [_safe(each) for each in value]  # pyright: ignore[reportUnknownVariableType]
+        members: dict[str, Any] = value
+        return {name: _safe(each) for name, each in members.items()}
+    if isinstance(value, list):
+        items: list[Any] = value
+        return [_safe(each) for each in items]
     return value
