@@ -19,14 +19,28 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from upshot.errors import UnsupportedError
 from upshot.listening import Listener
 from upshot.retrying import DriverErrors
 from upshot.url import Url
 
-__all__ = ["Announcing", "Backend", "Capabilities", "StoredRecord", "Sweeping", "WithTables"]
+if TYPE_CHECKING:  # what only `upshot doctor` needs
+    from contextlib import AbstractContextManager
+
+    from upshot.finding import Finding
+
+__all__ = [
+    "Announcing",
+    "Backend",
+    "Capabilities",
+    "Diagnosing",
+    "Rehearsing",
+    "StoredRecord",
+    "Sweeping",
+    "WithTables",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,4 +216,38 @@ class WithTables(Protocol):
 
     def ddl(self) -> str:
         """Return the statements that create the tables, for whoever may run them; no I/O."""
+        ...
+
+
+# The two that `upshot doctor` asks for; a broker may have them too.
+
+
+@runtime_checkable
+class Diagnosing(Protocol):
+    """A backend or broker that knows what is to be looked at on its service."""
+
+    def diagnose(self, timeout: float) -> Sequence[Finding]:
+        """Look at the service, and change nothing there.
+
+        The first finding is its name and version. What this user may not ask is a note. What can
+        be tried on any service, such as writing, is not asked for here. Raises what hooks raise.
+        """
+        ...
+
+    def advise(self, said: str) -> str:
+        """Return what to change where the driver, or the service, said this; "" if unknown."""
+        ...
+
+
+@runtime_checkable
+class Rehearsing(Protocol):
+    """A backend or broker that makes something on its service when it is first used."""
+
+    def rehearsal(self, timeout: float) -> AbstractContextManager[Url | None]:
+        """Find a place where hooks can be tried without leaving anything on the service.
+
+        Within the block, that is the URL that is given: it leads to what is made there on first
+        use, and is removed at the end. None says that all is there at the own URL, so that nothing
+        would be made. Nothing but throw-away names is written or removed.
+        """
         ...

@@ -25,6 +25,7 @@ __all__ = [
     "BrokerCapabilities",
     "Delivery",
     "Exchanging",
+    "Leaving",
     "QueueStatus",
     "QueuedMessage",
     "Settlement",
@@ -270,4 +271,13 @@ class Exchanging(Protocol):
             Whether the record applied, False if there was none; whether the delivery was still
             this worker's to settle; and the next message, if there was one.
         """
+        ...
+
+
+@runtime_checkable
+class Leaving(Protocol):
+    """A broker whose queues stay on the service when they are empty and nobody uses them."""
+
+    def leave(self, queues: Sequence[str], timeout: float) -> None:
+        """Remove the queues themselves, with all that is in them; for queues of a trial."""
         ...

@@ -152,6 +152,21 @@ class Url:
         """
         return ";".join(f"{scheme or self.scheme}://{rest}" for rest in self._rests)
 
+    def varied(self, *, path: str | None = None, **options: str) -> Url:
+        """Return a URL that means another path, or other options of ours; shown as this one.
+
+        Args:
+            path: as written in a URL; None keeps this one's. Drivers that take the whole URL do
+                not see it.
+            options: without their `upshot_`.
+        """
+        kept = {name: value for name, value in self._options if name not in options}
+        return dataclasses.replace(
+            self,
+            path=self.path if path is None else path,
+            _options=tuple((kept | options).items()),
+        )
+
     def read_options(self, into: type[_Options]) -> _Options:
         """Fill a dataclass from our own parameters: `upshot_lease=5` sets its field `lease`.
 

@@ -186,6 +186,8 @@ def hostile_arguments(module: str, text: str) -> Iterator[list[str]]:
     yield ["-A", module, "call", "echo", f"--queue={text}"]
     yield ["-A", module, "result", "x", "--timeout", text]
     yield ["-A", module, "purge", "-y", f"--queues={text}"]
+    yield ["-A", module, "status", f"--queues={text}"]
+    yield ["doctor", "--", text]
     yield ["-A", text, "result", "x"]
     yield ["-A", f"{module}:{text}", "result", "x"]
     yield ["backends", "ddl", "--", text]

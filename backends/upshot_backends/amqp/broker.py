@@ -31,7 +31,7 @@ import contextlib
 import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from upshot import clock
 from upshot.backend import StoredRecord
@@ -56,6 +56,9 @@ from upshot_backends.amqp.options import AmqpOptions
 from upshot_backends.amqp.publisher import Parcel
 from upshot_backends.amqp.queues import Letter, Names, Post
 from upshot_backends.amqp.standing import Standing
+
+if TYPE_CHECKING:
+    from upshot.finding import Finding
 
 __all__ = ["AmqpBroker"]
 
@@ -172,6 +175,23 @@ class AmqpBroker(Broker):
             return sum([await self._purge(session, queue) for queue in dict.fromkeys(queues)])
 
         return self._consuming.call(purge, timeout)
+
+    def leave(self, queues: Sequence[str], timeout: float) -> None:
+        """See `upshot.broker.Leaving`."""
+        names = [name for queue in queues for name in self._names.all(queue)]
+        self._consuming.call(partial(self._post.remove, names), timeout)
+
+    def diagnose(self, timeout: float) -> Sequence[Finding]:
+        """See `upshot.backend.Diagnosing`."""
+        from upshot_backends.amqp.diagnosis import look  # which nobody else needs
+
+        return self._consuming.call(look, timeout)
+
+    def advise(self, said: str) -> str:
+        """See `upshot.backend.Diagnosing`."""
+        from upshot_backends.amqp.diagnosis import advise  # as above
+
+        return advise(said)
 
     def close(self) -> None:
         self._thread.close()

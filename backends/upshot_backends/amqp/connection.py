@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar, final
 
 from upshot import clock
@@ -62,6 +62,11 @@ class Session:
     def received(self) -> int:
         """How many bytes the server has sent so far."""
         return int(self._raw.bytes_received)
+
+    @property
+    def server(self) -> Mapping[str, Any]:
+        """What the server said of itself: `product`, `version`, `cluster_name` and more."""
+        return self._raw.server_properties or {}
 
     def when_lost(self, callback: Callable[[Exception], object]) -> None:
         """Call `callback(reason)` once the connection is lost or closed."""

@@ -9,7 +9,7 @@ import threading
 import uuid
 import weakref
 from collections.abc import Sequence
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from upshot import clock, forking
 from upshot.backend import StoredRecord
@@ -30,6 +30,9 @@ from upshot_backends.amqp.options import AmqpOptions
 from upshot_backends.amqp.publisher import Parcel
 from upshot_backends.amqp.replies import pack, reply_of, unpack
 from upshot_backends.amqp.reply_queue import ReplyQueue
+
+if TYPE_CHECKING:
+    from upshot.finding import Finding
 
 __all__ = ["Office", "enter", "leave"]
 
@@ -151,6 +154,12 @@ class Office:
             applied = self._send(sent, deadline.left() or 0.0)
             answers.update(zip(outgoing, applied, strict=True))
         return [answers[position] for position in range(len(records))]
+
+    def diagnose(self, timeout: float) -> list[Finding]:
+        """See `upshot.backend.Diagnosing`."""
+        from upshot_backends.amqp.diagnosis import look  # which nobody else needs
+
+        return self._sending.call(look, timeout)
 
     def close(self) -> None:
         """Delete the queue and end the thread with its connections; raises nothing."""

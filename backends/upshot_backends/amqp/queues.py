@@ -174,6 +174,13 @@ class Post:
         """Declare these queues again before their next use: one of them is gone."""
         self._known.difference_update(names)
 
+    async def remove(self, names: Sequence[str], session: Session) -> None:
+        """Delete the named queues with all that is in them; those that are not there are fine."""
+        self.forget(names)
+        with contextlib.closing(await session.channel()) as channel:
+            for name in names:
+                await channel.delete(name)
+
     def address(self, letter: Letter) -> Parcel:
         """Return the parcel for the queue that the letter belongs to now: at once, or later.
 

@@ -24,13 +24,16 @@ A process that does not read holds up those that have results for it when 100 00
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from upshot.backend import Backend, Capabilities, StoredRecord
 from upshot.listening import Listener
 from upshot.url import Url
 from upshot_backends.amqp import office
 from upshot_backends.amqp.driver import DRIVER_ERRORS
+
+if TYPE_CHECKING:
+    from upshot.finding import Finding
 
 __all__ = ["AmqpBackend"]
 
@@ -86,3 +89,13 @@ class AmqpBackend(Backend):
 
     def scan(self, prefix: str, timeout: float) -> Iterator[str]:
         return iter(self._office.mailbox.keys(prefix))
+
+    def diagnose(self, timeout: float) -> Sequence[Finding]:
+        """See `upshot.backend.Diagnosing`."""
+        return self._office.diagnose(timeout)
+
+    def advise(self, said: str) -> str:
+        """See `upshot.backend.Diagnosing`."""
+        from upshot_backends.amqp import diagnosis  # which nobody else needs
+
+        return diagnosis.advise(said)

@@ -7,7 +7,7 @@ import re
 import threading
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, final
 
 from upshot import clock
@@ -209,6 +209,11 @@ class Servers:
     def __init__(self, url: Url) -> None:
         options = read_options(url)
         self._servers = [Server(address, options) for address in addresses(url)]
+
+    @property
+    def all(self) -> Sequence[Server]:
+        """Every server, in the order of the URL."""
+        return self._servers
 
     def shares(self, keys: Iterable[bytes]) -> list[tuple[Server, list[bytes]]]:
         """Return each server that has any of `keys`, with those; last those that failed last time.

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from upshot import clock
 from upshot.backend import Backend, Capabilities, StoredRecord
@@ -30,6 +30,9 @@ from upshot_backends.memcached.connection import Servers, Talk
 from upshot_backends.memcached.driver import DRIVER_ERRORS, MemcacheError
 from upshot_backends.memcached.guard import Write
 from upshot_backends.memcached.wire import Wire
+
+if TYPE_CHECKING:
+    from upshot.finding import Finding
 
 __all__ = ["MemcachedBackend"]
 
@@ -114,6 +117,18 @@ class MemcachedBackend(Backend):
 
     def close(self) -> None:
         self._servers.close()
+
+    def diagnose(self, timeout: float) -> Sequence[Finding]:
+        """See `upshot.backend.Diagnosing`."""
+        from upshot_backends.memcached import diagnosis  # which nobody else needs
+
+        return diagnosis.diagnose(self._servers, timeout)
+
+    def advise(self, said: str) -> str:
+        """See `upshot.backend.Diagnosing`."""
+        from upshot_backends.memcached import diagnosis  # as above
+
+        return diagnosis.advise(said)
 
     def _talk(self, keys: Iterable[bytes], talk: Talk, until: float) -> _Failures:
         """Call `talk` for each server with its share of the keys.

@@ -107,6 +107,10 @@ class MongoDatabase:
             [{"$changeStream": {}}, *stages], maxAwaitTimeMS=int(longest * 1000)
         )
 
+    def ask(self, question: Document) -> Document:
+        """Run one command that writes nothing, or that nothing lies under: `hello`, `drop`."""
+        return self._run(question)
+
     def is_standalone(self) -> bool:
         """Tell whether the server was found to be in no replica set and no sharded cluster."""
         servers = self._opened().topology_description.server_descriptions().values()

@@ -26,9 +26,13 @@ body if that has at most 8 KiB, and picks the awaited ones. A user who may not o
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import ClassVar, Final
+import secrets
+from collections.abc import Generator, Iterator, Sequence
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from pymongo.errors import OperationFailure
 
 from upshot import clock
 from upshot.backend import Backend, Capabilities, StoredRecord
@@ -46,12 +50,16 @@ from upshot_backends.mongo.driver import (
 )
 from upshot_backends.mongo.listener import MongoListener
 
+if TYPE_CHECKING:
+    from upshot.finding import Finding
+
 __all__ = ["MongoBackend"]
 
 _LARGEST: Final = 15 * 2**20  # bytes of a record; a document has at most 16 MiB
 _PART: Final = 16 * 2**20  # bytes of a command, as pymongo takes it
 _PAGE: Final = 1000  # records in one command of `store`, keys per round trip of a scan
 _INDEX_LOOK: Final = 3600.0  # seconds until the index is made again, if somebody dropped it
+_NO_COLLECTION: Final = 26  # NamespaceNotFound
 _NO_STREAMS: Final = (
     13,  # Unauthorized: the user has no right to change streams
     40573,  # a standalone server
@@ -92,6 +100,7 @@ class MongoBackend(Backend):
     driver_errors: ClassVar = DRIVER_ERRORS
 
     def __init__(self, url: Url) -> None:
+        self._url = url
         self._database = MongoDatabase(url)
         self._collection = self._database.settings.collection
         self._has_met = False
@@ -162,7 +171,43 @@ class MongoBackend(Backend):
                 return
             query = {"_id": {"$gt": page[-1]["_id"]}}
 
+    def diagnose(self, timeout: float) -> Sequence[Finding]:
+        """See `upshot.backend.Diagnosing`."""
+        from upshot_backends.mongo import diagnosis  # which nobody else needs
+
+        return diagnosis.diagnose(self._database, timeout)
+
+    def advise(self, said: str) -> str:
+        """See `upshot.backend.Diagnosing`."""
+        from upshot_backends.mongo import diagnosis  # as above
+
+        return diagnosis.advise(said)
+
+    @contextlib.contextmanager
+    def rehearsal(self, timeout: float) -> Generator[Url | None]:
+        """See `upshot.backend.Rehearsing`: another collection, if there is none yet."""
+        database, name = self._database, self._collection
+        question: Document = {"listCollections": 1, "filter": {"name": name}, "nameOnly": True}
+        with bounded(timeout):
+            found = database.ask(question | {"authorizedCollections": True})
+        if found["cursor"]["firstBatch"]:
+            yield None
+            return
+        trial = f"upshot_doctor_{secrets.token_hex(8)}"
+        try:
+            yield self._url.varied(collection=trial)
+        finally:
+            with bounded(timeout):
+                self._remove(trial)
+
     # -- below the surface --------------------------------------------------------------------
+
+    def _remove(self, collection: str) -> None:
+        try:
+            self._database.ask({"drop": collection})
+        except OperationFailure as exc:
+            if exc.code != _NO_COLLECTION:
+                raise
 
     def _updates(self, updates: Sequence[Document]) -> Document:
         return {"update": self._collection, "updates": updates, "ordered": False}

@@ -23,7 +23,7 @@ import contextlib
 import secrets
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar, Final, cast, final
+from typing import TYPE_CHECKING, ClassVar, Final, cast, final
 
 import redis
 
@@ -55,6 +55,9 @@ from upshot_backends.redis.queueing import (
     quoted,
 )
 from upshot_backends.redis.results import RedisBackend, record_arguments
+
+if TYPE_CHECKING:
+    from upshot.finding import Finding
 
 __all__ = ["RedisBroker"]
 
@@ -233,6 +236,18 @@ class RedisBroker(Broker):
     def close(self) -> None:
         self._client.close()
         self._close_bells()
+
+    def diagnose(self, timeout: float) -> Sequence[Finding]:
+        """See `upshot.backend.Diagnosing`."""
+        from upshot_backends.redis import diagnosis  # which nobody else needs
+
+        return diagnosis.diagnose(self._client, timeout)
+
+    def advise(self, said: str) -> str:
+        """See `upshot.backend.Diagnosing`."""
+        from upshot_backends.redis import diagnosis  # as above
+
+        return diagnosis.advise(said)
 
     # -- below the surface --------------------------------------------------------------------
 

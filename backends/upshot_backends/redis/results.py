@@ -23,7 +23,7 @@ empty if the record was deleted. A server that restricts channels by ACL must al
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, Final, cast
+from typing import TYPE_CHECKING, ClassVar, Final, cast
 
 from upshot import clock
 from upshot.backend import Backend, Capabilities, StoredRecord
@@ -36,6 +36,9 @@ from upshot_backends.redis.connection import open_client
 from upshot_backends.redis.driver import DRIVER_ERRORS
 from upshot_backends.redis.listener import RedisListener
 from upshot_backends.redis.server import Server
+
+if TYPE_CHECKING:
+    from upshot.finding import Finding
 
 __all__ = ["RedisBackend", "record_arguments"]
 
@@ -121,6 +124,18 @@ class RedisBackend(Backend):
         left = until - clock.monotonic()  # a cluster that is silent has used it up by now
         for server in servers:
             yield from _scan(server, pattern, left)
+
+    def diagnose(self, timeout: float) -> Sequence[Finding]:
+        """See `upshot.backend.Diagnosing`."""
+        from upshot_backends.redis import diagnosis  # which nobody else needs
+
+        return diagnosis.diagnose(self._client, timeout)
+
+    def advise(self, said: str) -> str:
+        """See `upshot.backend.Diagnosing`."""
+        from upshot_backends.redis import diagnosis  # as above
+
+        return diagnosis.advise(said)
 
     @property
     def channel_suffix(self) -> str:

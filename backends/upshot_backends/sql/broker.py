@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import contextlib
 from collections.abc import Generator, Mapping, Sequence
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from upshot import clock
 from upshot.backend import Backend, StoredRecord
@@ -21,6 +21,12 @@ from upshot_backends.sql.messages import Messages
 from upshot_backends.sql.records import Records
 from upshot_backends.sql.results import SqlBackend
 from upshot_backends.sql.watch import Watch
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from upshot.finding import Finding
+    from upshot.url import Url
 
 __all__ = ["SqlBroker"]
 
@@ -172,6 +178,18 @@ class SqlBroker(Broker):
 
     def close(self) -> None:
         self.database.close()
+
+    def diagnose(self, timeout: float) -> Sequence[Finding]:
+        """See `upshot.backend.Diagnosing`."""
+        return self.database.diagnosis.diagnose(timeout)
+
+    def advise(self, said: str) -> str:
+        """See `upshot.backend.Diagnosing`."""
+        return self.database.diagnosis.advise(said)
+
+    def rehearsal(self, timeout: float) -> AbstractContextManager[Url | None]:
+        """See `upshot.backend.Rehearsing`."""
+        return self.database.diagnosis.rehearsal(timeout)
 
     # -- fetching -------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from upshot.errors import (
 from upshot.retrying import DriverErrors
 from upshot.url import Url
 from upshot_backends.sql import schema
+from upshot_backends.sql.diagnosis import Diagnosis
 from upshot_backends.sql.options import SqlOptions
 from upshot_backends.sql.schema import Schema
 from upshot_backends.sql.watch import Watch
@@ -111,6 +112,11 @@ class Database(abc.ABC):
     @abc.abstractmethod
     def _set_patience(self, connection: Connection, deadline: Deadline) -> None:
         """Let the connection's next statements take, and wait for locks, until `deadline`."""
+
+    @property
+    @abc.abstractmethod
+    def diagnosis(self) -> Diagnosis:
+        """What can be asked of the service beside its tables."""
 
     def _await_turn(self, deadline: Deadline) -> None:  # noqa: B027 - most have none
         """Wait for this writer's turn, where writers have to take turns."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from upshot import clock
 from upshot.backend import Backend, StoredRecord
@@ -20,6 +20,12 @@ from upshot.retrying import DriverErrors
 from upshot_backends.sql.connection import Cursor, Database
 from upshot_backends.sql.paging import PAGE, keys_in_pages
 from upshot_backends.sql.records import Records
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from upshot.finding import Finding
+    from upshot.url import Url
 
 __all__ = ["SqlBackend"]
 
@@ -112,3 +118,15 @@ class SqlBackend(Backend):
         if not all(each.startswith("CREATE INDEX IF NOT EXISTS ") for each in indexes):
             lines.insert(0, "-- Run once: an index that is there already is an error here.")
         return "\n\n".join(lines)
+
+    def diagnose(self, timeout: float) -> Sequence[Finding]:
+        """See `upshot.backend.Diagnosing`."""
+        return self.database.diagnosis.diagnose(timeout)
+
+    def advise(self, said: str) -> str:
+        """See `upshot.backend.Diagnosing`."""
+        return self.database.diagnosis.advise(said)
+
+    def rehearsal(self, timeout: float) -> AbstractContextManager[Url | None]:
+        """See `upshot.backend.Rehearsing`."""
+        return self.database.diagnosis.rehearsal(timeout)

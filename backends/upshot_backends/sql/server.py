@@ -21,8 +21,10 @@ import abc
 import contextlib
 import math
 import os
-from collections.abc import Hashable
-from typing import Final, final
+import secrets
+from collections.abc import Callable, Generator, Hashable
+from functools import partial
+from typing import Final, TypeVar, final
 
 from sqlalchemy.engine import Dialect
 
@@ -30,14 +32,15 @@ from upshot import clock, forking
 from upshot.clock import Deadline
 from upshot.errors import ServiceRejectedError
 from upshot.url import Url
-from upshot_backends.sql.connection import Connection, Database
+from upshot_backends.sql.connection import Connection, Cursor, Database
 from upshot_backends.sql.options import SqlOptions
 from upshot_backends.sql.readings import ClockReading
-from upshot_backends.sql.schema import Schema
+from upshot_backends.sql.schema import Schema, as_run
 from upshot_backends.sql.statements import VersionStatements
 
 __all__ = ["ServerConnection", "ServerDatabase"]
 
+T = TypeVar("T")
 
 _WORTH_KEEPING: Final = 50  # times as long as opening another one takes
 
@@ -212,6 +215,32 @@ class ServerDatabase(Database):
                     return None
                 raise
             return max((int(found) for (found,) in connection.cursor.fetchall()), default=None)
+
+    def look(self, timeout: float, work: Callable[[Cursor], T]) -> T:
+        """Return what `work` returns, which reads; the tables may not be there yet."""
+        with self.activity():
+            connection = self._take(Deadline(timeout))
+            with self._returned(connection):
+                return work(connection.cursor)
+
+    @contextlib.contextmanager
+    def rehearsal(self, timeout: float) -> Generator[Url | None]:
+        """See `upshot.backend.Rehearsing`: tables with another prefix, if there are none yet."""
+        with self.activity():
+            version = self._version(Deadline(timeout))
+        if version is not None:
+            yield None
+            return
+        other = Schema(f"doctor_{secrets.token_hex(4)}_", self.schema.schema.schema)
+        try:
+            yield self.url.varied(table_prefix=other.prefix)
+        finally:
+            self.look(timeout, partial(self._drop, other))
+
+    def _drop(self, schema: Schema, cursor: Cursor) -> None:
+        for table in reversed(schema.tables):
+            name = self.dialect.identifier_preparer.format_table(table)
+            cursor.execute(as_run(f"DROP TABLE IF EXISTS {name}", self.dialect))
 
     def after_fork(self) -> None:
         """Forget the parent's connections; runs in the child."""

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Final, final
+from typing import TYPE_CHECKING, ClassVar, Final, final
 
 import django
 from django.apps import apps
@@ -34,6 +34,9 @@ from upshot_backends.sql.paging import PAGE, keys_in_pages
 from upshot_contrib.django.connection import Connection, Place
 from upshot_contrib.django.connections import Connections
 from upshot_contrib.django.statements import Cursor, Statements, statements
+
+if TYPE_CHECKING:
+    from upshot.finding import Finding
 
 __all__ = ["DjangoBackend", "alias_of", "open_django"]
 
@@ -57,7 +60,7 @@ class _Open:
 
     def __init__(self, url: Url, learn: Callable[[Connection], object]) -> None:
         open_django()
-        alias = alias_of(url)
+        self.alias = alias = alias_of(url)
         host, port = url.hosts[0] if url.hosts else (None, None)
         self.connections = Connections(Place(alias, host, port), url, learn)
         self.statements = _statements(alias)
@@ -158,6 +161,19 @@ class DjangoBackend(Backend):
             opened = self._opened
         if opened is not None:
             opened.connections.close()
+
+    def diagnose(self, timeout: float) -> Sequence[Finding]:
+        """See `upshot.backend.Diagnosing`."""
+        from upshot_contrib.django import diagnosis  # which nobody else needs
+
+        opened = self._open()
+        return diagnosis.diagnose(opened.alias, partial(opened.connections.run, timeout))
+
+    def advise(self, said: str) -> str:
+        """See `upshot.backend.Diagnosing`."""
+        from upshot_contrib.django import diagnosis  # as above
+
+        return diagnosis.advise(said, self._opened.alias if self._opened else "ALIAS")
 
     def _learn(self, connection: Connection) -> None:
         """Narrow what is declared, where a server takes less; a body travels in Base64 then."""

@@ -22,6 +22,7 @@ from upshot.record import printable
 
 __all__ = [
     "as_text",
+    "clear_screen",
     "give_up_output",
     "is_plain",
     "json_or_repr",
@@ -30,6 +31,7 @@ __all__ = [
     "show_field",
     "show_json",
     "show_lines",
+    "show_marked",
     "show_note",
     "show_table",
     "shown",
@@ -92,6 +94,17 @@ def show_lines(text: str, *, stderr: bool = False, indent: str = "") -> None:
 def show_field(label: str, text: str, *, width: int = 12) -> None:
     """Write one `label  text` line; the label is padded to `width`."""
     _write((label.ljust(width), "bold"), (f" {printable(text)}", ""))
+
+
+def show_marked(mark: str, style: str, text: str) -> None:
+    """Write one line that begins with a mark in a style of rich's."""
+    _write((safe(mark), style), (safe(text), ""))
+
+
+def clear_screen() -> None:
+    """Begin at the top of an empty screen, if stdout is a terminal."""
+    if sys.stdout.isatty():
+        print("\x1b[H\x1b[2J", end="")  # noqa: T201 - the command's output
 
 
 def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Final, cast, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from pymysql import err
 from pymysql.constants import ER
@@ -34,6 +34,9 @@ from upshot_backends.sql.readings import ClockReading
 from upshot_backends.sql.schema import Schema
 from upshot_backends.sql.server import ServerConnection, ServerDatabase
 from upshot_backends.sql.weighing import WeighedCursor
+
+if TYPE_CHECKING:
+    from upshot_backends.sql.diagnosis import Diagnosis
 
 __all__ = ["MysqlConnection", "MysqlDatabase", "PacketCursor"]
 
@@ -155,6 +158,12 @@ class MysqlDatabase(ServerDatabase):
         self._learn = learn
         schema = Schema(options.table_prefix, stamped=True)
         super().__init__(url, options, MySQLDialect_pymysql(paramstyle="pyformat"), schema)
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        from upshot_backends.sql.mysql.diagnosis import MysqlDiagnosis  # nobody else needs it
+
+        return MysqlDiagnosis(self)
 
     @property
     def _places(self) -> int:

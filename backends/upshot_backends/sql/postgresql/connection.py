@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, cast, final
+from typing import TYPE_CHECKING, Final, cast, final
 
 from psycopg import errors
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
@@ -34,6 +34,9 @@ from upshot_backends.sql.readings import ClockReading
 from upshot_backends.sql.schema import Schema, as_run
 from upshot_backends.sql.server import ServerConnection, ServerDatabase
 from upshot_backends.sql.weighing import WeighedCursor
+
+if TYPE_CHECKING:
+    from upshot_backends.sql.diagnosis import Diagnosis
 
 __all__ = [
     "PostgresqlConnection",
@@ -141,6 +144,12 @@ class PostgresqlDatabase(ServerDatabase):
         # SQLAlchemy gives this constructor no hints.
         dialect = cast("Callable[..., Dialect]", PGDialect_psycopg)(paramstyle="pyformat")
         super().__init__(url, self.options, dialect, schema)
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        from upshot_backends.sql.postgresql import diagnosis  # nobody else needs it
+
+        return diagnosis.PostgresqlDiagnosis(self)
 
     @property
     def _places(self) -> int:

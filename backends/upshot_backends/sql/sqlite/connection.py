@@ -19,9 +19,9 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, TypeVar, final
 from urllib.parse import quote, unquote
 
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
@@ -30,7 +30,7 @@ from upshot import forking
 from upshot.clock import Deadline
 from upshot.errors import DriverMissingError, ServiceRejectedError, UpshotError, UrlError
 from upshot.url import Url
-from upshot_backends.sql.connection import Connection, Database
+from upshot_backends.sql.connection import Connection, Cursor, Database
 from upshot_backends.sql.options import SqlOptions, check_scheme
 from upshot_backends.sql.records import text
 from upshot_backends.sql.sqlite.cursor import BEGIN, SqliteCursor
@@ -38,7 +38,12 @@ from upshot_backends.sql.sqlite.gate import WriteGate
 from upshot_backends.sql.sqlite.notices import WriteNotices
 from upshot_backends.sql.statements import VersionStatements
 
+if TYPE_CHECKING:
+    from upshot_backends.sql.diagnosis import Diagnosis
+
 __all__ = ["SqliteDatabase"]
+
+T = TypeVar("T")
 
 _MINIMUM: Final = (3, 35, 0)  # March 2021; older ones are not tested, and some lack JSON
 _FORK_PATIENCE: Final = 1.0  # seconds that a fork waits for running calls to end
@@ -116,6 +121,24 @@ class SqliteDatabase(Database):
     @property
     def identity(self) -> Hashable:
         return "sqlite", os.path.realpath(self._path), self.schema.prefix
+
+    @property
+    def path(self) -> str:
+        """The absolute path of the file."""
+        return self._path
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        from upshot_backends.sql.sqlite.diagnosis import SqliteDiagnosis  # nobody else needs it
+
+        return SqliteDiagnosis(self)
+
+    def look(self, timeout: float, work: Callable[[Cursor], T]) -> T:
+        """Return what `work` returns, which reads; the file is there, its tables may not be."""
+        with self.activity():
+            connection = self._connect(Deadline(timeout))
+            with contextlib.closing(connection):
+                return work(connection.cursor)
 
     def notices(self) -> WriteNotices | None:
         """Hear of writes to the log, which is there while a connection is open that has read.
