@@ -6,7 +6,15 @@ import functools
 import os
 import threading
 import types
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, final, overload
 
@@ -38,6 +46,7 @@ __all__ = ["App"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 _LAST_GRACE = 2.0  # seconds for giving tasks back; their threads cannot be ended
 
@@ -206,6 +215,16 @@ class App:
         self, function: Callable[P, Coroutine[Any, Any, R]], /
     ) -> Task[P, R, Coroutine[Any, Any, R]]: ...
     @overload
+    def task(  # type: ignore[overload-overlap]  # the first that fits is meant
+        self, function: Callable[P, Generator[T, Any, R]], /
+    ) -> Task[P, R, Generator[T, Any, R]]: ...
+    @overload
+    def task(
+        self, function: Callable[P, AsyncIterator[T]], /
+    ) -> Task[P, None, AsyncIterator[T]]: ...
+    @overload
+    def task(self, function: Callable[P, Iterator[T]], /) -> Task[P, None, Iterator[T]]: ...
+    @overload
     def task(self, function: Callable[P, R], /) -> Task[P, R, R]: ...
     @overload
     def task(self, *, bind: Literal[True], **options: Any) -> BoundDecorator: ...
@@ -230,6 +249,8 @@ class App:
     ) -> Decorator: ...
     def task(self, *function: Callable[..., Any], **options: Any) -> Any:
         """Register a function, `def` or `async def`, as a task: `@app.task` or `@app.task(…)`.
+
+        What a function yields are items of a stream: `AsyncResult.stream()`.
 
         Options (each default is the setting of the same name, prefixed `task_`):
 

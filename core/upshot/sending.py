@@ -19,6 +19,7 @@ from upshot.errors import (
     PayloadTooLargeError,
     ServiceError,
     ServiceUnavailableError,
+    UnsupportedError,
 )
 from upshot.message import Message
 from upshot.outcome import encode_value
@@ -73,6 +74,7 @@ class Outbox:
         Raises:
             EncodeError: an argument cannot be encoded; the path begins with `args` or `kwargs`.
             InvalidTaskIdError, ConfigError, PayloadTooLargeError: a request is wrong.
+            UnsupportedError: a task yields, and the backend keeps no streams.
             ServiceError: broker or backend could not take them. Some may have been sent; its
                 `task_ids` are those to send all of them again with.
         """
@@ -159,7 +161,11 @@ class Outbox:
         check_request(request)
         queue = _first(request.queue, spec and spec.queue, settings.task_default_queue)
         priority = _first(request.priority, spec and spec.priority, settings.task_default_priority)
-        ignore = _first(request.ignore_result, spec and spec.ignore_result)
+        ignore = _first(
+            request.ignore_result, spec and spec.ignore_result, settings.task_ignore_result
+        )
+        if spec is not None and spec.streams and not ignore:
+            self._require_streams(request.name)
         if request.result_expires == -1.0 and spec is not None:
             result_expires = spec.result_expires
         else:
@@ -174,13 +180,20 @@ class Outbox:
             expires=request.expires,
             queued_at=now,
             headers=_headers(request.headers),
-            ignore_result=settings.task_ignore_result if ignore is None else ignore,
+            ignore_result=ignore,
             reply_to=reply_to,
             result_expires=result_expires,
             time_limit=request.time_limit,
             soft_time_limit=request.soft_time_limit,
             retry=request.retry,
         )
+
+    def _require_streams(self, name: str) -> None:
+        if not self._client.capabilities.streams:
+            raise UnsupportedError(
+                f"{name} yields, and {self._client.url} keeps no streams: return a list, or choose "
+                "a backend that keeps them, such as redis://"
+            )
 
 
 def _name_tasks(error: ServiceError, messages: Sequence[Message]) -> None:
