@@ -130,7 +130,7 @@ class Outbox:
         except ServiceError:
             ours = [r.task_id for r, was in zip(records, applied, strict=True) if was]
             with contextlib.suppress(ServiceError):  # the first error is the one to tell
-                self._client.forget(ours)
+                self._client.forget(ours, plain=True)
             raise
 
     def _is_tracked(self, message: Message) -> bool:

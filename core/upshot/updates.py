@@ -238,9 +238,8 @@ class _Changes:
 
 
 _ALL: Final[weakref.WeakKeyDictionary[ResultClient, _Changes]] = weakref.WeakKeyDictionary()
-_MAKING: Final = threading.Lock()
 
 
 def _of(client: ResultClient) -> _Changes:
-    with _MAKING:
-        return _ALL.setdefault(client, _Changes(client))
+    """Return who looks for the followers of a client."""
+    return _ALL.get(client) or _ALL.setdefault(client, _Changes(client))

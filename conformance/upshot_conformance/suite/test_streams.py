@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -60,6 +60,11 @@ def seen_by(items: Iterable[Any]) -> tuple[list[Any], Exception | None]:
     except Exception as exc:
         return seen, exc
     return seen, None
+
+
+def next_of(items: Iterator[Any]) -> tuple[Any, float]:
+    """Return what comes next, None for the end, and when it came on the monotonic clock."""
+    return next(items, None), clock.monotonic()
 
 
 # -- every item, once, in order -------------------------------------------------------------------
@@ -198,7 +203,7 @@ def test_whoever_waits_for_the_next_item_is_woken(
             second_client.store_encoded(yielded(second_client, task_id, "a"))
             items = iter(handle(task_id, hearing).stream(timeout=3 * timing.within))
             assert next(items) == "a"
-            waiting = start(lambda items=items: (next(items, None), clock.monotonic()))
+            waiting = start(partial(next_of, items))
             timing.eventually(lambda: hearing.stats()["waiters"] >= 2)
             timing.throughout(lambda: not waiting.done())  # noqa: B023 - it is over by then
             if what == "item":

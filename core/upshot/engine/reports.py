@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import final
 
-from upshot import clock
+from upshot import clock, forking
 from upshot.backend import StoredRecord
 from upshot.engine.clerk import Clerk
 from upshot.interrupts import shield
@@ -37,6 +37,12 @@ class Reports:
         self._next = 0.0
         self._is_storing = False  # one at a time, or an older report could come after a newer one
         self._is_closed = False
+        forking.register(self)
+
+    def after_fork(self) -> None:
+        """Make a new lock: the clerk may have held it. A child of the task may report, too."""
+        self._lock = threading.Lock()
+        self._latest, self._is_storing = None, False
 
     def put(self, report: StoredRecord) -> None:
         """Take a report, and store it if its time has come."""
