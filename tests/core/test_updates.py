@@ -81,7 +81,7 @@ def test_updates_of_coroutines_are_the_same(app: App) -> None:
         sent = fails.delay()
         seen = asyncio.run(all_of_them())
 
-    order = [State.QUEUED, State.STARTED, State.STARTED, State.FAILURE]  # some are seen by some
+    order: list[str] = [State.QUEUED, State.STARTED, State.FAILURE]  # some see only some
     assert [states[-1] for states in seen] == [State.FAILURE] * 20
     assert all(states == sorted(states, key=order.index) for states in seen)
     assert any(State.STARTED in states for states in seen)
