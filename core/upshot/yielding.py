@@ -30,7 +30,7 @@ __all__ = [
     "item_type",
 ]
 
-Encode = Callable[[object], "Payload"]
+_Encode = Callable[[object], "Payload"]
 
 _ITERABLES: Final = (AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator)
 _WITH_A_VALUE: Final = 3  # arguments of `Generator[item, sent, returned]`
@@ -62,7 +62,7 @@ def item_type(annotation: object) -> object:
 
 
 def drain(
-    items: Generator[Any, Any, Any], sink: Callable[[], ItemSink | None], encode: Encode
+    items: Generator[Any, Any, Any], sink: Callable[[], ItemSink | None], encode: _Encode
 ) -> Any:
     """Run a generator to its end, and return what it returns.
 
@@ -88,7 +88,7 @@ def drain(
 
 
 async def drain_async(
-    items: AsyncGenerator[Any, Any], sink: Callable[[], ItemSink | None], encode: Encode
+    items: AsyncGenerator[Any, Any], sink: Callable[[], ItemSink | None], encode: _Encode
 ) -> None:
     """Run an asynchronous generator to its end, as `drain` does; the loop runs on meanwhile."""
     import asyncio  # takes longer to import than all that declaring a task does
