@@ -47,7 +47,8 @@ def test_updates_have_each_step_that_lasts_and_the_end(app: App) -> None:
         for update in sent.updates(timeout=PATIENCE):
             seen.append((update.state, (update.info or {}).get("name")))
             if update.info and update.state == State.STARTED:
-                steps[update.info["current"]].set()
+                step: int = update.info["current"]
+                steps[step].set()
 
     assert seen[-4:] == [
         *((State.STARTED, f"step {done}") for done in range(3)),

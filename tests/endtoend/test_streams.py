@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -112,6 +114,39 @@ def test_a_stream_that_is_revoked_is_closed(app: App, closed: threading.Event) -
         with pytest.raises(TaskRevokedError):
             list(items)
         sent.forget()
+
+
+YIELDING = """
+import os, time
+from upshot import App
+app = App()
+
+@app.task
+def slow(items):
+    for number in range(items):
+        time.sleep(0.01)
+        yield [number, os.getpid()]
+"""
+
+
+def test_a_stream_outlives_the_worker_that_began_it(
+    start_worker: Callable[..., object], project: Path
+) -> None:
+    (project / "jobs.py").write_text(YIELDING)
+    start_worker("-c", "1")
+    with App() as app:
+        sent = app.send_task("jobs.slow", (150,))
+        seen: list[tuple[int, int]] = []
+        for number, pid in sent.stream(timeout=PATIENCE):
+            seen.append((number, pid))
+            if number == 40:
+                os.kill(pid, signal.SIGKILL)
+
+        assert [number for number, _ in seen] == list(range(150))
+        assert len({pid for _, pid in seen}) == 2
+        assert sent.attempts == 2
+        sent.forget()
+        assert list(app.results.backend.scan(app.settings.namespace, PATIENCE)) == []
 
 
 def test_the_page_about_streams_is_true(tmp_path: Path) -> None:

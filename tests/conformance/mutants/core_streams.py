@@ -15,7 +15,7 @@ _PLACE: Final[Any] = vars(streaming)["_Place"]
 
 
 def _begin_at_zero() -> None:
-    original = vars(_PLACE)["__init__"]
+    original: Any = vars(_PLACE)["__init__"]
 
     def begin(self: Any, client: ResultClient, task_id: str, start: int) -> None:
         original(self, client, task_id, 0)
@@ -38,7 +38,7 @@ def _count_nothing() -> None:
 
 
 def _end_in_silence() -> None:
-    original = vars(streaming.Stream)["__init__"]
+    original: Any = vars(streaming.Stream)["__init__"]
 
     def make(self: Any, *args: Any, **options: Any) -> None:
         original(self, *args, **{**options, "end": repr})
@@ -47,7 +47,7 @@ def _end_in_silence() -> None:
 
 
 def _read_one_batch() -> None:
-    original = vars(_PLACE)["look"]
+    original: Any = vars(_PLACE)["look"]
 
     def look(self: Any, deadline: Any) -> Any:
         found = original(self, deadline)
@@ -69,7 +69,7 @@ def _await_only_the_end() -> None:
 
 
 def _leave_what_is_awaited() -> None:
-    original = vars(_PLACE)["heed"]
+    original: Any = vars(_PLACE)["heed"]
 
     def heed(self: Any, ended: Any) -> None:
         original(self, ended)
