@@ -43,6 +43,7 @@ GROUPS: Final[dict[str, str]] = {
     "RD": "Reading: who may read what, how often",
     "RL": "Release: everything is given back",
     "EX": "Expiry: what nobody reads goes away, in time",
+    "SM": "Streams: what a task yields comes home too",
     "BT": "Batches: many at once mean the same as one by one",
     "KY": "Keys: a call that is repeated means one task",
     "FT": "Faults: what happens when the service fails",
@@ -224,6 +225,30 @@ _EXPIRY: Final = (
      "Otherwise callers have to handle a state that nobody told them of."),
 )  # fmt: skip
 
+_STREAMS: Final = (
+    Row("SM-1", "streams", ("Every reader of a stream MUST get each item once, in order and as it "
+     "was yielded, and after the last one the end, however many readers there are."),
+     "Half an answer that looks whole is worse than none."),
+    Row("SM-2", "streams", ("The first item stored under an index MUST stay: a later one, of "
+     "whatever attempt, changes nothing."),
+     "A task that is delivered twice must not change what was read already."),
+    Row("SM-3", "streams", ("Whoever waits for the next item MUST get it, or the end of the task, "
+     "within the bound of WT-1."),
+     "A stream that comes in one piece at its end is a list."),
+    Row("SM-4", "streams", ("A reader MAY begin at any index; one that stops or times out MUST "
+     "consume nothing and leave nothing awaited."),
+     "Readers are reloaded, cut off, and come back."),
+    Row("SM-5", "streams", ("A failure or revocation MUST be raised after the items before it, and "
+     "a missing item MUST be an error: none is skipped in silence."),
+     "Readers take what ends quietly for complete."),
+    Row("SM-6", "streams", ("Forgetting MUST remove every item with the record, whether the task "
+     "has ended or not, and every item MUST expire as it was given."),
+     "A stream is the largest thing that a task leaves behind."),
+    Row("SM-7", "streams", ("Items of different tasks, indexes and namespaces MUST NOT meet, and "
+     "no listing of records shows any."),
+     "Ids and indexes that run together hand one reader the items of another."),
+)  # fmt: skip
+
 _BATCHES: Final = (
     Row("BT-1", "", ("A batch read MUST return one item per requested id, in order, repetitions "
      "and unknown ids included, and nothing for nothing."),
@@ -297,6 +322,6 @@ _CAPABILITIES: Final = (
 
 ROWS: Final = (
     *_IDENTITY, *_STATES, *_RESULTS, *_FAILURES, *_WAITING, *_READING, *_RELEASE, *_EXPIRY,
-    *_BATCHES, *_KEYS, *_FAULTS, *_ISOLATION, *_SECURITY, *_CAPABILITIES,
+    *_STREAMS, *_BATCHES, *_KEYS, *_FAULTS, *_ISOLATION, *_SECURITY, *_CAPABILITIES,
 )  # fmt: skip
 """Every clause, in the order in which the contract is printed."""

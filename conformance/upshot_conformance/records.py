@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from typing import Any, Final
 
 from upshot import clock
+from upshot.backend import StoredRecord
+from upshot.client import ResultClient
+from upshot.envelope import AS_SET
+from upshot.items import counted
 from upshot.outcome import decode_value, encode_failure, encode_value
 from upshot.record import Record
 from upshot.serializers import Codecs, JsonSerializer
@@ -18,9 +23,11 @@ __all__ = [
     "failure",
     "new_id",
     "revoked",
+    "streamed",
     "success",
     "unfinished",
     "value_of",
+    "yielded",
 ]
 
 CODECS: Final = Codecs({"json": JsonSerializer()})
@@ -43,6 +50,28 @@ def success(task_id: str, value: object, *, attempt: int = 1) -> Record:
         finished_at=clock.now(),
         outcome=encode_value(CODECS, value),
     )
+
+
+def yielded(
+    client: ResultClient,
+    task_id: str,
+    values: Iterable[object],
+    *,
+    start: int = 0,
+    expires: float | None = AS_SET,
+) -> list[StoredRecord]:
+    """Return what a worker stores of a task that yields `values`, the first one as item `start`."""
+    return [
+        client.envelopes.seal_item(
+            task_id, index, encode_value(CODECS, value), client.capabilities, expires=expires
+        )
+        for index, value in enumerate(values, start)
+    ]
+
+
+def streamed(record: Record, count: int) -> Record:
+    """Return the record of a task that ended after it had yielded `count` items."""
+    return counted(record, count)
 
 
 def failure(task_id: str, exc: BaseException, *, attempt: int = 1) -> Record:

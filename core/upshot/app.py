@@ -6,15 +6,24 @@ import functools
 import os
 import threading
 import types
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, final, overload
 
 from upshot import forking
 from upshot.config import Configuration
 from upshot.errors import ConfigError
+from upshot.naming import check_main
 from upshot.settings import Settings
-from upshot.url import Url, mask
+from upshot.url import Url
 
 # An app takes little to make. What its first task, call or worker takes beyond that is most of
 # upshot, and is imported there.
@@ -38,6 +47,7 @@ __all__ = ["App"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 _LAST_GRACE = 2.0  # seconds for giving tasks back; their threads cannot be ended
 
@@ -75,7 +85,7 @@ class App:
                 if name in settings:
                     raise ConfigError(f"{name} is given twice")
                 settings[name] = url
-        self.main = _module_name(main)
+        self.main = check_main(main)
         self.configuration = Configuration(settings)
         self._tasks: dict[str, TaskSpec] = {}
         self._services_made: Services | None = None
@@ -206,6 +216,16 @@ class App:
         self, function: Callable[P, Coroutine[Any, Any, R]], /
     ) -> Task[P, R, Coroutine[Any, Any, R]]: ...
     @overload
+    def task(  # type: ignore[overload-overlap]  # the first that fits is meant
+        self, function: Callable[P, Generator[T, Any, R]], /
+    ) -> Task[P, R, Generator[T, Any, R]]: ...
+    @overload
+    def task(
+        self, function: Callable[P, AsyncIterator[T]], /
+    ) -> Task[P, None, AsyncIterator[T]]: ...
+    @overload
+    def task(self, function: Callable[P, Iterator[T]], /) -> Task[P, None, Iterator[T]]: ...
+    @overload
     def task(self, function: Callable[P, R], /) -> Task[P, R, R]: ...
     @overload
     def task(self, *, bind: Literal[True], **options: Any) -> BoundDecorator: ...
@@ -230,6 +250,8 @@ class App:
     ) -> Decorator: ...
     def task(self, *function: Callable[..., Any], **options: Any) -> Any:
         """Register a function, `def` or `async def`, as a task: `@app.task` or `@app.task(…)`.
+
+        What a function yields are items of a stream: `AsyncResult.stream()`.
 
         Options (each default is the setting of the same name, prefixed `task_`):
 
@@ -361,23 +383,3 @@ class App:
         """Return the default queue and every queue that a registered task names."""
         named = [spec.queue for spec in self._tasks.values() if spec.queue]
         return list(dict.fromkeys([self.settings.task_default_queue, *named]))
-
-
-def _module_name(main: object) -> str | None:
-    """Return the name of a module; None if none was given.
-
-    A file that is run may be called what no `import` can say, such as `my-jobs.py`: hyphens, and
-    digits at the beginning, are fine.
-
-    Raises:
-        ConfigError: it can be no module's name, such as a URL that was meant for `broker=`.
-    """
-    if main is None or (isinstance(main, str) and all(map(_is_module, main.split(".")))):
-        return main
-    given = mask(repr(main))
-    hint = f"; did you mean broker={given}?" if "://" in given else ", such as 'shop.jobs'"
-    raise ConfigError(f"App({given}): {given} is no module's name{hint}")
-
-
-def _is_module(part: str) -> bool:
-    return part != "" and f"_{part.replace('-', '_')}".isidentifier()

@@ -57,6 +57,8 @@ class Capabilities:
         transactional: a batch given to `store` is applied as a whole or not at all.
         batch: a batch of any size costs a bounded number of round trips per 1 000 items.
         scan: stored keys can be enumerated.
+        streams: what a task yields can be kept beside its record, an item under a key of its own,
+            and be read from there while the task runs.
         visibility: seconds until every reader sees a finished write; 0 for at once.
         poll_interval: longest pause between two looks at an awaited record without push, seconds.
         expiry_resolution: a record is gone at most this many seconds after it expired; None if
@@ -76,6 +78,7 @@ class Capabilities:
     transactional: bool
     batch: bool
     scan: bool
+    streams: bool
     visibility: float
     poll_interval: float
     expiry_resolution: float | None

@@ -21,7 +21,7 @@ from upshot.clock import Deadline
 from upshot.envelope import AS_SET, Envelopes
 from upshot.errors import ServiceClosedError, ServiceUnavailableError, UnsupportedError, UpshotError
 from upshot.keys import Keyspace
-from upshot.reading import BATCH, Reader, Seen, batches, is_short
+from upshot.reading import BATCH, Reader, Seen, is_short
 from upshot.record import Record
 from upshot.service import OpenService
 from upshot.url import Url
@@ -62,9 +62,9 @@ class ResultClient:
         backend = self._service.current
         self._driver_errors = backend.driver_errors
         declared = backend.capabilities
-        self._keys = Keyspace(namespace, max_bytes=declared.max_key_bytes, text=declared.text_keys)
-        self._envelopes = Envelopes(self._keys, url=url, expires=expires, max_bytes=max_bytes)
-        self._reader = Reader(self._service, self._envelopes, backend.driver_errors)
+        self.keys = Keyspace(namespace, max_bytes=declared.max_key_bytes, text=declared.text_keys)
+        self.envelopes = Envelopes(self.keys, url=url, expires=expires, max_bytes=max_bytes)
+        self.reader = Reader(self._service, self.envelopes, backend.driver_errors)
         self._lock = threading.Lock()
         self._hub: Hub[Record] | None = None
         self._callbacks: CallbackSink[Record] | None = None
@@ -95,7 +95,7 @@ class ResultClient:
     @property
     def claims(self) -> Claims:
         """Who holds which idempotency key in this namespace."""
-        return Claims(self._service, self._keys, self._reader)
+        return Claims(self._service, self.keys, self.reader)
 
     # -- store, load, forget ----------------------------------------------------------------
 
@@ -113,7 +113,7 @@ class ResultClient:
             InvalidTaskIdError, PayloadTooLargeError, ConfigError, UnsupportedError: as
                 `Envelopes.seal` says.
         """
-        return self._envelopes.seal(record, self.capabilities, expires=expires, reply_to=reply_to)
+        return self.envelopes.seal(record, self.capabilities, expires=expires, reply_to=reply_to)
 
     def store(self, record: Record, *, expires: float | None = AS_SET, reply_to: str = "") -> bool:
         """Store one record; see `store_many`."""
@@ -136,7 +136,7 @@ class ResultClient:
 
     def store_encoded(self, records: Sequence[StoredRecord]) -> list[bool]:
         """Store what `encode` returned; otherwise like `store_many`."""
-        return storing.store(self._service, self._reader, records)
+        return storing.store(self._service, self.reader, records)
 
     def load(self, task_id: str, *, deadline: Deadline | None = None) -> Record | None:
         """Return the record of one task, or None if there is none or it has expired.
@@ -147,7 +147,7 @@ class ResultClient:
             PayloadTooLargeError: it is longer than `max_bytes`.
             ServiceError: the service could not answer in time.
         """
-        found = self._reader.record(self._keys.key(task_id), deadline)
+        found = self.reader.record(self.keys.key(task_id), deadline)
         if isinstance(found, UpshotError):
             raise found
         return found
@@ -158,17 +158,20 @@ class ResultClient:
         An id whose stored bytes cannot be read gets its error in its place: the others are not
         affected.
         """
-        keys = [self._keys.key(task_id) for task_id in task_ids]
-        return self._reader.records(keys)
+        keys = [self.keys.key(task_id) for task_id in task_ids]
+        return self.reader.records(keys)
 
-    def forget(self, task_ids: Iterable[str]) -> None:
+    def forget(self, task_ids: Iterable[str], *, plain: bool = False) -> None:
         """Remove the records and all that belongs to them; unknown ids are fine.
 
-        This process's own waits for them end at once, with ResultForgottenError.
+        This process's own waits for them end at once, with ResultForgottenError. `plain` saves the
+        look for items of who knows that none of these tasks streams.
         """
-        keys = [self._keys.key(task_id) for task_id in task_ids]
-        for batch in batches(keys):
-            self._service.call(partial(_delete, batch))
+        ids = list(task_ids)
+        keys = [self.keys.key(task_id) for task_id in ids]
+        self.reader.delete(keys)  # before their items: a worker that finds it gone adds none
+        if not plain and self.capabilities.streams:
+            self.reader.delete_items(self.keys, ids)
         if self._hub is not None:
             self._hub.forget(keys)
 
@@ -180,7 +183,7 @@ class ResultClient:
         """
         if not self.capabilities.scan:
             raise UnsupportedError(f"{self.url} cannot enumerate its records")
-        return self._reader.scan(self._keys.prefixes)
+        return self.reader.scan(self.keys.prefixes)
 
     def prune(self) -> int:
         """Remove expired records where the service does not, a batch at a time; return how many."""
@@ -210,12 +213,12 @@ class ResultClient:
             ResultForgottenError: it was forgotten meanwhile, where the backend can tell.
             ServiceClosedError: the client was closed meanwhile.
         """
-        deadline, key = Deadline(timeout), self._keys.key(task_id)
+        deadline, key = Deadline(timeout), self.keys.key(task_id)
         is_new = look and task_id == self.newest  # hardly ended: one look, once subscribed, will do
         found, trouble = self._attend(key, deadline) if is_new else (None, None)
         is_away = isinstance(trouble, ServiceUnavailableError)
         if found is None and (look or is_short(deadline)) and not is_away:
-            found, trouble = self._reader.end_of(key, deadline)
+            found, trouble = self.reader.end_of(key, deadline)
         if found is None and trouble is None and not is_new:
             found, trouble = self._attend(key, deadline)
         if found is None:
@@ -238,9 +241,9 @@ class ResultClient:
             ResultTimeoutError: the deadline passed before all had ended.
         """
         deadline = Deadline(timeout)
-        keys = {self._keys.key(task_id): task_id for task_id in task_ids}
+        keys = {self.keys.key(task_id): task_id for task_id in task_ids}
         looks = look or is_short(deadline)
-        ended, trouble = self._reader.ended(list(keys), deadline) if looks else ({}, None)
+        ended, trouble = self.reader.ended(list(keys), deadline) if looks else ({}, None)
         for key, found in ended.items():
             yield keys.pop(key), found
         yield from self._wait(keys, deadline, timeout, trouble)
@@ -250,7 +253,7 @@ class ResultClient:
         hub, self.newest = self._hub, ""
         if hub is None or is_short(deadline):
             return None, None
-        return hub.attend(key, deadline, partial(self._reader.glance, key, deadline)), hub.trouble
+        return hub.attend(key, deadline, partial(self.reader.glance, key, deadline)), hub.trouble
 
     def _wait(
         self,
@@ -261,7 +264,7 @@ class ResultClient:
     ) -> Generator[tuple[str, Record | UpshotError]]:
         """Yield each key that ends, without looking at first; forget it in `waiting`."""
         if waiting and not deadline.expired:
-            hub, sink = self._waiting_hub(), ThreadSink[Record]()
+            hub, sink = self.waiting_hub(), ThreadSink[Record]()
             try:  # around `watch`, too: Ctrl-C may come just before it returns
                 hub.watch(waiting, sink)
                 for key, found in sink.collect(len(waiting), deadline):
@@ -280,14 +283,14 @@ class ResultClient:
         Cancelling the coroutine, or leaving the loop early, releases everything.
         """
         deadline = Deadline(timeout)
-        waiting = {self._keys.key(task_id): task_id for task_id in task_ids}
+        waiting = {self.keys.key(task_id): task_id for task_id in task_ids}
         trouble: UpshotError | None = None
         if deadline.expired:  # look once, and let the loop run meanwhile
-            ended, trouble = await asyncio.to_thread(self._reader.ended, list(waiting), deadline)
+            ended, trouble = await asyncio.to_thread(self.reader.ended, list(waiting), deadline)
             for key, found in ended.items():
                 yield waiting.pop(key), found
         elif waiting:
-            hub, sink = self._waiting_hub(), LoopSink[Record]()
+            hub, sink = self.waiting_hub(), LoopSink[Record]()
             try:
                 hub.watch(waiting, sink)
                 while waiting and (batch := await sink.batch(deadline)):
@@ -308,7 +311,7 @@ class ResultClient:
         deadline = Deadline(timeout)
         if deadline.expired:
             return await asyncio.to_thread(self.wait, task_id, timeout=0)
-        key, hub, sink = self._keys.key(task_id), self._waiting_hub(), LoopSink[Record]()
+        key, hub, sink = self.keys.key(task_id), self.waiting_hub(), LoopSink[Record]()
         try:
             hub.watch([key], sink)
             batch = await sink.batch(deadline)
@@ -328,12 +331,12 @@ class ResultClient:
         Callbacks run one after the other on one thread, which is theirs alone: one that waits for
         another result delays only the callbacks after it. What they raise is logged.
         """
-        hub = self._waiting_hub()
+        hub = self.waiting_hub()
         with self._lock:
             if self._callbacks is None:
                 self._callbacks = CallbackSink[Record](f"upshot-callbacks-{self.url.scheme}")
             sink = self._callbacks
-        key = self._keys.key(task_id)
+        key = self.keys.key(task_id)
         if sink.add(key, callback):
             try:
                 hub.watch([key], sink)
@@ -362,14 +365,15 @@ class ResultClient:
 
     # -- below the surface --------------------------------------------------------------------
 
-    def _waiting_hub(self) -> Hub[Record]:
+    def waiting_hub(self) -> Hub[Record]:
+        """Return what watches keys for this process, made now if need be."""
         with self._lock:
             if self._closed:
                 raise ServiceClosedError(f"{self.url} was closed by this process")
             if self._hub is None:
                 self._hub = Hub(
-                    load=self._reader.reachable,
-                    decode=self._envelopes.open,
+                    load=self.reader.reachable,
+                    decode=self.envelopes.open,
                     is_ended=lambda record: record.is_terminal,
                     listen=lambda: self._service.call(lambda b, seconds: b.listen(seconds)),
                     explain=partial(retrying.translate, errors=self._driver_errors, url=self.url),
@@ -384,7 +388,3 @@ class ResultClient:
         forking.abandon(self._hub)
         forking.abandon(self._callbacks)
         self._hub = self._callbacks = None
-
-
-def _delete(keys: Sequence[str], backend: Backend, seconds: float) -> None:
-    backend.delete(keys, seconds)

@@ -6,15 +6,42 @@ import contextlib
 import contextvars
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol, final
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, final
 
 from upshot.errors import Retry, TaskError
 
-__all__ = ["Reporter", "TaskContext", "current_task", "running"]
+if TYPE_CHECKING:
+    from upshot.record import Payload
+
+__all__ = ["ItemSink", "Reporter", "TaskContext", "current_task", "running"]
+
+
+class ItemSink(Protocol):
+    """Where the items of a task go that yields."""
+
+    def add(self, item: Payload) -> bool:
+        """Take an item, without I/O; True if `flush` is to be called before the next one.
+
+        Raises:
+            PayloadTooLargeError: the result store does not take an item of that length.
+        """
+        ...
+
+    def flush(self) -> bool:
+        """Store what was taken, however long that takes; False if no more is wanted."""
+        ...
 
 
 class Reporter(Protocol):
     """How a running task reaches its worker."""
+
+    def stream(self) -> ItemSink | None:
+        """Return where items go; None if they are not kept.
+
+        Raises:
+            UnsupportedError: the result store keeps no streams.
+        """
+        ...
 
     def progress(self, info: Mapping[str, Any]) -> None:
         """Store `info` beside the state STARTED; never replaces an outcome."""
@@ -51,9 +78,11 @@ class TaskContext:
     reporter: Reporter | None = None
 
     def progress(self, current: float, total: float | None = None, **meta: Any) -> None:
-        """Say how far the task is; callers see it as `AsyncResult.info`.
+        """Say how far the task is; callers see it as `AsyncResult.info`, and by `updates()`.
 
-        A report that the result store does not take is dropped, and so are those of the next 30
+        One report is stored per `task_progress_interval`, and the last of a burst when that is
+        over, so that a tight loop floods no server; the task's outcome brings the last one along. A
+        report that the result store does not take is dropped, and so are those of the next 30
         seconds; the worker's log says so. A store that is away is no reason for a task to fail.
 
         Args:

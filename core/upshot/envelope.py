@@ -18,13 +18,18 @@ from upshot.errors import (
     UnsupportedError,
     UpshotError,
 )
+from upshot.items import index_of, item
 from upshot.keys import Keyspace
-from upshot.record import Record, printable
+from upshot.record import Payload, Record, printable
 from upshot.url import Url
 
-__all__ = ["AS_SET", "Envelopes", "unfinished"]
+__all__ = ["AS_SET", "Envelopes", "lasting", "unfinished"]
 
 _UNFINISHED = 30 * 86_400.0  # seconds: bounded, so that what was lost for good goes in the end
+
+_LONG_RUN: Final = 86_400.0
+"""Seconds that a task streams for at most, where no limit says: a day, longer than a job of the
+night, and short enough that what nobody forgets does not fill the service."""
 
 AS_SET: Final = float("nan")
 """Given as `expires`: as the client is set, not as this call says. This object alone means it: any
@@ -38,6 +43,15 @@ def unfinished(expires: float | None) -> float | None:
     and run that anybody would want, and a revocation the message that it forbids to run.
     """
     return None if expires is None else max(expires, _UNFINISHED)
+
+
+def lasting(expires: float | None, time_limit: float | None) -> float | None:
+    """Return how long to keep an item that is yielded now.
+
+    The record of its task is kept for `expires` from the task's end. The first item is to outlast
+    it, and nothing can prolong it later: so the longest run comes on top.
+    """
+    return None if expires is None else expires + (time_limit or _LONG_RUN)
 
 
 @final
@@ -73,7 +87,36 @@ class Envelopes:
             UnsupportedError: the backend cannot expire records, and `expires` is not None.
             PayloadTooLargeError: the backend does not take a record of this length.
         """
-        key = self._keys.key(record.task_id)
+        return self._sealed(self._keys.key(record.task_id), record, capabilities, expires, reply_to)
+
+    def seal_item(
+        self,
+        task_id: str,
+        index: int,
+        payload: Payload,
+        capabilities: Capabilities,
+        *,
+        name: str = "",
+        expires: float | None = AS_SET,
+    ) -> StoredRecord:
+        """Return one item of a task in the form that a backend stores; otherwise like `seal`.
+
+        Args:
+            task_id, index, payload, name: see `upshot.items.item`.
+            capabilities, expires: as for `seal`.
+        """
+        (key,) = self._keys.items(task_id, (index,))
+        record = item(task_id, index, payload, name=name)
+        return self._sealed(key, record, capabilities, expires, "")
+
+    def _sealed(
+        self,
+        key: str,
+        record: Record,
+        capabilities: Capabilities,
+        expires: float | None,
+        reply_to: str,
+    ) -> StoredRecord:
         seconds = self._expires if expires is AS_SET else expires
         if seconds is not None and not 0 < seconds < math.inf:  # NaN is neither
             raise ConfigError(f"expires is more than 0 seconds, or None for ever; not {seconds!r}")
@@ -106,12 +149,19 @@ class Envelopes:
             )
         try:
             record = Record.decode(body)
-            if self._keys.is_of(key, record.task_id):
+            if self._is_at_home(key, record):
                 return record
             reason = "it belongs to another id"
         except (CorruptRecordError, InvalidTaskIdError) as exc:
             reason = str(exc)
         return self._corrupt(key, reason)
+
+    def _is_at_home(self, key: str, record: Record) -> bool:
+        """Tell whether a record is what its key is for, such as the third item of a task."""
+        index = None if record.info is None else index_of(record)
+        if index is None:
+            return self._keys.is_of(key, record.task_id)
+        return self._keys.items(record.task_id, (index,)) == [key]
 
     def _corrupt(self, key: str, reason: str) -> CorruptRecordError:
         task_id = self._keys.label(key)

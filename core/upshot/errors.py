@@ -25,11 +25,13 @@
     │   ├── TimeLimitExceededError           the hard limit ended the task
     │   ├── SoftTimeLimitExceededError       raised inside the task at its soft limit
     │   ├── WorkerLostError                  the task took its workers down too many times
+    │   ├── StreamTooLongError               it yielded more items than `stream_max_items`
     │   └── Retry                            raised by `current_task().retry()` to leave the task
     └── ResultError
         ├── ResultTimeoutError (TimeoutError)  the deadline passed before the task ended
         ├── ResultForgottenError (LookupError) the record was forgotten during the wait
         ├── ResultConsumedError              this service hands a result out once, and did
+        ├── StreamBrokenError (LookupError)  an item of a stream is gone: expired, or evicted
         ├── TaskRevokedError                 the task was revoked, there is no value
         └── RemoteError                      the task failed with a class not loaded here
 
@@ -61,6 +63,8 @@ __all__ = [
     "ServiceRejectedError",
     "ServiceUnavailableError",
     "SoftTimeLimitExceededError",
+    "StreamBrokenError",
+    "StreamTooLongError",
     "TaskError",
     "TaskExpiredError",
     "TaskRevokedError",
@@ -239,6 +243,10 @@ class WorkerLostError(TaskError):
     """The task's worker process died each time it ran, as often as `task_max_deliveries`."""
 
 
+class StreamTooLongError(TaskError):
+    """The task yielded more items than the setting `stream_max_items` allows, and was ended."""
+
+
 class Retry(TaskError):  # noqa: N818 - it asks for something; nothing has failed yet
     """Leaves the running task, which runs again later: raised by `current_task().retry()`.
 
@@ -273,6 +281,18 @@ class ResultForgottenError(ResultError, LookupError):
 
 class ResultConsumedError(ResultError):
     """This service hands each result out once, and already did."""
+
+
+class StreamBrokenError(ResultError, LookupError):
+    """An item that the task yielded is not there any more: it expired, or its service dropped it.
+
+    Attributes:
+        index: of the missing item. Later ones may be there: `stream(start=index + 1)`.
+    """
+
+    def __init__(self, message: str, *, index: int = 0) -> None:
+        super().__init__(message)
+        self.index = index
 
 
 class TaskRevokedError(ResultError):

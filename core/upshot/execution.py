@@ -10,13 +10,15 @@ import asyncio
 import contextlib
 import inspect
 import math
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final, cast, final
 
-from upshot import clock
-from upshot.context import Reporter, TaskContext, running
+from upshot import clock, yielding
+from upshot.context import ItemSink, Reporter, TaskContext, running
 from upshot.errors import (
     ConfigError,
     DecodeError,
@@ -60,7 +62,9 @@ class Again:
 
 Outcome = Finished | Again
 
-_OUR_FILES: Final = frozenset({__file__, asyncio.runners.__file__, asyncio.base_events.__file__})
+_OUR_FILES: Final = frozenset(
+    {__file__, yielding.__file__, asyncio.runners.__file__, asyncio.base_events.__file__}
+)
 _LONGEST_DELAY: Final = 100 * 365 * 86_400.0  # seconds: later than any task is meant to run
 _AS_TASK: Final = -1.0  # in a message: the limit is the task's own
 
@@ -93,6 +97,7 @@ class Execution:
         self.message = message
         self.spec = spec
         self.attempt = attempt
+        self.token = token
         self._codecs = codecs
         self._around_task = around_task
         self._begun = Record(
@@ -178,6 +183,8 @@ class Execution:
                     soft_time_limit=self.soft_time_limit,
                     soft_limit=soft_limit,
                     run_coroutine=run_coroutine,
+                    sink=None if reporter is None else reporter.stream,
+                    encode=partial(self._encode_item, spec.serializer),
                 )
             outcome = encode_value(self._codecs, value, serializer=spec.serializer)
         except Retry as exc:
@@ -204,6 +211,9 @@ class Execution:
             finished_at=clock.now(),
             outcome=self._described(exc),
         )
+
+    def _encode_item(self, serializer: str | None, value: object) -> Payload:
+        return encode_value(self._codecs, value, serializer=serializer, root="item")
 
     def _described(self, exc: BaseException) -> Payload:
         try:
@@ -271,14 +281,30 @@ def call(
     soft_time_limit: float | None = None,
     soft_limit: SoftLimit | None = None,
     run_coroutine: Callable[[Coroutine[Any, Any, Any]], Any] = asyncio.run,
+    sink: Callable[[], ItemSink | None] | None,
+    encode: Callable[[object], Payload],
 ) -> Any:
-    """Call the task's function under its soft limit and return its value."""
+    """Call the task's function under its soft limit and return its value.
+
+    That of a generator is what it returns in the end; what it yields goes where `sink` says.
+    """
     if spec.bind:
         args = [context, *args]
     if inspect.iscoroutinefunction(spec.function):
         return run_coroutine(_limited(spec.function(*args, **kwargs), soft_time_limit))
+    sink = sink or _nowhere
     with _soft(soft_limit, soft_time_limit):
-        return spec.function(*args, **kwargs)
+        value = spec.function(*args, **kwargs)
+        if isinstance(value, GeneratorType):
+            return yielding.drain(cast("Generator[Any, Any, Any]", value), sink, encode)
+    if isinstance(value, AsyncGeneratorType):
+        items = cast("AsyncGenerator[Any, Any]", value)
+        return run_coroutine(_limited(yielding.drain_async(items, sink, encode), soft_time_limit))
+    return value
+
+
+def _nowhere() -> None:
+    """Return where items go that nobody keeps."""
 
 
 def _soft(soft_limit: SoftLimit | None, seconds: float | None) -> AbstractContextManager[None]:

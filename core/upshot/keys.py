@@ -2,17 +2,25 @@
 
     plain    "<namespace>:<task id>"         the usual case; the id can be read off the key
     hashed   "<namespace>#<SHA-256 in hex>"  for ids that a service cannot take as a key
-    claim    "<namespace>=<SHA-256 in hex>"  who holds an idempotency key, see `upshot.claims`
 
-The namespace is percent-encoded, so it holds no ":", "#" or "=": no two pairs of namespace and id
-share a key, and no namespace is a prefix of another's keys. One that leaves no room for the rest is
-hashed too, to "#<SHA-256 in hex>": 64 characters can take 768 bytes, and memcached has 250. A
-record holds its full id, which every read compares: a key never passes for another's.
+Items of a task that streams have keys of their own, and so has who holds an idempotency key, see
+`upshot.claims`; no listing of records comes upon them:
+
+    plain    "<namespace>+<index>:<task id>"
+    hashed   "<namespace>+<SHA-256 in hex of index:task id>"
+    claim    "<namespace>=<SHA-256 in hex of name and key>"
+
+The namespace is percent-encoded, so it holds no ":", "#", "+" or "=", and neither an index nor a
+hash does: no two pairs of namespace and id share a key, nor two items, and no namespace is a prefix
+of another's keys. One that leaves no room for the rest is hashed too, to "#<SHA-256 in hex>": 64
+characters can take 768 bytes, and memcached has 250. A record holds its full id, and an item its
+index, which every read compares: a key never passes for another's.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Final, final
 from urllib.parse import quote
 
@@ -49,13 +57,14 @@ class Keyspace:
         self._plain = prefix + ":"
         self._hashed = prefix + "#"
         self._claim = prefix + "="
+        self._items = prefix + "+"
         self._max_bytes = max_bytes
         self._text = text
         self._takes_all = text and len(self._plain) + MAX_ID_BYTES <= max_bytes
 
     @property
     def prefixes(self) -> tuple[str, str]:
-        """What the keys of this namespace's records begin with; no other namespace's keys do."""
+        """What the keys of records begin with; those of items and of other namespaces do not."""
         return self._plain, self._hashed
 
     def key(self, task_id: str) -> str:
@@ -66,14 +75,21 @@ class Keyspace:
         """
         check_task_id(task_id)
         key = self._plain + task_id
-        if self._takes_all:
-            return key
-        is_ascii = key.isascii()
-        if (len(key) if is_ascii else len(key.encode())) <= self._max_bytes and (
-            self._text or (is_ascii and " " not in key)
-        ):
-            return key
-        return self._hashed + _hash(task_id)
+        return key if self._takes_all or self._takes(key) else self._hashed + _hash(task_id)
+
+    def items(self, task_id: str, indexes: Iterable[int]) -> list[str]:
+        """Return the keys of some items of a task, in the order of their indexes.
+
+        Raises:
+            InvalidTaskIdError: it may not name a task.
+        """
+        check_task_id(task_id)
+        names = [f"{index}:{task_id}" for index in indexes]
+        keys = [self._items + name for name in names]
+        return [
+            key if self._takes(key) else self._items + _hash(name)
+            for key, name in zip(keys, names, strict=True)
+        ]
 
     def claim(self, name: str, key: str) -> str:
         """Return where it is kept who holds an idempotency key of a task of that name.
@@ -91,8 +107,15 @@ class Keyspace:
         return key == self._plain + task_id or key == self.key(task_id)
 
     def label(self, key: str) -> str:
-        """Return the task id in a plain key; a hashed key as it is. For messages."""
+        """Return the task id in a plain key of a record; another key as it is. For messages."""
         return key.removeprefix(self._plain)
+
+    def _takes(self, key: str) -> bool:
+        """Tell whether the service takes a key as it is."""
+        is_ascii = key.isascii()
+        return (len(key) if is_ascii else len(key.encode())) <= self._max_bytes and (
+            self._text or (is_ascii and " " not in key)
+        )
 
 
 def _hash(text: str) -> str:

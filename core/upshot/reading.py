@@ -11,6 +11,7 @@ from upshot.backend import Backend, StoredRecord
 from upshot.clock import Deadline
 from upshot.envelope import Envelopes
 from upshot.errors import ServiceError, ServiceUnavailableError, UpshotError
+from upshot.keys import Keyspace
 from upshot.record import Record
 from upshot.retrying import DriverErrors
 from upshot.service import OpenService
@@ -21,6 +22,8 @@ __all__ = ["BATCH", "Reader", "Seen", "batches", "is_short"]
 BATCH: Final = 1000
 """Records per round trip in batch calls: large enough to hide the round trip, small enough that
 one call neither blocks a server nor fills a buffer (drivers were measured at this size)."""
+
+_FIRST_SPAN: Final = 16  # items that are deleted together, the first of a stream; then more
 
 T = TypeVar("T")
 
@@ -150,6 +153,35 @@ class Reader:
                 break
         return ended, trouble
 
+    def delete(self, keys: Sequence[str]) -> None:
+        """Remove keys and all that was stored beside them; unknown ones are fine.
+
+        Raises:
+            ServiceError: not all of it could be done in time; doing it again is harmless.
+        """
+        for batch in batches(keys):
+            self._service.call(partial(_delete, batch))
+
+    def delete_items(self, keys: Keyspace, task_ids: Sequence[str]) -> None:
+        """Remove the items of tasks whose own records are gone.
+
+        A task that did not stream costs a look for its first item. The last ones go first, so that
+        whoever is interrupted in between finds them again.
+
+        Raises:
+            ServiceError: as for `delete`.
+        """
+        firsts = [keys.items(task_id, (0,))[0] for task_id in task_ids]
+        found = zip(task_ids, self.bodies(firsts), strict=True)
+        streams = [task_id for task_id, first in found if first is not None]
+        for task_id in streams:
+            start, size, spans = 0, _FIRST_SPAN, list[list[str]]()
+            while self.bodies(keys.items(task_id, (start,))) != [None]:
+                spans.append(keys.items(task_id, range(start, start + size)))
+                start, size = start + size, min(4 * size, BATCH)
+            for span in reversed(spans):
+                self.delete(span)
+
     def recheck(self, batch: Sequence[StoredRecord], answers: Sequence[bool]) -> list[bool]:
         """Correct answers after a lost one: the record that refused ours may be ours."""
         bodies = self.bodies([record.key for record in batch])
@@ -186,6 +218,10 @@ def _scan(prefix: str, backend: Backend, seconds: float) -> list[str]:
 def _is_end(found: Record | UpshotError | None) -> bool:
     """Tell whether nobody needs to wait any longer."""
     return found is not None and (not isinstance(found, Record) or found.is_terminal)
+
+
+def _delete(keys: Sequence[str], backend: Backend, seconds: float) -> None:
+    backend.delete(keys, seconds)
 
 
 def _load_one(key: str, backend: Backend, seconds: float) -> bytes | None:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Coroutine, Mapping, MutableMapping
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+    Mapping,
+    MutableMapping,
+)
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, overload
 
 from upshot.checks import (
@@ -21,6 +29,7 @@ from upshot.message import RetryPolicy
 from upshot.settings import Settings
 from upshot.spec import TaskSpec
 from upshot.task import Sender, Task, name_of
+from upshot.yielding import generator_type, is_generator
 
 __all__ = [
     "OPTIONS",
@@ -33,6 +42,7 @@ __all__ = [
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class Decorator(typing.Protocol):
@@ -42,6 +52,16 @@ class Decorator(typing.Protocol):
     def __call__(
         self, function: Callable[P, Coroutine[Any, Any, R]], /
     ) -> Task[P, R, Coroutine[Any, Any, R]]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # the first that fits is meant
+        self, function: Callable[P, Generator[T, Any, R]], /
+    ) -> Task[P, R, Generator[T, Any, R]]: ...
+    @overload
+    def __call__(
+        self, function: Callable[P, AsyncIterator[T]], /
+    ) -> Task[P, None, AsyncIterator[T]]: ...
+    @overload
+    def __call__(self, function: Callable[P, Iterator[T]], /) -> Task[P, None, Iterator[T]]: ...
     @overload
     def __call__(self, function: Callable[P, R], /) -> Task[P, R, R]: ...
 
@@ -53,6 +73,18 @@ class BoundDecorator(typing.Protocol):
     def __call__(
         self, function: Callable[Concatenate[TaskContext, P], Coroutine[Any, Any, R]], /
     ) -> Task[P, R, Coroutine[Any, Any, R]]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # the first that fits is meant
+        self, function: Callable[Concatenate[TaskContext, P], Generator[T, Any, R]], /
+    ) -> Task[P, R, Generator[T, Any, R]]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[TaskContext, P], AsyncIterator[T]], /
+    ) -> Task[P, None, AsyncIterator[T]]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[TaskContext, P], Iterator[T]], /
+    ) -> Task[P, None, Iterator[T]]: ...
     @overload
     def __call__(self, function: Callable[Concatenate[TaskContext, P], R], /) -> Task[P, R, R]: ...
 
@@ -111,6 +143,8 @@ def _spec_of(
         name = name_of(function, main)
     check_name("a task's name", name)
     hints = _annotations(function)
+    streams = is_generator(function)
+    returns = hints.pop("return", None)
     return TaskSpec(
         name=name,
         function=function,
@@ -129,7 +163,8 @@ def _spec_of(
         ignore_result=options.get("ignore_result", settings.task_ignore_result),
         result_expires=options.get("result_expires", settings.result_expires),
         serializer=options.get("serializer"),
-        returns=hints.pop("return", None),
+        streams=streams,
+        returns=generator_type(returns) if streams else returns,
         parameters=hints,
     )
 

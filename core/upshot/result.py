@@ -7,15 +7,20 @@ import warnings
 from collections.abc import Callable, Generator
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Final, Generic, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, final
 
 from upshot import clock
 from upshot.clock import Deadline
 from upshot.errors import ResultTimeoutError, TaskRevokedError, UpshotError
+from upshot.items import count_of
 from upshot.origin import Origin, restore
 from upshot.outcome import decode_failure, decode_value, failure_traceback
 from upshot.record import Record, check_task_id, printable
 from upshot.states import State
+
+if TYPE_CHECKING:
+    from upshot.streaming import Stream
+    from upshot.updates import Updates
 
 __all__ = ["AsyncResult"]
 
@@ -47,6 +52,7 @@ class AsyncResult(Generic[T]):
         "_record",
         "_released",
         "id",
+        "is_plain",
         "is_repeat",
         "queue",
     )
@@ -62,6 +68,7 @@ class AsyncResult(Generic[T]):
         self._record = record
         self._released = True
         self._is_tracked = False
+        self.is_plain = False  # whether it is known that there are no items to forget
 
     def __repr__(self) -> str:
         return f"<AsyncResult {printable(self.id)!r}>"
@@ -191,9 +198,7 @@ class AsyncResult(Generic[T]):
     def attempts(self) -> int:
         """How often the task was begun, retries and redeliveries included; 0 before the first."""
         record = self._look()
-        if record is None or record.started_at is None:
-            return 0
-        return record.attempt
+        return 0 if record is None or record.started_at is None else record.attempt
 
     @property
     def worker(self) -> str | None:
@@ -245,6 +250,39 @@ class AsyncResult(Generic[T]):
         found = self._outcome(self._wait(timeout))
         return found if isinstance(found, Exception) else None
 
+    def stream(self, start: int = 0, timeout: float | None = None) -> Stream:
+        """Return the items of a task that yields, for `for` or `async for`, as they come.
+
+        They come in their order, and to any number of readers; a task that yields nothing has
+        none. After the last one the iteration ends, or raises as `get()` does.
+
+        Args:
+            start: the index of the first item that is wanted: to go on, the number read before.
+            timeout: seconds for the whole iteration; 0 takes what is there, None waits for ever.
+
+        Raises:
+            ConfigError: `start` is no index.
+            UnsupportedError: the backend keeps no streams.
+            ResultTimeoutError, ResultForgottenError, ServiceError: while iterating, as by `get()`.
+            StreamBrokenError: an item is gone: it has expired, or the service dropped it.
+        """
+        from upshot.streaming import Stream  # few tasks yield
+
+        return Stream(self.origin, self.id, start=start, timeout=timeout, end=self.settle)
+
+    def updates(self, timeout: float | None = None) -> Updates:
+        """Return what is seen of the task until it has ended, for `for` or `async for`.
+
+        Each is an `Update` of state, info and attempt: first what is there now, last the end, which
+        is never missed; in between the latest, five times a second at most. A failure raises none.
+
+        Raises:
+            ResultTimeoutError, ResultForgottenError, ServiceError: while iterating, as by `get()`.
+        """
+        from upshot.updates import Updates  # few tasks are followed
+
+        return Updates(self.origin, self.id, timeout=timeout)
+
     def add_done_callback(self, callback: Callable[[AsyncResult[T]], object]) -> None:
         """Call `callback(handle)` once, when the task has ended; at once if it has already.
 
@@ -268,7 +306,7 @@ class AsyncResult(Generic[T]):
         """
         self.mark_released()
         self._record = None
-        self.origin.client.forget([self.id])
+        self.origin.client.forget([self.id], plain=self.is_plain)
 
     def revoke(self) -> bool:
         """Ask that the task does not run, or that its outcome is not kept.
@@ -329,10 +367,11 @@ class AsyncResult(Generic[T]):
         Deadline(timeout)  # refuses what is no timeout, also where nothing is waited for
         return self._record or await self.origin.wait_async(self.id, self.queue, timeout)
 
-    def settle(self, record: Record, propagate: bool) -> T:
+    def settle(self, record: Record, propagate: bool = True) -> T:
         """Return what a terminal `record` holds, or raise it, as `get` does; count as read."""
         found = self._outcome(record)
         self.mark_released()
+        self.is_plain = record.state == _SUCCESS and count_of(record) is None
         if propagate and record.state != _SUCCESS and isinstance(found, Exception):
             raise found
         return cast("T", found)
@@ -354,10 +393,5 @@ class AsyncResult(Generic[T]):
 
 
 def _unpickle(task_id: str, address: str, namespace: str, queue: str) -> AsyncResult[Any]:
-    handle: AsyncResult[Any] = cast("Any", object.__new__(AsyncResult))
-    handle.id = check_task_id(task_id)
-    handle._named_origin = (address, namespace)  # pyright: ignore[reportPrivateUsage]
-    handle.queue, handle.is_repeat = queue, False
-    handle._record, handle._released = None, True  # pyright: ignore[reportPrivateUsage]
-    handle._is_tracked = False  # pyright: ignore[reportPrivateUsage]
-    return handle
+    # Where no app has opened its backend yet, the handle knows its origin by name.
+    return AsyncResult(task_id, cast("Origin", (address, namespace)), queue=queue)

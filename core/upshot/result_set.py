@@ -54,19 +54,27 @@ class ResultSet(Generic[T]):
 
     # -- waiting ----------------------------------------------------------------------------------
 
-    def get(self, timeout: float | None = None, propagate: bool = True) -> list[T]:
+    def get(
+        self, timeout: float | None = None, propagate: bool = True, *, progress: bool = False
+    ) -> list[T]:
         """Wait for all tasks and return their values in the order of the handles.
 
         Args:
             timeout: seconds for all together; 0 looks once, None waits for ever.
             propagate: False puts the exception of a failed task in its place; True raises the
                 one that is first in order, after all have ended.
+            progress: show on stderr how many have ended, if it is a terminal.
 
         Raises:
             ResultTimeoutError: not all ended in time; nothing was consumed.
             Exception: what a task raised, as `AsyncResult.get` says.
         """
-        records = dict(self._completed(timeout))
+        completed: Iterable[tuple[str, Record]] = self._completed(timeout)
+        if progress:
+            from upshot.bar import shown  # with rich, which takes longer to import than upshot
+
+            completed = shown(completed, len(self._by_id()))
+        records = dict(completed)
         return [handle.settle(records[handle.id], propagate) for handle in self._handles]
 
     async def aget(self, timeout: float | None = None, propagate: bool = True) -> list[T]:
@@ -171,7 +179,8 @@ class ResultSet(Generic[T]):
         for handle in self._handles:
             handle.mark_released()
         if self._handles:
-            self._origin.client.forget(self._by_id())
+            plain = all(handle.is_plain for handle in self._handles)
+            self._origin.client.forget(self._by_id(), plain=plain)
 
     def revoke(self) -> int:
         """Revoke each task; return how many had not ended."""

@@ -20,6 +20,7 @@ from upshot.errors import (
     PayloadTooLargeError,
     ServiceError,
     ServiceUnavailableError,
+    UnsupportedError,
 )
 from upshot.message import Message
 from upshot.outcome import encode_value
@@ -90,7 +91,7 @@ class Outbox:
         Raises:
             EncodeError: an argument cannot be encoded; the path begins with `args` or `kwargs`.
             InvalidTaskIdError, ConfigError, PayloadTooLargeError: a request is wrong.
-            UnsupportedError: a request has a key, which the backend cannot keep.
+            UnsupportedError: a request has a key, or its task yields, and the backend keeps none.
             ServiceError: broker or backend could not take them. Some may have been sent; its
                 `task_ids` are those to send all of them again with.
         """
@@ -198,7 +199,7 @@ class Outbox:
         except ServiceError:
             ours = [r.task_id for r, was in zip(records, applied, strict=True) if was]
             with contextlib.suppress(ServiceError):  # the first error is the one to tell
-                self._client.forget(ours)
+                self._client.forget(ours, plain=True)
             raise
 
     def _is_tracked(self, message: Message) -> bool:
@@ -229,7 +230,11 @@ class Outbox:
         check_request(request)
         queue = _first(request.queue, spec and spec.queue, settings.task_default_queue)
         priority = _first(request.priority, spec and spec.priority, settings.task_default_priority)
-        ignore = _first(request.ignore_result, spec and spec.ignore_result)
+        ignore = _first(
+            request.ignore_result, spec and spec.ignore_result, settings.task_ignore_result
+        )
+        if spec is not None and spec.streams and not ignore:
+            self._require_streams(request.name)
         if request.result_expires == -1.0 and spec is not None:
             result_expires = spec.result_expires
         else:
@@ -244,13 +249,20 @@ class Outbox:
             expires=request.expires,
             queued_at=now,
             headers=_headers(request.headers),
-            ignore_result=settings.task_ignore_result if ignore is None else ignore,
+            ignore_result=ignore,
             reply_to=reply_to,
             result_expires=result_expires,
             time_limit=request.time_limit,
             soft_time_limit=request.soft_time_limit,
             retry=request.retry,
         )
+
+    def _require_streams(self, name: str) -> None:
+        if not self._client.capabilities.streams:
+            raise UnsupportedError(
+                f"{name} yields, and {self._client.url} keeps no streams: return a list, or choose "
+                "a backend that keeps them, such as redis://"
+            )
 
 
 def _name_tasks(error: ServiceError, messages: Sequence[Message], same: str) -> None:

@@ -129,6 +129,12 @@ class Settings:
     task_max_deliveries: int = _setting(
         3, "A task whose worker died this often fails with WorkerLostError.", low=1
     )
+    task_progress_interval: float = _seconds(
+        0.1, "A task's progress is stored once in this time; the last report always is.", low=0
+    )
+    stream_max_items: int = _setting(
+        100_000, "A task that yields more fails with StreamTooLongError.", low=1
+    )
     operation_timeout: float = _seconds(
         5.0, "How long one call to a broker or backend may take, repetitions included."
     )

@@ -27,7 +27,8 @@ class TaskSpec:
         ignore_result: True writes no record.
         result_expires: seconds to keep the outcome; None for ever.
         serializer: what encodes its result; None for the app's default.
-        returns: the return annotation; None if there is none.
+        streams: whether the function is a generator: what it yields are items of a stream.
+        returns: the return annotation; None if there is none. Of a generator, a `Generator[…]`.
         parameters: annotations by parameter name.
     """
 
@@ -43,5 +44,6 @@ class TaskSpec:
     ignore_result: bool = False
     result_expires: float | None = None
     serializer: str | None = None
+    streams: bool = False
     returns: object = None
     parameters: Mapping[str, object] = field(default_factory=dict[str, object])

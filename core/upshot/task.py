@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from datetime import datetime
 from pathlib import Path
+from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast, final
 
 from upshot import clock
@@ -15,6 +23,7 @@ from upshot.errors import ConfigError
 from upshot.message import RetryPolicy
 from upshot.request import Request
 from upshot.spec import TaskSpec
+from upshot.yielding import in_context, in_context_async
 
 # Whoever declares tasks may send none: handles, and the services behind them, come with the first.
 if TYPE_CHECKING:
@@ -65,9 +74,12 @@ class Task(Generic[P, R, C]):
         spec = self.spec
         context = TaskContext(task_id=uuid.uuid4().hex, name=spec.name, headers={}, is_direct=True)
         with running(context):
-            if spec.bind:
-                return cast("C", spec.function(context, *args, **kwargs))
-            return cast("C", spec.function(*args, **kwargs))
+            value = spec.function(*((context, *args) if spec.bind else args), **kwargs)
+        if isinstance(value, GeneratorType):
+            value = in_context(cast("Generator[Any, Any, Any]", value), context)
+        elif isinstance(value, AsyncGeneratorType):
+            value = in_context_async(cast("AsyncGenerator[Any, Any]", value), context)
+        return cast("C", value)
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Send the task with these arguments to its queue; returns at once."""

@@ -91,7 +91,7 @@ def test_an_abandoned_wait_may_be_collected_in_the_midst_of_the_hubs_work(
         gc.collect()
         yield "key"
 
-    hub = client._waiting_hub()  # pyright: ignore[reportPrivateUsage]
+    hub = client.waiting_hub()
     hub.watch(keys(), ThreadSink[Record]())
 
     assert client.stats()["waiters"] == 1
@@ -128,7 +128,7 @@ def test_a_callback_on_a_closed_client_starts_no_thread(client: ResultClient) ->
 
 def test_a_wait_that_timed_out_is_referred_to_by_nobody(client: ResultClient) -> None:
     sink = ThreadSink[Record]()
-    hub = client._waiting_hub()  # pyright: ignore[reportPrivateUsage]
+    hub = client.waiting_hub()
     hub.watch(["task"], sink)
     hub.unwatch(["task"], sink)
 
@@ -167,7 +167,7 @@ def test_news_of_an_ids_last_use_ends_no_wait_for_what_is_there() -> None:
     make = backend_class(url)
     with ResultClient(lambda: TellsOldNews.above(make(url)), url=url) as client:
         client.store(OLD)
-        client._waiting_hub()  # pyright: ignore[reportPrivateUsage]
+        client.waiting_hub()
         client.forget(["task"])
         client.store(unfinished("task"))
         threading.Timer(0.2, client.store, [success("task", 1)]).start()

@@ -55,6 +55,20 @@ def test_no_two_pairs_share_a_key_and_no_namespace_is_in_anothers_way() -> None:
                 assert not any(other.key(each).startswith(space.prefixes) for each in IDS)
 
 
+@pytest.mark.parametrize("text", [True, False])
+def test_no_two_items_share_a_key_and_none_has_that_of_a_record(text: bool) -> None:
+    spaces = [Keyspace(each, max_bytes=_SMALLEST, text=text) for each in NAMESPACES]
+    ids = [*IDS, "1:a", "11:a", "0", "0:0"]
+    items = [key for space in spaces for each in ids for key in space.items(each, range(13))]
+    records = [space.key(each) for space in spaces for each in ids]
+
+    assert len({*items, *records}) == len(items) + len(records)
+    assert [key for key in items if len(key.encode()) > _SMALLEST] == []
+    assert text or not [key for key in items if not key.isascii() or " " in key]
+    prefixes = tuple(prefix for space in spaces for prefix in space.prefixes)
+    assert [key for key in items if key.startswith(prefixes)] == []
+
+
 def test_a_namespace_that_fits_can_be_read_off_its_keys() -> None:
     keys = Keyspace("x" * MAX_NAMESPACE, max_bytes=_SMALLEST, text=False)
 

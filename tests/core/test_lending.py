@@ -90,7 +90,7 @@ def client() -> Iterator[ResultClient]:
 
 
 def rested(client: ResultClient) -> None:
-    hub: Any = client._waiting_hub()  # pyright: ignore[reportPrivateUsage]
+    hub: Any = client.waiting_hub()
     deadline = clock.Deadline(PATIENCE)
     while not hub._lender.can_lend and not deadline.expired:
         clock.sleep(0.001)
@@ -219,7 +219,7 @@ def test_what_interrupts_it_spoils_no_later_wait(
 
 
 def test_a_listener_that_is_not_given_back_is_replaced(client: ResultClient) -> None:
-    hub: Any = client._waiting_hub()  # pyright: ignore[reportPrivateUsage]
+    hub: Any = client.waiting_hub()
     lost: Any = Loan[Record](
         Lending.opened[-1], "lost", lambda: (None, None), hub._decode, hub._is_ended, ()
     )
@@ -233,7 +233,7 @@ def test_a_listener_that_is_not_given_back_is_replaced(client: ResultClient) -> 
 def test_a_listener_that_is_not_given_back_is_replaced_however_many_come(
     client: ResultClient,
 ) -> None:
-    hub: Any = client._waiting_hub()  # pyright: ignore[reportPrivateUsage]
+    hub: Any = client.waiting_hub()
     hub._lender.loan = Loan[Record](
         Lending.opened[-1], "lost", lambda: (None, None), hub._decode, hub._is_ended, ()
     )
@@ -256,7 +256,7 @@ def test_forgetting_ends_a_wait_that_is_about_to_go_on_elsewhere(client: ResultC
         listener.at_wait = lambda: None
         client.forget(["task"])
         ListenerLayer.wait(listener, 0.0)  # the service's own news of it get lost
-        hub: Any = client._waiting_hub()  # pyright: ignore[reportPrivateUsage]
+        hub: Any = client.waiting_hub()
         hub.watch(["other"], ThreadSink[Record]())
 
     listener.at_wait = crowd

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import AsyncIterable, Callable, Generator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,6 +74,10 @@ async def _completed(handles: ResultSet[Any]) -> int:
     return len([each async for each in handles.as_completed_async(TIMEOUT)])
 
 
+async def _all_of(items: AsyncIterable[Any]) -> int:
+    return len([each async for each in items])
+
+
 RESULTS: Final[dict[str, Act]] = {
     "state": lambda c: c.handle.state,
     "status": lambda c: c.handle.status,
@@ -91,6 +95,10 @@ RESULTS: Final[dict[str, Act]] = {
     "get(0)": lambda c: c.handle.get(0),
     "aget": lambda c: asyncio.run(c.handle.aget(TIMEOUT)),
     "exception": lambda c: c.handle.exception(TIMEOUT),
+    "stream": lambda c: list(c.handle.stream(timeout=TIMEOUT)),
+    "stream, async": lambda c: asyncio.run(_all_of(c.handle.stream(timeout=TIMEOUT))),
+    "updates": lambda c: list(c.handle.updates(timeout=TIMEOUT)),
+    "updates, async": lambda c: asyncio.run(_all_of(c.handle.updates(timeout=TIMEOUT))),
     "add_done_callback": lambda c: c.handle.add_done_callback(repr),
     "set.get": lambda c: c.handles.get(TIMEOUT),
     "set.aget": lambda c: asyncio.run(c.handles.aget(TIMEOUT)),
@@ -130,7 +138,8 @@ BROKER: Final[dict[str, Act]] = {
 SHORT: Final = ("state", "get", "aget", "set.get", "revoke", "set.forget", "delay", "survey")
 """What is enough on new connections where time is short."""
 
-_WAITS: Final = {"get", "aget", "exception"} | {
+_LASTING: Final = {"stream", "stream, async", "updates", "updates, async"}
+_WAITS: Final = {"get", "aget", "exception", *_LASTING} | {
     f"set.{name}" for name in ("get", "aget", "as_completed", "as_completed_async")
 }
 """What waits for the task's end, and so takes `TIMEOUT` on any service."""

@@ -8,7 +8,7 @@ pyright's `reportUnnecessaryTypeIgnoreComment` fail if it is none.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine, Generator, Iterator
 from typing import Any, assert_type
 
 from upshot import App, AsyncResult, ResultSet, TaskContext, current_task
@@ -44,6 +44,33 @@ def bound(context: TaskContext, number: float) -> str:
 @app.task(bind=True, queue="slow")
 async def bound_coroutine(context: TaskContext, number: float) -> dict[str, float]:
     return {context.task_id: number}
+
+
+@app.task
+def letters(text: str) -> Generator[str, None, int]:
+    yield from text
+    return len(text)
+
+
+@app.task(queue="slow")
+def numbers(count: int) -> Iterator[int]:
+    yield from range(count)
+
+
+@app.task(bind=True)
+async def bound_numbers(context: TaskContext, count: int) -> AsyncIterator[int]:
+    for number in range(count):
+        yield number
+
+
+def a_generator_gives_what_it_returns() -> None:
+    assert_type(letters.delay("abc").get(), int)
+    assert_type(numbers.delay(3).get(), None)
+    assert_type(bound_numbers.delay(3).get(), None)
+    assert_type(list(letters("abc")), list[str])
+    assert_type(list(numbers(3)), list[int])
+    for update in letters.delay("abc").updates(timeout=1.0):
+        assert_type(update.info, dict[str, Any] | None)
 
 
 def a_task_keeps_its_parameters_and_its_value() -> None:

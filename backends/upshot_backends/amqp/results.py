@@ -55,6 +55,7 @@ class AmqpBackend(Backend):
         transactional=False,
         batch=True,
         scan=True,
+        streams=False,  # no worker could see that nobody wants the items any more
         visibility=0.0,
         poll_interval=0.05,
         expiry_resolution=0.0,

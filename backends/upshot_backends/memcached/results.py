@@ -66,6 +66,7 @@ class MemcachedBackend(Backend):
         transactional=False,
         batch=True,
         scan=False,
+        streams=True,
         visibility=0.0,
         poll_interval=0.02,
         expiry_resolution=0.05,  # by which the clocks of hosts that NTP keeps may differ

@@ -90,6 +90,7 @@ class MongoBackend(Backend):
         transactional=False,
         batch=True,
         scan=True,
+        streams=True,
         visibility=0.0,
         poll_interval=0.05,
         expiry_resolution=0.001,

@@ -213,7 +213,7 @@ class UpshotBackend(BaseBackend):  # type: ignore[misc]  # Celery has no types
         return meta if meta["status"] in self.READY_STATES else None
 
     def _forget(self, task_id: str) -> None:
-        self.client.forget([str(task_id)])
+        self.client.forget([str(task_id)], plain=True)
         if self._options.earlier_backend:
             self._earlier._forget(task_id)
 

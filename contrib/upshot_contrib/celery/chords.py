@@ -68,7 +68,7 @@ class Chords:
 
     def begin(self, group_id: str) -> None:
         """Forget that a chord of this id was complete before: it is sent once more."""
-        self._client.forget([f"{_name(group_id)}/claim"])
+        self._client.forget([f"{_name(group_id)}/claim"], plain=True)
 
     def set_size(self, group_id: str, size: int) -> None:
         """Say how many parts there are; called before the last one is sent."""
@@ -129,7 +129,7 @@ class Chords:
             for log, tail in zip(logs, self._numbers(*logs), strict=True)
             for place in range(tail or 0)
         ]
-        self._client.forget([*places, *logs, f"{chord}/size"])
+        self._client.forget([*places, *logs, f"{chord}/size"], plain=True)
 
     def _append(self, log: str, record: Record, place: int) -> int:
         """Store a record in the first free place of a log from `place` on; return which.

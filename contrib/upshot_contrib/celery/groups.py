@@ -49,4 +49,4 @@ class Groups:
 
     def delete(self, group_id: str) -> None:
         """Remove a group; its results stay."""
-        self._client.forget([group_id])
+        self._client.forget([group_id], plain=True)

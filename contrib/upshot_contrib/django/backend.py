@@ -84,6 +84,7 @@ class DjangoBackend(Backend):
         transactional=True,
         batch=True,
         scan=True,
+        streams=True,
         visibility=0.0,
         poll_interval=0.05,
         expiry_resolution=0.001,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from upshot.broker import Broker
 from upshot.client import ResultClient
+from upshot.engine.clerk import Clerk
 from upshot.execution import AroundTask
 from upshot.serializers import Codecs
 from upshot.service import OpenService
@@ -30,8 +31,10 @@ class Host:
     client: ResultClient
     broker: OpenService[Broker]
     around_task: AroundTask = nullcontext
+    clerk: Clerk = field(default_factory=Clerk)
 
     def close(self) -> None:
-        """Close both services; idempotent."""
+        """Close both services, and do nothing any more that was put off; idempotent."""
+        self.clerk.close()
         self.client.close()
         self.broker.close()

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, final
 
@@ -28,6 +28,7 @@ from upshot.engine.intake import Intake
 from upshot.engine.limits import soft_limit
 from upshot.engine.recorder import Recorder
 from upshot.engine.refusal import lost, refusal
+from upshot.engine.reporting import Reporting
 from upshot.engine.settling import Settling, shown
 from upshot.errors import (
     DecodeError,
@@ -90,6 +91,7 @@ class Job:
         self._after_body = after_body
         self._execution: Execution | None = None
         self._recorder: Recorder | None = None
+        self._reporting: Reporting | None = None
         self._may_be_started = False
         self.settling = Settling(host, delivery)
         """The end of the delivery, for other threads to wait for."""
@@ -118,9 +120,10 @@ class Job:
             around_task=self._host.around_task,
         )
         recorder = self._recorder = self._record_for(execution)
+        reporting = self._reporting = Reporting(self._host, execution, recorder)
         try:
             try:
-                self._run(execution, recorder, run_coroutine)
+                self._run(execution, recorder, reporting, run_coroutine)
             except ServiceError:
                 raise
             except Exception as exc:  # a defect of ours: running it again would end the same way
@@ -142,6 +145,7 @@ class Job:
             label=_label(execution),
             reply_to=message.reply_to,
             expires=self._host.settings.result_expires if sent == -1.0 else sent,
+            time_limit=execution.time_limit,
             patience=self._host.settings.worker_lease,
             stopping=self._stopping,
             cold=self._cold,
@@ -151,6 +155,7 @@ class Job:
         self,
         execution: Execution,
         recorder: Recorder,
+        reporting: Reporting,
         run_coroutine: Callable[[Coroutine[Any, Any, Any]], Any],
     ) -> None:
         is_lethal = self._is_lethal(execution, recorder)
@@ -158,7 +163,7 @@ class Job:
         if refused is not None:
             self._refuse(execution, recorder, refused)
             return
-        if execution.ignore_result and self.is_revoked():  # otherwise storing STARTED tells
+        if execution.ignore_result and reporting.is_revoked():  # otherwise storing STARTED tells
             logger.warning("task %s not run: it was revoked", _label(execution))
             self.settling.settle(Action.ACK)
             return
@@ -180,10 +185,11 @@ class Job:
         limit = execution.time_limit
         self._limit(None if limit is None else began + limit)
         try:
-            outcome = execution.run(self, soft_limit=soft_limit, run_coroutine=run_coroutine)
+            outcome = execution.run(reporting, soft_limit=soft_limit, run_coroutine=run_coroutine)
             self._after_body()
         finally:
             self._limit(None)
+        outcome = reporting.finish(outcome)
         self._finish(execution, recorder, outcome, clock.monotonic() - began)
 
     def _is_lethal(self, execution: Execution, recorder: Recorder) -> bool:
@@ -315,21 +321,6 @@ class Job:
 
     # -- called by the running task, and by other threads of the process --------------------------
 
-    def progress(self, info: Mapping[str, Any]) -> None:
-        """Store a progress report; a report after the end has no effect.
-
-        One that cannot be stored is lost, and the log says so: the task has done nothing wrong, and
-        must not fail for it. The next record brings the same report along.
-        """
-        execution, recorder = self._execution, self._recorder
-        if execution is not None and recorder is not None and not execution.ignore_result:
-            recorder.report(execution.progress(info))
-
-    def is_revoked(self) -> bool:
-        """Look whether the task was revoked meanwhile; never known where results are carried."""
-        record = self._recorder.look() if self._recorder is not None else None
-        return record is not None and record.state == State.REVOKED
-
     def release(self, why: str) -> None:
         """Give the message back, so that another worker runs the task at once.
 
@@ -361,15 +352,16 @@ class Job:
 
         Returns once that is stored, or the process has to end without.
         """
-        execution, recorder = self._execution, self._recorder
-        if execution is None or recorder is None:
+        execution, recorder, reporting = self._execution, self._recorder, self._reporting
+        if execution is None or recorder is None or reporting is None:
             return
         seconds = execution.time_limit
         error = TimeLimitExceededError(f"the task ran longer than {seconds} seconds")
         applied = True
         try:
             if not execution.ignore_result:
-                applied = self._store(execution, recorder.end, execution.failed(error))
+                record = reporting.cut_short(execution.failed(error))
+                applied = self._store(execution, recorder.end, record)
             self.settling.settle(Action.ACK)
         except ServiceError as exc:
             logger.error("task %s: %s", _label(execution), exc)

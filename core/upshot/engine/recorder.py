@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, TypeVar, final
 
 from upshot import clock
 from upshot.backend import Announcing, StoredRecord
 from upshot.client import ResultClient
 from upshot.engine.patience import Patience
-from upshot.envelope import unfinished
+from upshot.envelope import lasting, unfinished
 from upshot.errors import (
     CorruptRecordError,
     PayloadTooLargeError,
     ServiceError,
     ServiceUnavailableError,
 )
-from upshot.record import Record
+from upshot.reading import BATCH
+from upshot.record import Payload, Record
 
 __all__ = ["Recorder"]
 
@@ -39,6 +40,7 @@ class Recorder:
         label: the task, as logs are to show it.
         reply_to: where records are sent, for a backend that carries them; otherwise "".
         expires: seconds to keep the outcome; None for ever.
+        time_limit: seconds that the task runs for at most; None if nothing says so.
         patience: seconds for which a task that has not been run waits for the store.
         stopping: set when nothing more is to be begun; ends that wait too.
         cold: set when the process is about to end, which ends every wait.
@@ -52,6 +54,7 @@ class Recorder:
         label: str,
         reply_to: str,
         expires: float | None,
+        time_limit: float | None = None,
         patience: float,
         stopping: threading.Event,
         cold: threading.Event,
@@ -61,6 +64,7 @@ class Recorder:
         self._label = label
         self._reply_to = reply_to
         self._expires = expires
+        self._lasting = lasting(expires, time_limit)
         self._cold = cold
         self._stopping = stopping
         self._limit = patience
@@ -129,13 +133,86 @@ class Recorder:
 
         return self._patience.repeat(attempt, "its outcome is not stored yet", stopping=self._cold)
 
-    def report(self, record: Record) -> None:
+    def sealed_report(self, record: Record) -> StoredRecord:
+        """Return a progress report as it is stored.
+
+        Raises:
+            PayloadTooLargeError: the store never takes a report of that size.
+        """
+        expires = unfinished(self._expires)
+        return self._client.encode(record, expires=expires, reply_to=self._reply_to)
+
+    def report(self, report: StoredRecord) -> None:
         """Store a progress report, unless the store is away: a task must not fail for it."""
-        self._heard(lambda: self._put(record), "progress is not stored")
+        self._heard(lambda: self._client.store_encoded([report]), "progress is not stored")
 
     def look(self) -> Record | None:
         """Return what is on record; None also while the store is away."""
         return self._heard(self._known, "revocation is not seen")
+
+    # -- items of a stream --------------------------------------------------------------------
+
+    def sealed_item(self, index: int, payload: Payload, name: str) -> StoredRecord:
+        """Return an item as it is stored.
+
+        Raises:
+            PayloadTooLargeError: the store never takes an item of that size.
+        """
+        client = self._client
+        return client.envelopes.seal_item(
+            self._task_id, index, payload, client.capabilities, name=name, expires=self._lasting
+        )
+
+    def store_items(self, items: Sequence[StoredRecord]) -> None:
+        """Store items once; those that an earlier attempt has stored stay as they are.
+
+        Raises:
+            ServiceError: some may not be stored.
+        """
+        self._client.store_encoded(items)
+
+    def delete_items(self, count: int) -> None:
+        """Delete the first `count` items of a stream, and those after them, if there are any.
+
+        Raises:
+            ServiceError: some may still be there.
+        """
+        reader, keys = self._client.reader, self._client.keys
+        reader.delete(keys.items(self._task_id, range(count, self.items_there(count))))
+        reader.delete(keys.items(self._task_id, range(count)))
+
+    def items_there(self, count: int) -> int:
+        """Return how many items are stored, when `count` are: an earlier attempt may have more.
+
+        Raises:
+            ServiceError: it cannot be known.
+        """
+        client = self._client
+        while True:
+            keys = client.keys.items(self._task_id, range(count, count + BATCH))
+            found = client.reader.bodies(keys)
+            more = found.index(None) if None in found else len(found)
+            count += more
+            if more < len(found):
+                return count
+
+    def standing(self) -> Record | None:
+        """Return what is on record of the task; None if nothing is.
+
+        Raises:
+            ServiceError: it cannot be read, now or ever.
+        """
+        return self._client.load(self._task_id)
+
+    def patiently(self, operation: Callable[[], T], what: str) -> T:
+        """Repeat what a task that runs needs of the store, as long as it takes.
+
+        Raises:
+            ServiceError: the process is ending and the store still refuses.
+        """
+        return self._patience.repeat(operation, what, stopping=self._cold)
+
+    # -- below the surface --------------------------------------------------------------------
 
     def _before_a_run(self, operation: Callable[[], T], what: str) -> T:
         """Repeat what can as well be done by another worker, which may reach the store."""

@@ -128,12 +128,16 @@ class Codecs:
     def decode(self, content_type: str, data: bytes) -> Any:
         """Return the value that `data` holds.
 
+        What follows a "#" in the content type is somebody else's remark, and not looked at.
+
         Raises:
             UntrustedContentError: no accepted serializer has that content type.
                 The bytes were not looked at.
             DecodeError: the bytes are not what that serializer writes.
         """
         reader = self._by_content_type.get(content_type)
+        if reader is None:
+            reader = self._by_content_type.get(content_type.partition("#")[0])
         if reader is None:
             raise UntrustedContentError(
                 f"content of type {content_type!r} is not accepted here, so it was not read; "

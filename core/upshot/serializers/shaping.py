@@ -27,10 +27,11 @@ def shape(value: Any, annotation: Any, *, root: str = "value") -> Any:
     """Return `value` with the dataclass instances that `annotation` asks for.
 
     Understood are dataclasses, also nested in each other, in unions with None or other types,
-    in `list`, `tuple`, `dict` values and the abstract classes for these. The annotation alone
-    chooses the classes; the class name in the data is not consulted. Whatever the annotation
-    says about other types is not checked: the parts it applies to come back as they are, and so
-    does the whole value if the annotation names no dataclass or cannot be resolved.
+    in `list`, `tuple`, `dict` values and the abstract classes for these, and as what a `Generator`
+    returns. The annotation alone chooses the classes; the class name in the data is not consulted.
+    Whatever the annotation says about other types is not checked: the parts it applies to come back
+    as they are, and so does the whole value if the annotation names no dataclass or cannot be
+    resolved.
 
     Instances are made without `__init__` and `__post_init__`: those ran when the task made the
     value, might change it when run again, and cannot be called for fields with `init=False`.
@@ -95,6 +96,8 @@ def _shaper(annotation: Any) -> _Shaper:
         return lambda value, path: _shape_tuple(value, arguments, path)
     if origin in _MAPPINGS:
         return lambda value, path: _shape_mapping(value, arguments[-1], path)
+    if origin is collections.abc.Generator:
+        return _shaper(arguments[-1])
     return lambda value, _: value  # a set cannot hold what decodes to a dict
 
 

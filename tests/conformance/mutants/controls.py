@@ -35,7 +35,7 @@ class Humble(Mutant):
     def declared(cls, below: Capabilities) -> Capabilities:
         return replace(
             below, push=False, batch=False, scan=False, transactional=False, text_keys=False,
-            expiry_resolution=None, max_record_bytes=2**17, max_key_bytes=250,
+            streams=False, expiry_resolution=None, max_record_bytes=2**17, max_key_bytes=250,
         )  # fmt: skip
 
     def listen(self, timeout: float) -> Listener | None:

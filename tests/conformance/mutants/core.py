@@ -18,7 +18,7 @@ from upshot.failure import Failure, describing, rebuilding
 from upshot.result import AsyncResult
 from upshot.serializers import JsonSerializer
 
-from . import core_expiry, core_faults, core_keys, core_security, core_waiting
+from . import core_expiry, core_faults, core_keys, core_security, core_streams, core_waiting
 from .breaking import put as _break
 
 _KEPT: Final[list[object]] = []
@@ -188,6 +188,7 @@ MUTANTS: Final[dict[str, tuple[str, Callable[[], None]]]] = {
     "exceptions are kept": ("FL-7", _keep_exceptions),
     "handles forget when dropped": ("RL-7", _forget_when_dropped),
     **core_expiry.MUTANTS,
+    **core_streams.MUTANTS,
     "handles keep their value": ("RS-7", _keep_values),
     "readers share a value": ("RS-7", _share_values),
     "forgetting asks for the record": ("RL-3", _forget_what_is_there),

@@ -27,8 +27,9 @@ class FolderBackend(Backend):
     driver_errors = DriverErrors(permanent=(OSError,))
     capabilities = Capabilities(
         shared=True, reread=True, intermediate=True, atomic=True, push=False, persistent=True,
-        transactional=False, batch=False, scan=True, visibility=0.0, poll_interval=0.02,
-        expiry_resolution=0.0, max_record_bytes=2**24, max_key_bytes=1024, text_keys=True,
+        transactional=False, batch=False, scan=True, streams=True, visibility=0.0,
+        poll_interval=0.02, expiry_resolution=0.0, max_record_bytes=2**24, max_key_bytes=1024,
+        text_keys=True,
     )  # fmt: skip
 
     def __init__(self, url: Url) -> None:

@@ -50,6 +50,7 @@ class PostgresqlBackend(SqlBackend):
         transactional=True,
         batch=True,
         scan=True,
+        streams=True,
         visibility=0.0,
         poll_interval=0.05,
         expiry_resolution=0.001,

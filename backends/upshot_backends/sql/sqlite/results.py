@@ -45,6 +45,7 @@ class SqliteBackend(SqlBackend):
         transactional=True,
         batch=True,
         scan=True,
+        streams=True,
         visibility=0.0,
         poll_interval=0.05,
         expiry_resolution=0.001,

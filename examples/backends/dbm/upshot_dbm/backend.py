@@ -58,6 +58,7 @@ class DbmBackend(Backend):
         transactional=False,
         batch=False,  # each operation reads the whole index
         scan=True,
+        streams=True,
         visibility=0.0,
         poll_interval=0.1,
         expiry_resolution=0.0,
