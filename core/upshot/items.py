@@ -13,7 +13,7 @@ from typing import Final
 from upshot.record import Payload, Record
 from upshot.states import State
 
-__all__ = ["count_of", "counted", "index_of", "item"]
+__all__ = ["count_of", "counted", "index_of", "is_plain", "item"]
 
 _INDEX: Final = "#item"  # the content type of an index, which no serializer has
 _COUNT: Final = "#"
@@ -62,6 +62,11 @@ def count_of(record: Record) -> int | None:
     if record.outcome is None:
         return None
     return _number(record.outcome.content_type.partition(_COUNT)[2])
+
+
+def is_plain(record: Record) -> bool:
+    """Tell whether a record with an outcome is of a task that did not stream; quicker to know."""
+    return record.outcome is not None and _COUNT not in record.outcome[0]
 
 
 def _number(text: str) -> int | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, final
 from upshot import clock
 from upshot.clock import Deadline
 from upshot.errors import ResultTimeoutError, TaskRevokedError, UpshotError
-from upshot.items import count_of
+from upshot.items import is_plain
 from upshot.origin import Origin, restore
 from upshot.outcome import decode_failure, decode_value, failure_traceback
 from upshot.record import Record, check_task_id, printable
@@ -371,7 +371,7 @@ class AsyncResult(Generic[T]):
         """Return what a terminal `record` holds, or raise it, as `get` does; count as read."""
         found = self._outcome(record)
         self.mark_released()
-        self.is_plain = record.state == _SUCCESS and count_of(record) is None
+        self.is_plain = record.state == _SUCCESS and is_plain(record)
         if propagate and record.state != _SUCCESS and isinstance(found, Exception):
             raise found
         return cast("T", found)

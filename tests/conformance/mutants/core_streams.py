@@ -14,8 +14,12 @@ from .breaking import put as _break
 _PLACE: Final[Any] = vars(streaming)["_Place"]
 
 
+def _method(name: str) -> Any:
+    return getattr(_PLACE, name)
+
+
 def _begin_at_zero() -> None:
-    original: Any = vars(_PLACE)["__init__"]
+    original = _method("__init__")
 
     def begin(self: Any, client: ResultClient, task_id: str, start: int) -> None:
         original(self, client, task_id, 0)
@@ -47,7 +51,7 @@ def _end_in_silence() -> None:
 
 
 def _read_one_batch() -> None:
-    original: Any = vars(_PLACE)["look"]
+    original = _method("look")
 
     def look(self: Any, deadline: Any) -> Any:
         found = original(self, deadline)
@@ -69,7 +73,7 @@ def _await_only_the_end() -> None:
 
 
 def _leave_what_is_awaited() -> None:
-    original: Any = vars(_PLACE)["heed"]
+    original = _method("heed")
 
     def heed(self: Any, ended: Any) -> None:
         original(self, ended)
