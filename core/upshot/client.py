@@ -20,8 +20,9 @@ from upshot.clock import Deadline
 from upshot.envelope import AS_SET, Envelopes
 from upshot.errors import ServiceClosedError, ServiceUnavailableError, UnsupportedError, UpshotError
 from upshot.keys import Keyspace
-from upshot.reading import BATCH, Reader, Seen, batches, is_short
+from upshot.reading import BATCH, Reader, Seen, batches, delete, is_short
 from upshot.record import Record
+from upshot.sealing import Sealing
 from upshot.service import OpenService
 from upshot.url import Url
 from upshot.waiters import CallbackSink, LoopSink, ThreadSink, timed_out
@@ -42,6 +43,7 @@ class ResultClient:
         expires: seconds that a record is kept after it was last written; None for ever.
         timeout: seconds that one operation may take, its retries included.
         max_bytes: longest record that is read; longer ones are refused before decoding.
+        sealing: what compresses, signs and encrypts records; None for nothing.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class ResultClient:
         expires: float | None = 86_400.0,
         timeout: float = 5.0,
         max_bytes: int = 64 * 2**20,
+        sealing: Sealing | None = None,
     ) -> None:
         self.url = url
         self.namespace = namespace
@@ -62,7 +65,9 @@ class ResultClient:
         self._driver_errors = backend.driver_errors
         declared = backend.capabilities
         self._keys = Keyspace(namespace, max_bytes=declared.max_key_bytes, text=declared.text_keys)
-        self._envelopes = Envelopes(self._keys, url=url, expires=expires, max_bytes=max_bytes)
+        self._envelopes = Envelopes(
+            self._keys, url=url, expires=expires, max_bytes=max_bytes, sealing=sealing
+        )
         self._reader = Reader(self._service, self._envelopes, backend.driver_errors)
         self._lock = threading.Lock()
         self._hub: Hub[Record] | None = None
@@ -175,9 +180,9 @@ class ResultClient:
 
         This process's own waits for them end at once, with ResultForgottenError.
         """
-        keys = [self._keys.key(task_id) for task_id in task_ids]
-        for batch in batches(keys):
-            self._service.call(partial(_delete, batch))
+        keys = {self._keys.key(task_id): task_id for task_id in task_ids}
+        delete(self._service, list(keys))
+        self._envelopes.forget(keys.values())
         if self._hub is not None:
             self._hub.forget(keys)
 
@@ -192,12 +197,9 @@ class ResultClient:
         return self._reader.scan(self._keys.prefixes)
 
     def prune(self) -> int:
-        """Remove expired records where the service does not, a batch at a time; return how many."""
-        backend = self.backend
-        if not isinstance(backend, Sweeping):
-            return 0
-        removed, batch = 0, BATCH
-        while batch == BATCH:
+        """Remove what has expired and the service keeps, or `result_offload`; return how many."""
+        backend, removed, batch = self.backend, self._envelopes.prune(), BATCH
+        while isinstance(backend, Sweeping) and batch == BATCH:
             batch = self._service.call(lambda _, seconds: backend.sweep(BATCH, seconds))
             removed += batch
         return removed
@@ -393,7 +395,3 @@ class ResultClient:
         forking.abandon(self._hub)
         forking.abandon(self._callbacks)
         self._hub = self._callbacks = None
-
-
-def _delete(keys: Sequence[str], backend: Backend, seconds: float) -> None:
-    backend.delete(keys, seconds)

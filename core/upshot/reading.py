@@ -1,4 +1,4 @@
-"""Reading records in batches: all of them, or those of a service whose parts are not all there."""
+"""Records in batches: reading them, all or those of a service whose parts are not all there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from upshot.retrying import DriverErrors
 from upshot.service import OpenService
 from upshot.states import TERMINAL
 
-__all__ = ["BATCH", "Reader", "Seen", "batches", "is_short"]
+__all__ = ["BATCH", "Reader", "Seen", "batches", "delete", "is_short"]
 
 BATCH: Final = 1000
 """Records per round trip in batch calls: large enough to hide the round trip, small enough that
@@ -31,6 +31,16 @@ Seen = tuple[Record | UpshotError | None, UpshotError | None]
 def batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
     """Cut items into parts of at most `BATCH`."""
     return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
+
+
+def delete(service: OpenService[Backend], keys: Sequence[str]) -> None:
+    """Delete what is stored under the keys; unknown ones are fine.
+
+    Raises:
+        ServiceError: not all of it could be deleted in time.
+    """
+    for batch in batches(keys):
+        service.call(partial(_delete, batch))
 
 
 def is_short(deadline: Deadline) -> bool:
@@ -214,3 +224,7 @@ def _load_all(keys: Sequence[str], backend: Backend, seconds: float) -> list[byt
             raise body
         bodies.append(body)
     return bodies
+
+
+def _delete(keys: Sequence[str], backend: Backend, seconds: float) -> None:
+    backend.delete(keys, seconds)

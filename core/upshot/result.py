@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import warnings
 from collections.abc import Callable, Generator
@@ -11,6 +12,7 @@ from typing import Any, Final, Generic, TypeVar, cast, final
 
 from upshot import clock
 from upshot.clock import Deadline
+from upshot.content_types import offloaded_of
 from upshot.errors import ResultTimeoutError, TaskRevokedError, UpshotError
 from upshot.origin import Origin, restore
 from upshot.outcome import decode_failure, decode_value, failure_traceback
@@ -228,7 +230,7 @@ class AsyncResult(Generic[T]):
 
     async def aget(self, timeout: float | None = None, propagate: bool = True) -> T:
         """Like `get`, for coroutines: the event loop runs on meanwhile."""
-        return self.settle(await self._wait_async(timeout), propagate)
+        return await self.settle_async(await self._wait_async(timeout), propagate)
 
     def __await__(self) -> Generator[Any, None, T]:
         return self.aget().__await__()
@@ -333,6 +335,12 @@ class AsyncResult(Generic[T]):
         if propagate and record.state != _SUCCESS and isinstance(found, Exception):
             raise found
         return cast("T", found)
+
+    async def settle_async(self, record: Record, propagate: bool) -> T:
+        """Like `settle`; what is kept elsewhere is read by a thread."""
+        if record.outcome is None or offloaded_of(record.outcome.content_type) is None:
+            return self.settle(record, propagate)
+        return await asyncio.to_thread(self.settle, record, propagate)
 
     def _outcome(self, record: Record) -> T | Exception:
         """Return a terminal record's value, or a fresh exception."""

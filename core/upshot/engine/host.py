@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from upshot.broker import Broker
 from upshot.client import ResultClient
 from upshot.execution import AroundTask
+from upshot.sealing import Sealing
 from upshot.serializers import Codecs
 from upshot.service import OpenService
 from upshot.settings import Settings
@@ -30,6 +31,7 @@ class Host:
     client: ResultClient
     broker: OpenService[Broker]
     around_task: AroundTask = nullcontext
+    sealing: Sealing | None = None
 
     def close(self) -> None:
         """Close both services; idempotent."""
