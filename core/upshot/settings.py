@@ -91,6 +91,7 @@ class Settings:
     result_compression: str | None = _setting(
         None, "What compresses large payloads of records: gzip or zstd; none is nothing."
     )
+    # What is shorter leaves in the first flight of a connection anyway: 10 segments (RFC 6928).
     result_compression_threshold: int = _setting(
         16_384, "Length of a payload from which on it is compressed.", unit="bytes", low=0
     )

@@ -18,7 +18,7 @@ from upshot.failure import Failure, describing, rebuilding
 from upshot.result import AsyncResult
 from upshot.serializers import JsonSerializer
 
-from . import core_expiry, core_faults, core_security, core_waiting
+from . import core_expiry, core_faults, core_sealing, core_security, core_waiting
 from .breaking import put as _break
 
 _KEPT: Final[list[object]] = []
@@ -213,6 +213,7 @@ MUTANTS: Final[dict[str, tuple[str, Callable[[], None]]]] = {
         lambda: _edit_values(lambda v: v.partition("\0")[0] if type(v) is str else v),
     ),
     **core_security.MUTANTS,
+    **core_sealing.MUTANTS,
     **core_faults.MUTANTS,
     **core_waiting.MUTANTS,
 }
