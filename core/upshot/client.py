@@ -182,9 +182,9 @@ class ResultClient:
         """
         keys = {self._keys.key(task_id): task_id for task_id in task_ids}
         delete(self._service, list(keys))
-        self._envelopes.forget(keys.values())
         if self._hub is not None:
             self._hub.forget(keys)
+        self._envelopes.forget(keys.values())
 
     def scan(self) -> Iterator[Record]:
         """Yield every readable record of this namespace, in no order.

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from upshot.errors import DecodeError, DriverMissingError, PayloadTooLargeError
 
-__all__ = ["compress", "decompress"]
+__all__ = ["compress", "decompress", "require"]
 
 _GZIP: Final = 31  # zlib's word for a gzip header and the largest window
 _GZIP_LEVEL: Final = 1
@@ -27,6 +27,16 @@ allow; levels up to 19 need no more."""
 
 _WORTH: Final = 0.9
 """What is not shortened by a tenth is left as it is: reading it would only take time."""
+
+
+def require(name: str) -> None:
+    """Check that what `name` needs is installed, before there is anything to compress.
+
+    Raises:
+        DriverMissingError: it is not.
+    """
+    if name == "zstd":
+        _zstd()
 
 
 def compress(name: str, data: bytes) -> bytes | None:

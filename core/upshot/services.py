@@ -97,7 +97,8 @@ class Services:
         """What signs and encrypts records and messages; None if nothing is to be done to them.
 
         Raises:
-            ConfigError: a file of keys cannot be read, or the place for large results is none.
+            ConfigError: a file of keys cannot be read, the place for large results is none, or a
+                module that it takes is not installed.
         """
         settings = self._settings
         if not (
@@ -112,6 +113,10 @@ class Services:
     def _make_sealing(self) -> Sealing:
         settings = self._settings
         keyring = Keyring(settings.signing_keys or (), settings.encryption_keys or ())
+        if settings.result_compression is not None:
+            from upshot.compression import require  # only for those who use it
+
+            require(settings.result_compression)
         offload = None
         if settings.result_offload is not None:
             from upshot.offload import Offload  # only for those who use it

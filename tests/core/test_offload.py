@@ -141,6 +141,14 @@ def test_what_nobody_could_read_is_refused_before_it_is_written(tmp_path: Path) 
     assert files(tmp_path) == []
 
 
+def test_what_is_only_just_allowed_can_be_read_when_it_is_encrypted(tmp_path: Path) -> None:
+    for key, most in ((None, len(LARGE.body)), (KEY, len(LARGE.body) + 28)):
+        place = offload(f"file://{tmp_path}", key=key, max_bytes=most)
+        assert fetched(place, place.put("id", LARGE, ROOM, 60.0)) == LARGE
+        with pytest.raises(PayloadTooLargeError):
+            offload(f"file://{tmp_path}", key=key, max_bytes=most - 1).put("id", LARGE, ROOM, 60.0)
+
+
 def test_a_longer_file_than_allowed_is_not_read(url: str) -> None:
     reference = offload(url).put("id", LARGE, ROOM, 60.0)
 

@@ -118,12 +118,12 @@ class Offload:
         longest = room - _ROOM if self._threshold is None else min(self._threshold, room - _ROOM)
         if len(data) <= longest or offloaded_of(content_type) or encryption_of(content_type)[1]:
             return outcome
-        self._check_size(len(data), f"the value of task {printable(task_id)!r}")
         owner = self._owner(task_id)
         if self._keyring.encrypts:
             where = (_FILE, owner.encode(), content_type.encode())
             key_id, data = self._keyring.encrypt(data, where)
             content_type = encrypted_as(content_type, key_id)
+        self._check_size(len(data), f"the value of task {printable(task_id)!r}")
         name = f"{owner}/{hashlib.sha256(data).hexdigest()}.{_end(expires)}"
         self._do(partial(self._place.write, name, data))
         return Payload(offloaded_as(content_type), f"{name} {len(data)}".encode())
