@@ -103,23 +103,23 @@ def test_a_forged_record_is_refused_on_every_way_to_read_it(
     clients: Clients,
     handle: MakeHandle,
     namespace: str,
-    capabilities: Capabilities,
     timing: Timing,
 ) -> None:
     client = clients.open(sealing=sealing(namespace))
     honest = success(new_id(), SECRET)
     client.store(honest)
 
+    ways: tuple[Callable[[str], Any], ...] = (
+        client.load,
+        lambda asked: client.wait(asked, timeout=timing.within),
+        lambda asked: next(client.wait_many([asked], timeout=timing.within))[1],
+        lambda asked: client.load_many([honest.task_id, asked])[1],
+        lambda asked: handle(asked, client).get(timeout=timing.within),
+        lambda asked: handle(asked, client).state,
+    )
     for name, task_id, body in forgeries(client, namespace):
         inject(client, task_id, body)
-        for read in (
-            lambda asked: client.load(asked),
-            lambda asked: client.wait(asked, timeout=timing.within),
-            lambda asked: next(client.wait_many([asked], timeout=timing.within))[1],
-            lambda asked: client.load_many([honest.task_id, asked])[1],
-            lambda asked: handle(asked, client).get(timeout=timing.within),
-            lambda asked: handle(asked, client).state,
-        ):
+        for read in ways:
             try:
                 found: Any = read(task_id)
             except CorruptRecordError as exc:
