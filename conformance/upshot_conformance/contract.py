@@ -114,6 +114,10 @@ _RESULTS: Final = (
     Row("RS-7", "", ("A value that cannot be encoded MUST be refused with a typed error that "
      "leaves the record as it was; a stored value MUST share nothing with the caller's object."),
      "A list that is changed after it was returned must not change the result."),
+    Row("RS-8", "", ("Where results are offloaded, a value that no record takes MUST come back "
+     "whole, forgetting it MUST remove its file, and a file that is missing, changed or another "
+     "task's MUST be a typed error."),
+     "A record that points to a file is worth as much as the file."),
 )  # fmt: skip
 
 _FAILURES: Final = (
@@ -308,6 +312,18 @@ _SECURITY: Final = (
      "A few stored bytes can unfold to gigabytes."),
     Row("SE-3", "", "Passwords MUST NOT appear in a repr, log, error or report.",
      "Logs go to places that the password should not."),
+    Row("SE-4", "", ("Where records are signed, one that is unsigned, changed, or moved to another "
+     "id or namespace MUST be refused with TamperedRecordError, however it is read, for its id "
+     "alone; what an older key of the reader has signed MUST be read."),
+     "Whoever can write to the service must not make up a result."),
+    Row("SE-5", "", ("Where payloads are encrypted, no value, failure or progress MUST be readable "
+     "in the service, and one that is in clear, changed or moved MUST be refused; who lacks the "
+     "key MUST be told so."),
+     "Whoever runs the service, or finds its backup, must not read what tasks return."),
+    Row("SE-6", "", ("A compressed payload MUST come back as it was, whatever the reader's "
+     "settings; one that unfolds to more than the reader allows MUST be refused before it is "
+     "unfolded whole."),
+     "A thousandfold of what was stored is a reader without memory."),
 )  # fmt: skip
 
 _CAPABILITIES: Final = (

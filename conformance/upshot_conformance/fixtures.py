@@ -19,6 +19,7 @@ from upshot.backend import Backend, Capabilities
 from upshot.client import ResultClient
 from upshot.origin import Origin
 from upshot.result import AsyncResult
+from upshot.sealing import Sealing
 from upshot_conformance.clauses import BrokenClauseError
 from upshot_conformance.harness import Harness, UnavailableError
 from upshot_conformance.proxies import Proxies
@@ -74,6 +75,7 @@ class Clients:
         timeout: float = 5.0,
         default_expiry: bool = False,
         namespace: str | None = None,
+        sealing: Sealing | None = None,
     ) -> ResultClient:
         """Open one more client.
 
@@ -84,6 +86,7 @@ class Clients:
             default_expiry: keep the client's own default, instead of the suite's shorter one.
             namespace: another than the test's own, which it begins with, so that what is left in
                 it is found; None for the test's own.
+            sealing: what signs, encrypts and compresses; None for nothing.
         """
         target = self._target if url is None else replace(self._target, text=url)
         declared = target.capabilities
@@ -94,7 +97,12 @@ class Clients:
             opened = ResultClient(make, url=target.url, namespace=namespace, timeout=timeout)
         else:
             opened = ResultClient(
-                make, url=target.url, namespace=namespace, timeout=timeout, expires=expires
+                make,
+                url=target.url,
+                namespace=namespace,
+                timeout=timeout,
+                expires=expires,
+                sealing=sealing,
             )
         self._stack.callback(opened.close)
         return opened

@@ -343,6 +343,7 @@ class App:
             client=self._services.make_results(),
             broker=self._services.make_broker(),
             around_task=self.around_task,
+            sealing=self._services.sealing,
         )
 
     @contextmanager

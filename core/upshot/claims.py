@@ -21,6 +21,7 @@ from upshot import clock, storing
 from upshot.backend import Backend, StoredRecord
 from upshot.checks import check_key, check_name
 from upshot.clock import Deadline
+from upshot.envelope import Envelopes
 from upshot.errors import (
     CorruptRecordError,
     InvalidTaskIdError,
@@ -37,7 +38,7 @@ __all__ = ["Claim", "Claims"]
 
 _ID: Final = "task id"  # the content type of what a claim holds
 _FIRST_PAUSE: Final = 0.001  # seconds: about what it takes to send a message
-_LONGEST: Final = 4096  # bytes: a name of 255 characters, a key and an id of 255 bytes, and a head
+_LONGEST: Final = 4096  # bytes: a name of 255 characters, key and id of 255 bytes, head and seal
 
 
 class Claim(NamedTuple):
@@ -72,12 +73,20 @@ class Claims:
         service: the open backend.
         keys: the namespace's keys.
         reader: reads what the backend holds.
+        envelopes: signs and encrypts what it holds, where that is set.
     """
 
-    def __init__(self, service: OpenService[Backend], keys: Keyspace, reader: Reader) -> None:
+    def __init__(
+        self,
+        service: OpenService[Backend],
+        keys: Keyspace,
+        reader: Reader,
+        envelopes: Envelopes,
+    ) -> None:
         self._service = service
         self._keys = keys
         self._reader = reader
+        self._envelopes = envelopes
 
     def require(self, expires: float | None) -> None:
         """Refuse what this backend cannot do. No I/O.
@@ -204,7 +213,7 @@ class Claims:
         )
         return StoredRecord(
             key=self._key(claim),
-            body=record.encode(),
+            body=self._envelopes.written(record),
             rank=record.rank,
             barrier=record.barrier,
             expires=claim.expires,
@@ -230,7 +239,7 @@ class Claims:
         try:
             if not isinstance(body, bytes) or len(body) > _LONGEST:
                 raise ValueError("it is no bytes, or too many")
-            record = Record.decode(body)
+            record = self._envelopes.read(body)
             if (record.name, record.task_id) != (wanted.name, wanted.key):
                 raise ValueError("it belongs to another key")
             if record.outcome is None or record.outcome.content_type != _ID:

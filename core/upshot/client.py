@@ -23,6 +23,7 @@ from upshot.errors import ServiceClosedError, ServiceUnavailableError, Unsupport
 from upshot.keys import Keyspace
 from upshot.reading import BATCH, Reader, Seen, is_short
 from upshot.record import Record
+from upshot.sealing import Sealing
 from upshot.service import OpenService
 from upshot.url import Url
 from upshot.waiters import CallbackSink, LoopSink, ThreadSink, timed_out
@@ -43,6 +44,7 @@ class ResultClient:
         expires: seconds that a record is kept after it was last written; None for ever.
         timeout: seconds that one operation may take, its retries included.
         max_bytes: longest record that is read; longer ones are refused before decoding.
+        sealing: what compresses, signs and encrypts records; None for nothing.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class ResultClient:
         expires: float | None = 86_400.0,
         timeout: float = 5.0,
         max_bytes: int = 64 * 2**20,
+        sealing: Sealing | None = None,
     ) -> None:
         self.url = url
         self.namespace = namespace
@@ -63,7 +66,9 @@ class ResultClient:
         self._driver_errors = backend.driver_errors
         declared = backend.capabilities
         self.keys = Keyspace(namespace, max_bytes=declared.max_key_bytes, text=declared.text_keys)
-        self.envelopes = Envelopes(self.keys, url=url, expires=expires, max_bytes=max_bytes)
+        self.envelopes = Envelopes(
+            self.keys, url=url, expires=expires, max_bytes=max_bytes, sealing=sealing
+        )
         self.reader = Reader(self._service, self.envelopes, backend.driver_errors)
         self._lock = threading.Lock()
         self._hub: Hub[Record] | None = None
@@ -95,7 +100,7 @@ class ResultClient:
     @property
     def claims(self) -> Claims:
         """Who holds which idempotency key in this namespace."""
-        return Claims(self._service, self.keys, self.reader)
+        return Claims(self._service, self.keys, self.reader, self.envelopes)
 
     # -- store, load, forget ----------------------------------------------------------------
 
@@ -174,6 +179,7 @@ class ResultClient:
             self.reader.delete_items(self.keys, ids)
         if self._hub is not None:
             self._hub.forget(keys)
+        self.envelopes.forget(ids)
 
     def scan(self) -> Iterator[Record]:
         """Yield every readable record of this namespace, in no order.
@@ -186,12 +192,9 @@ class ResultClient:
         return self.reader.scan(self.keys.prefixes)
 
     def prune(self) -> int:
-        """Remove expired records where the service does not, a batch at a time; return how many."""
-        backend = self.backend
-        if not isinstance(backend, Sweeping):
-            return 0
-        removed, batch = 0, BATCH
-        while batch == BATCH:
+        """Remove what has expired and the service keeps, or `result_offload`; return how many."""
+        backend, removed, batch = self.backend, self.envelopes.prune(), BATCH
+        while isinstance(backend, Sweeping) and batch == BATCH:
             batch = self._service.call(lambda _, seconds: backend.sweep(BATCH, seconds))
             removed += batch
         return removed

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
 
 from upshot.errors import ConfigError, UnknownSettingError
 from upshot.settings import SETTINGS, Setting, Settings, is_misspelt, name_hint
-from upshot.url import mask
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -152,18 +151,12 @@ class Configuration:
         """Return every setting with its value and source; passwords are masked."""
         settings, sources = self.settings, self.sources
         return [
-            Explained(setting, _masked(getattr(settings, name)), sources[name])
+            Explained(setting, setting.masked(getattr(settings, name)), sources[name])
             for name, setting in SETTINGS.items()
         ]
 
     def _merged(self) -> dict[str, _Found]:
         return self._files | self._objects | self._environment | self._keywords
-
-
-def _masked(value: object) -> object:
-    if isinstance(value, tuple):
-        return tuple(map(_masked, cast("tuple[object, ...]", value)))
-    return mask(value) if isinstance(value, str) else value
 
 
 def _checked(values: Mapping[str, Any], source: str) -> dict[str, _Found]:

@@ -7,6 +7,8 @@ come from a service that others can write to.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final, final
 
 from upshot.backend import Capabilities, StoredRecord
@@ -15,16 +17,21 @@ from upshot.errors import (
     CorruptRecordError,
     InvalidTaskIdError,
     PayloadTooLargeError,
+    TamperedRecordError,
     UnsupportedError,
     UpshotError,
 )
 from upshot.items import index_of, item
 from upshot.keys import Keyspace
 from upshot.record import Payload, Record, printable
+from upshot.sealing import Sealing, stripped
 from upshot.url import Url
 
 __all__ = ["AS_SET", "Envelopes", "lasting", "unfinished"]
 
+_WAYS_OUT: Final = (
+    ": return less, or a reference to it; or set result_compression, or result_offload"
+)
 _UNFINISHED = 30 * 86_400.0  # seconds: bounded, so that what was lost for good goes in the end
 
 _LONG_RUN: Final = 86_400.0
@@ -63,13 +70,23 @@ class Envelopes:
         url: the backend, for messages.
         expires: seconds that a record is kept if the call does not say; None for ever.
         max_bytes: the longest body that is opened.
+        sealing: compresses, signs, encrypts and puts elsewhere; None does nothing of it.
     """
 
-    def __init__(self, keys: Keyspace, *, url: Url, expires: float | None, max_bytes: int) -> None:
+    def __init__(
+        self,
+        keys: Keyspace,
+        *,
+        url: Url,
+        expires: float | None,
+        max_bytes: int,
+        sealing: Sealing | None = None,
+    ) -> None:
         self._keys = keys
         self._url = url
         self._expires = expires
         self._max_bytes = max_bytes
+        self._sealing = sealing
 
     def seal(
         self,
@@ -86,6 +103,7 @@ class Envelopes:
             ConfigError: `expires` is not more than 0, or infinite.
             UnsupportedError: the backend cannot expire records, and `expires` is not None.
             PayloadTooLargeError: the backend does not take a record of this length.
+            ServiceError: the place for large results cannot be written to.
         """
         return self._sealed(self._keys.key(record.task_id), record, capabilities, expires, reply_to)
 
@@ -122,11 +140,13 @@ class Envelopes:
             raise ConfigError(f"expires is more than 0 seconds, or None for ever; not {seconds!r}")
         if seconds is not None and capabilities.expiry_resolution is None:
             raise UnsupportedError(f"{self._url} cannot expire records: set result_expires to None")
-        body = record.encode()
-        if len(body) > capabilities.max_record_bytes:
-            raise self._too_large(
-                record.task_id, len(body), capabilities.max_record_bytes, "the backend takes"
-            )
+        most, sealing = capabilities.max_record_bytes, self._sealing
+        if sealing is None:
+            body = record.encode()
+        else:
+            body = sealing.seal_record(record, most=most, expires=seconds)
+        if len(body) > most:
+            raise self._too_large(record.task_id, len(body), most, "the backend takes", _WAYS_OUT)
         return StoredRecord(
             key=key,
             body=body,
@@ -139,6 +159,24 @@ class Envelopes:
             reply_to=reply_to,
         )
 
+    def written(self, record: Record) -> bytes:
+        """Return the bytes of a record that is kept beside those of tasks, and is short."""
+        sealing = self._sealing
+        if sealing is None:
+            return record.encode()
+        whole = replace(sealing, compression=None, offload=None)
+        return whole.seal_record(record, most=self._max_bytes, expires=None)
+
+    def read(self, body: bytes) -> Record:
+        """Read back what `written` returned; who has no key reads what is signed, unverified.
+
+        Raises:
+            CorruptRecordError: it is no record, or not sealed as it must be.
+        """
+        if self._sealing is not None:
+            return self._sealing.open_record(body)
+        return Record.decode(stripped(body) or body)
+
     def open(self, key: str, body: object) -> Record | UpshotError:
         """Return the record stored under `key`, or the error that takes its place."""
         if not isinstance(body, bytes):  # a service may hold anything that somebody put there
@@ -147,14 +185,21 @@ class Envelopes:
             return self._too_large(
                 self._keys.label(key), len(body), self._max_bytes, "result_max_bytes allows"
             )
+        sealing, kind = self._sealing, CorruptRecordError
         try:
-            record = Record.decode(body)
+            record = Record.decode(body) if sealing is None else sealing.open_record(body)
             if self._is_at_home(key, record):
                 return record
+            if sealing is not None and sealing.keyring.signs:
+                kind = TamperedRecordError
             reason = "it belongs to another id"
         except (CorruptRecordError, InvalidTaskIdError) as exc:
+            signed = stripped(body) if sealing is None else None
+            if signed is not None:  # whoever has no key takes it as one that is not signed
+                return self.open(key, signed)
+            kind = TamperedRecordError if isinstance(exc, TamperedRecordError) else kind
             reason = str(exc)
-        return self._corrupt(key, reason)
+        return self._corrupt(key, reason, kind)
 
     def _is_at_home(self, key: str, record: Record) -> bool:
         """Tell whether a record is what its key is for, such as the third item of a task."""
@@ -163,18 +208,31 @@ class Envelopes:
             return self._keys.is_of(key, record.task_id)
         return self._keys.items(record.task_id, (index,)) == [key]
 
-    def _corrupt(self, key: str, reason: str) -> CorruptRecordError:
+    def forget(self, task_ids: Iterable[str]) -> None:
+        """Remove what lies outside of the records of these tasks; see `Sealing.forget`."""
+        if self._sealing is not None:
+            self._sealing.forget(task_ids)
+
+    def prune(self) -> int:
+        """Remove what has expired of that, and return how much; see `Sealing.prune`."""
+        return 0 if self._sealing is None else self._sealing.prune()
+
+    def _corrupt(
+        self, key: str, reason: str, kind: type[CorruptRecordError] = CorruptRecordError
+    ) -> CorruptRecordError:
         task_id = self._keys.label(key)
-        return CorruptRecordError(
+        return kind(
             f"what {self._url} holds for task {printable(task_id)!r} cannot be read: {reason}; "
             "forget() removes it",
             task_id=task_id,
         )
 
-    def _too_large(self, task_id: str, size: int, limit: int, who: str) -> PayloadTooLargeError:
+    def _too_large(
+        self, task_id: str, size: int, limit: int, who: str, hint: str = ""
+    ) -> PayloadTooLargeError:
         return PayloadTooLargeError(
             f"the record of task {printable(task_id)!r} on {self._url} has {size} bytes; "
-            f"{who} at most {limit}",
+            f"{who} at most {limit}{hint}",
             size=size,
             limit=limit,
         )

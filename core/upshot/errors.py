@@ -11,6 +11,9 @@
     ├── SerializationError
     │   ├── EncodeError (TypeError)          a value cannot be encoded; `path` names the bad part
     │   ├── DecodeError (ValueError)         stored bytes are not what their serializer wrote
+    │   │   └── TamperedMessageError         a message that no key of ours has sealed
+    │   ├── KeyMissingError                  bytes are encrypted with a key that is not here
+    │   ├── PayloadMissingError (LookupError) what was kept outside of its record is gone
     │   ├── UntrustedContentError            a content type that `accept_content` does not name
     │   └── PayloadTooLargeError             larger than the backend or the setting allows
     ├── ServiceError                         a broker or backend could not do what was asked
@@ -19,6 +22,7 @@
     │   ├── ServiceRejectedError             the service refused for good: rights, syntax, quota
     │   ├── UnsupportedError                 the capability is not declared by this service
     │   └── CorruptRecordError               stored bytes under one id are not a record
+    │       └── TamperedRecordError          … but one that no key of ours has sealed
     ├── TaskError
     │   ├── UnknownTaskError (LookupError)   no task of that name is registered here
     │   ├── TaskExpiredError                 the message was older than its `expires`
@@ -49,6 +53,8 @@ __all__ = [
     "DriverMissingError",
     "EncodeError",
     "InvalidTaskIdError",
+    "KeyMissingError",
+    "PayloadMissingError",
     "PayloadTooLargeError",
     "RemoteError",
     "ResultConsumedError",
@@ -65,6 +71,8 @@ __all__ = [
     "SoftTimeLimitExceededError",
     "StreamBrokenError",
     "StreamTooLongError",
+    "TamperedMessageError",
+    "TamperedRecordError",
     "TaskError",
     "TaskExpiredError",
     "TaskRevokedError",
@@ -160,6 +168,21 @@ class DecodeError(SerializationError, ValueError):
     """Bytes are not what their content type says, or exceed a limit on depth or size."""
 
 
+class TamperedMessageError(DecodeError):
+    """A message is not signed or encrypted as the settings demand: it was changed or made up.
+
+    Its task was not run. Nothing in the message is believed, not even whose it is.
+    """
+
+
+class KeyMissingError(SerializationError):
+    """Bytes are encrypted with a key that `encryption_keys` does not have here."""
+
+
+class PayloadMissingError(SerializationError, LookupError):
+    """A record refers to a value that is kept elsewhere (`result_offload`), and it is not there."""
+
+
 class UntrustedContentError(SerializationError):
     """Bytes carry a content type that `accept_content` does not name; they were not decoded."""
 
@@ -217,6 +240,10 @@ class CorruptRecordError(ServiceError):
     def __init__(self, message: str, *, task_id: str = "") -> None:
         super().__init__(message)
         self.task_id = task_id
+
+
+class TamperedRecordError(CorruptRecordError):
+    """A record is not signed or encrypted as the settings demand: it was changed or made up."""
 
 
 class TaskError(UpshotError):

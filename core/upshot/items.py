@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from upshot.content_types import plain_type
 from upshot.record import Payload, Record
 from upshot.states import State
 
@@ -61,7 +62,7 @@ def count_of(record: Record) -> int | None:
     """
     if record.outcome is None:
         return None
-    return _number(record.outcome.content_type.partition(_COUNT)[2])
+    return _number(plain_type(record.outcome.content_type).partition(_COUNT)[2])
 
 
 def is_plain(record: Record) -> bool:

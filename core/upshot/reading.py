@@ -1,4 +1,4 @@
-"""Reading records in batches: all of them, or those of a service whose parts are not all there."""
+"""Records in batches: reading them, all or those of a service whose parts are not all there."""
 
 from __future__ import annotations
 

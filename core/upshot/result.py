@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import warnings
 from collections.abc import Callable, Generator
 from datetime import datetime
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, final
 
 from upshot import clock
 from upshot.clock import Deadline
+from upshot.content_types import offloaded_of
 from upshot.errors import ResultTimeoutError, TaskRevokedError, UpshotError
 from upshot.items import is_plain
 from upshot.origin import Origin, restore
@@ -85,12 +86,7 @@ class AsyncResult(Generic[T]):
     def __enter__(self) -> AsyncResult[T]:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.forget()
 
     def __del__(self) -> None:
@@ -203,14 +199,12 @@ class AsyncResult(Generic[T]):
     @property
     def worker(self) -> str | None:
         """The worker that ran or runs the last attempt; None before the first."""
-        record = self._look()
-        return (record and record.worker) or None
+        return getattr(self._look(), "worker", None) or None
 
     @property
     def name(self) -> str | None:
         """The task's registered name; None if there is no record."""
-        record = self._look()
-        return (record and record.name) or None
+        return getattr(self._look(), "name", None) or None
 
     # -- waiting ----------------------------------------------------------------------------------
 
@@ -236,7 +230,7 @@ class AsyncResult(Generic[T]):
 
     async def aget(self, timeout: float | None = None, propagate: bool = True) -> T:
         """Like `get`, for coroutines: the event loop runs on meanwhile."""
-        return self.settle(await self._wait_async(timeout), propagate)
+        return await self.settle_async(await self._wait_async(timeout), propagate)
 
     def __await__(self) -> Generator[Any, None, T]:
         return self.aget().__await__()
@@ -371,10 +365,17 @@ class AsyncResult(Generic[T]):
         """Return what a terminal `record` holds, or raise it, as `get` does; count as read."""
         found = self._outcome(record)
         self.mark_released()
-        self.is_plain = record.state == _SUCCESS and is_plain(record)
+        if record.state == _SUCCESS:
+            self.is_plain = is_plain(record)
         if propagate and record.state != _SUCCESS and isinstance(found, Exception):
             raise found
         return cast("T", found)
+
+    async def settle_async(self, record: Record, propagate: bool) -> T:
+        """Like `settle`; what is kept elsewhere is read by a thread."""
+        if record.outcome is None or offloaded_of(record.outcome.content_type) is None:
+            return self.settle(record, propagate)
+        return await asyncio.to_thread(self.settle, record, propagate)
 
     def _outcome(self, record: Record) -> T | Exception:
         """Return a terminal record's value, or a fresh exception."""

@@ -84,7 +84,9 @@ class ResultSet(Generic[T]):
             records = {handle.id: record async for handle, record in completed}
         finally:
             await completed.aclose()
-        return [handle.settle(records[handle.id], propagate) for handle in self._handles]
+        return [
+            await handle.settle_async(records[handle.id], propagate) for handle in self._handles
+        ]
 
     def __await__(self) -> Generator[Any, None, list[T]]:
         return self.aget().__await__()

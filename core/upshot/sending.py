@@ -27,6 +27,7 @@ from upshot.outcome import encode_value
 from upshot.reading import batches
 from upshot.record import Record, check_task_id, printable
 from upshot.request import Request, check_request
+from upshot.sealing import Sealing, seal_message
 from upshot.serializers import Codecs
 from upshot.service import OpenService
 from upshot.settings import Settings
@@ -37,13 +38,13 @@ __all__ = ["Outbox", "queued"]
 _NAMED: Final = 3  # ids that an error's note spells out
 
 
-def queued(message: Message) -> QueuedMessage:
-    """Return `message` in the form that a broker takes."""
+def queued(message: Message, sealing: Sealing | None = None) -> QueuedMessage:
+    """Return `message` in the form that a broker takes; None signs and encrypts nothing."""
     return QueuedMessage(
         # One task has one message per attempt: publishing it again leaves one in the queue.
         message_id=f"{message.task_id}/{message.attempt}",
         queue=message.queue,
-        body=message.encode(),
+        body=seal_message(message, sealing),
         priority=message.priority,
         eta=message.eta,
     )
@@ -74,6 +75,7 @@ class Outbox:
         codecs: Codecs,
         client: ResultClient,
         broker: OpenService[Broker],
+        sealing: Sealing | None = None,
     ) -> None:
         self._settings = settings
         self._codecs = codecs
@@ -81,6 +83,7 @@ class Outbox:
         self._broker = broker
         self.repeats: set[int] = set()
         """Which of the requests, by position, found their keys taken."""
+        self._sealing = sealing
 
     def send(self, requests: Sequence[Request]) -> list[Message]:
         """Send all requests, and return what was sent, now or under the same key before.
@@ -164,7 +167,7 @@ class Outbox:
 
     def _posted(self, message: Message, now: float) -> _Post:
         return _Post(
-            queued(message),
+            queued(message, self._sealing),
             self._queued_record(message, now) if self._is_tracked(message) else None,
         )
 

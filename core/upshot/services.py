@@ -10,10 +10,12 @@ from upshot import clock, forking, registry
 from upshot.broker import Broker
 from upshot.client import ResultClient
 from upshot.errors import ServiceError, UnknownSchemeError
+from upshot.keyring import Keyring
 from upshot.origin import Origin
 from upshot.request import Request
 from upshot.result import AsyncResult
 from upshot.result_set import ResultSet
+from upshot.sealing import Sealing
 from upshot.sending import Outbox
 from upshot.serializers import Codecs
 from upshot.service import OpenService
@@ -80,11 +82,59 @@ class Services:
         return self._once("codecs", self._make_codecs)
 
     def _make_codecs(self) -> Codecs:
-        settings = self._settings
+        settings, sealing = self._settings, self.sealing
+        offload = None if sealing is None else sealing.offload
         return Codecs(
             registry.serializers(settings.accept_content),
             accept=settings.accept_content,
             default=settings.result_serializer,
+            max_bytes=settings.result_max_bytes,
+            fetch=None if offload is None else offload.fetch,
+        )
+
+    @property
+    def sealing(self) -> Sealing | None:
+        """What signs and encrypts records and messages; None if nothing is to be done to them.
+
+        Raises:
+            ConfigError: a file of keys cannot be read, the place for large results is none, or a
+                module that it takes is not installed.
+        """
+        settings = self._settings
+        if not (
+            settings.signing_keys
+            or settings.encryption_keys
+            or settings.result_compression
+            or settings.result_offload
+        ):
+            return None
+        return self._once("sealing", self._make_sealing)
+
+    def _make_sealing(self) -> Sealing:
+        settings = self._settings
+        keyring = Keyring(settings.signing_keys or (), settings.encryption_keys or ())
+        if settings.result_compression is not None:
+            from upshot.compression import require  # only for those who use it
+
+            require(settings.result_compression)
+        offload = None
+        if settings.result_offload is not None:
+            from upshot.offload import Offload  # only for those who use it
+
+            offload = Offload(
+                settings.result_offload,
+                namespace=settings.namespace,
+                keyring=keyring,
+                threshold=settings.result_offload_threshold,
+                max_bytes=settings.result_max_bytes,
+            )
+        return Sealing(
+            namespace=settings.namespace,
+            keyring=keyring,
+            accept_unsealed=settings.accept_unsealed,
+            compression=settings.result_compression,
+            threshold=settings.result_compression_threshold,
+            offload=offload,
         )
 
     @property
@@ -103,6 +153,7 @@ class Services:
             expires=settings.result_expires,
             timeout=settings.operation_timeout,
             max_bytes=settings.result_max_bytes,
+            sealing=self.sealing,
         )
 
     @property
@@ -174,7 +225,13 @@ class Services:
     def send(self, requests: Sequence[Request]) -> list[AsyncResult[Any]]:
         """Send all requests in one batch and return their handles, in order."""
         settings = self._settings
-        outbox = Outbox(settings, codecs=self.codecs, client=self.results, broker=self.broker)
+        outbox = Outbox(
+            settings,
+            codecs=self.codecs,
+            client=self.results,
+            broker=self.broker,
+            sealing=self.sealing,
+        )
         warn, origin = settings.warn_unreleased_results, self.origin
         handles: list[AsyncResult[Any]] = [
             AsyncResult(message.task_id, origin, queue=message.queue).track(
@@ -182,6 +239,8 @@ class Services:
             )
             for message in outbox.send(requests)
         ]
+        for handle, request in zip(handles, requests, strict=True):
+            handle.is_plain = request.spec is not None and not request.spec.streams
         for index in outbox.repeats:
             handles[index].is_repeat = True
         return handles

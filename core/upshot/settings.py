@@ -14,7 +14,8 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast, get_type_hints
 
 from upshot.errors import ConfigError, UnknownSettingError, UrlError
-from upshot.spelling import near
+from upshot.masking import STARS
+from upshot.spelling import CELERY, near
 from upshot.typed_text import describe_type, parse_text, split_optional
 from upshot.url import Url, mask
 
@@ -23,29 +24,8 @@ __all__ = ["SETTINGS", "Setting", "Settings", "is_misspelt", "name_hint"]
 T = TypeVar("T")
 
 _TINY: Final = 1e-3  # seconds: what "more than nothing" means for a duration
+_COMPRESSIONS: Final = (None, "gzip", "zstd")
 _LONGEST_SHOWN: Final = 80  # characters of a wrong value that an error repeats
-
-# Names that users of Celery know, and what to write here.
-_CELERY: Final = {
-    "backend": "here it is called 'result_backend'",
-    "broker": "here it is called 'broker_url'",
-    "broker_connection_timeout": "here it is called 'operation_timeout'",
-    "broker_read_url": "there is one 'broker_url'",
-    "broker_transport_options": "write them into 'broker_url' as ?parameters",
-    "broker_write_url": "there is one 'broker_url'",
-    "enable_utc": "times are always UTC",
-    "result_accept_content": "here it is called 'accept_content'",
-    "result_backend_transport_options": "write them into 'result_backend' as ?parameters",
-    "task_acks_late": "messages are always acknowledged after their result is stored",
-    "task_default_retry_delay": "here it is called 'task_retry_backoff'",
-    "task_publish_retry": "publishing is always retried, within 'operation_timeout'",
-    "task_reject_on_worker_lost": "here 'task_max_deliveries' says how often a task is tried",
-    "task_send_sent_event": "here 'task_track_queued' records that a task was sent",
-    "task_track_started": "STARTED is always recorded; 'task_track_queued' is about QUEUED",
-    "timezone": "times are always UTC",
-    "visibility_timeout": "here it is called 'worker_lease'",
-    "worker_soft_shutdown_timeout": "here it is called 'worker_shutdown_timeout'",
-}
 
 
 def _setting(
@@ -56,9 +36,12 @@ def _setting(
     low: float | None = None,
     high: float | None = None,
     url: bool = False,
+    secret: bool = False,
 ) -> T:
     """Declare a setting; `low` and `high` are the smallest and largest legal numbers."""
-    metadata = {"doc": doc, "unit": unit, "low": low, "high": high, "url": url}
+    metadata = {
+        "doc": doc, "unit": unit, "low": low, "high": high, "url": url, "secret": secret,
+    }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -104,6 +87,37 @@ class Settings:
         "Longest record that is read; longer ones are refused before decoding.",
         unit="bytes",
         low=1024,
+    )
+    result_compression: str | None = _setting(
+        None, "What compresses large payloads of records: gzip or zstd; none is nothing."
+    )
+    # What is shorter leaves in the first flight of a connection anyway: 10 segments (RFC 6928).
+    result_compression_threshold: int = _setting(
+        16_384, "Length of a payload from which on it is compressed.", unit="bytes", low=0
+    )
+    result_offload: str | None = _setting(
+        None, "Where results go that are too large for a record: file:///folder; none is nowhere.",
+        url=True,
+    )  # fmt: skip
+    result_offload_threshold: int | None = _setting(
+        None,
+        "Length of a result from which on it goes there; none is what the backend takes.",
+        unit="bytes",
+        low=0,
+    )
+    signing_keys: tuple[str, ...] | None = _setting(
+        None,
+        "Keys as id:base64, or file:/path of such lines: the first signs messages and records, "
+        "one of them must have signed what is read; none signs nothing.",
+        secret=True,
+    )
+    encryption_keys: tuple[str, ...] | None = _setting(
+        None,
+        "The same for arguments, results and progress: the first encrypts, all decrypt.",
+        secret=True,
+    )
+    accept_unsealed: bool = _setting(
+        False, "Accept what is not signed or encrypted although there are keys."
     )
     task_ignore_result: bool = _setting(False, "Keep no record of any task.")
     task_track_queued: bool = _setting(True, "Record QUEUED when a task is sent.")
@@ -175,11 +189,15 @@ class Settings:
                     f"{name} is {serializer!r}, which accept_content "
                     f"{self.accept_content!r} does not have; add it there"
                 )
+        if self.result_compression not in _COMPRESSIONS:
+            raise ConfigError(
+                f"result_compression is gzip, zstd or none; not {self.result_compression!r}"
+            )
 
     def __repr__(self) -> str:
         values = ((setting, getattr(self, setting.name)) for setting in SETTINGS.values())
         changed = (
-            f"{setting.name}={mask(repr(value))}"
+            f"{setting.name}={setting.masked(value)!r}"
             for setting, value in values
             if value != setting.default
         )
@@ -210,6 +228,7 @@ class Setting:
         low: the smallest legal number, or None.
         high: the largest legal number, or None.
         url: whether the value is a URL, which may hold a password.
+        secret: whether the value is a list of keys, of which only the ids may be shown.
         doc: what it does, in one sentence.
     """
 
@@ -221,6 +240,7 @@ class Setting:
     low: float | None
     high: float | None
     url: bool
+    secret: bool
     doc: str
 
     @property
@@ -262,6 +282,10 @@ class Setting:
                 Url.parse(value)
             except UrlError as exc:
                 raise UrlError(f"{self.name}: {exc}") from exc
+        if self.secret:
+            from upshot.keyring import check_keys  # only for those who have keys
+
+            check_keys(self.name, cast("tuple[str, ...]", value))
         return value
 
     def read(self, text: str) -> object:
@@ -280,6 +304,17 @@ class Setting:
             ) from None
         return self.check(value)
 
+    def masked(self, value: object) -> object:
+        """Return a value as it may be shown: without the passwords in URLs, and without keys."""
+        if isinstance(value, tuple):
+            return tuple(map(self.masked, cast("tuple[object, ...]", value)))
+        if not isinstance(value, str):
+            return value
+        if self.secret and not value.startswith("file:"):
+            key_id, colon, _ = value.partition(":")
+            return f"{key_id}:{STARS}" if colon else STARS
+        return mask(value)
+
     def _in_range(self, value: object) -> bool:
         if isinstance(value, (int, float)):
             low = -math.inf if self.low is None else self.low
@@ -292,8 +327,8 @@ class Setting:
         return self.url or _is_word(value)
 
     def _shown(self, value: object) -> str:
-        """Return a wrong value for an error; of a URL, that has passwords, only its type."""
-        if self.url:
+        """Return a wrong value for an error; of URLs and keys, which are secret, only its type."""
+        if self.url or self.secret:
             return f"a value of type {type(value).__name__}"
         shown = mask(repr(value))
         return shown if len(shown) <= _LONGEST_SHOWN else shown[:_LONGEST_SHOWN] + "…"
@@ -341,8 +376,8 @@ def name_hint(name: str) -> str:
     A name of Celery's gets what it is called or done with here, any other the nearest setting.
     """
     plain = name.lower().removeprefix("celery_").removeprefix("upshot_")
-    if plain in _CELERY:
-        return _CELERY[plain]
+    if plain in CELERY:
+        return CELERY[plain]
     found = [plain] if plain in SETTINGS else near(plain, SETTINGS, most=1)
     return f"did you mean {found[0]!r}?" if found else "`upshot config` lists them all"
 
@@ -355,4 +390,4 @@ def is_misspelt(name: str) -> bool:
     """
     if name in SETTINGS:
         return False
-    return name in _CELERY or bool(near(name, SETTINGS, likeness=0.85))
+    return name in CELERY or bool(near(name, SETTINGS, likeness=0.85))

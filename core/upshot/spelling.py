@@ -3,8 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
-__all__ = ["near"]
+__all__ = ["CELERY", "near"]
+
+CELERY: Final = {
+    "backend": "here it is called 'result_backend'",
+    "broker": "here it is called 'broker_url'",
+    "broker_connection_timeout": "here it is called 'operation_timeout'",
+    "broker_read_url": "there is one 'broker_url'",
+    "broker_transport_options": "write them into 'broker_url' as ?parameters",
+    "broker_write_url": "there is one 'broker_url'",
+    "enable_utc": "times are always UTC",
+    "result_accept_content": "here it is called 'accept_content'",
+    "result_backend_transport_options": "write them into 'result_backend' as ?parameters",
+    "task_acks_late": "messages are always acknowledged after their result is stored",
+    "task_default_retry_delay": "here it is called 'task_retry_backoff'",
+    "task_publish_retry": "publishing is always retried, within 'operation_timeout'",
+    "task_reject_on_worker_lost": "here 'task_max_deliveries' says how often a task is tried",
+    "task_send_sent_event": "here 'task_track_queued' records that a task was sent",
+    "task_track_started": "STARTED is always recorded; 'task_track_queued' is about QUEUED",
+    "timezone": "times are always UTC",
+    "visibility_timeout": "here it is called 'worker_lease'",
+    "worker_soft_shutdown_timeout": "here it is called 'worker_shutdown_timeout'",
+}
+"""Names of settings that users of Celery know, and what to write here."""
 
 
 def near(name: str, known: Iterable[str], *, most: int = 3, likeness: float = 0.6) -> list[str]:

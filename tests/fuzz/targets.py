@@ -16,22 +16,31 @@ from typing import Any, Final, cast
 from tests.faults.hostility import flaws_of, sealed
 from upshot import clock
 from upshot.cli.printing import as_text
+from upshot.compression import compress, decompress
 from upshot.config import Configuration
+from upshot.content_types import COMPRESSIONS
 from upshot.envelope import Envelopes
 from upshot.errors import (
     ConfigError,
     CorruptRecordError,
     DecodeError,
     InvalidTaskIdError,
+    PayloadMissingError,
+    PayloadTooLargeError,
+    SerializationError,
+    TamperedMessageError,
     UpshotError,
     UrlError,
 )
 from upshot.failure import Failure, describe, rebuild
+from upshot.keyring import Keyring, check_keys
 from upshot.keys import Keyspace
 from upshot.masking import mask
 from upshot.message import Message
+from upshot.offload import Offload
 from upshot.record import Payload, Record, check_task_id, printable
-from upshot.serializers import JsonSerializer, MsgpackSerializer
+from upshot.sealing import Sealing, open_message
+from upshot.serializers import Codecs, JsonSerializer, MsgpackSerializer
 from upshot.settings import SETTINGS
 from upshot.states import State
 from upshot.url import Url
@@ -55,6 +64,17 @@ _URL: Final = Url.parse("memory://fuzz")
 _ENVELOPES: Final = Envelopes(
     Keyspace("fuzz", max_bytes=250, text=False), url=_URL, expires=None, max_bytes=MAX_BYTES
 )
+_KEYS: Final = ("fuzz:" + "0a" * 32,)
+_SEALING: Final = Sealing(namespace="fuzz", keyring=Keyring(_KEYS, _KEYS))
+_CLOSED: Final = Envelopes(
+    Keyspace("fuzz", max_bytes=250, text=False),
+    url=_URL,
+    expires=None,
+    max_bytes=MAX_BYTES,
+    sealing=_SEALING,
+)
+_OFFLOAD: Final = Offload("file:///nowhere/at/all", namespace="fuzz", keyring=Keyring())
+_CODECS: Final = Codecs({"json": JSON}, max_bytes=MAX_BYTES, fetch=_OFFLOAD.fetch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +138,47 @@ def _message_header(data: bytes) -> None:
     else:
         assert Message.decode(message.encode()) == message
         assert message.name.isprintable()
+
+
+def _sealed_record(data: bytes) -> None:
+    """Read what stands in the place of a signed record; nobody but us has the key."""
+    found = _CLOSED.open("fuzz:a", data)
+    assert isinstance(found, UpshotError) or data == _GOOD_SEALED
+    assert not [*flaws_of(str(found))] or isinstance(found, Record)
+
+
+def _sealed_message(data: bytes) -> None:
+    try:
+        open_message(data, "q", _SEALING)
+    except TamperedMessageError as exc:
+        _is_plain(str(exc))
+    else:
+        assert data == _SENT_SEALED
+    with contextlib.suppress(DecodeError):
+        open_message(data, "q", None)
+
+
+def _compressed(data: bytes) -> None:
+    for name in COMPRESSIONS:
+        with contextlib.suppress(DecodeError, PayloadTooLargeError):
+            assert len(decompress(name, data, at_most=MAX_BYTES)) <= MAX_BYTES
+
+
+def _wrapped(data: bytes) -> None:
+    """Read a payload whose content type says anything."""
+    content_type, _, body = data.partition(b"\0")
+    with contextlib.suppress(SerializationError, PayloadMissingError):
+        _CODECS.decode(content_type.decode(errors="replace"), body)
+
+
+def _keys(data: bytes) -> None:
+    text = data.decode(errors="surrogateescape")
+    for name in ("signing_keys", "encryption_keys"):
+        try:
+            check_keys(name, text.split(","))
+        except ConfigError as exc:
+            _is_plain(str(exc))
+            _is_short(str(exc), "")
 
 
 def _json(data: bytes) -> None:
@@ -255,6 +316,10 @@ _GOOD: Final = Record(task_id="a", state=State.SUCCESS, outcome=Payload("json", 
 _SENT: Final = Message(
     task_id="a", name="n", arguments=Payload("json", b"[[],{}]"), queue="q", headers={"h": [1]}
 )
+_GOOD_SEALED: Final = _SEALING.seal_record(_GOOD, most=MAX_BYTES, expires=None)
+_SENT_SEALED: Final = _SEALING.seal_message(_SENT)
+_PACKED: Final = tuple(compress(name, b"[1]" * 100) or b"" for name in COMPRESSIONS)
+_REFERENCE: Final = b"%b/%b.0 5" % (b"0" * 64, b"0" * 64)
 _VALUE: Final[Any] = {
     "a": [(1, 2.5), b"raw", {1: {"x"}}, 2**70, float("inf"), 1j], "when": clock.to_datetime(0),
 }  # fmt: skip
@@ -273,6 +338,14 @@ TARGETS: Final[dict[str, Target]] = {
     "envelope": Target(_envelope, (_GOOD.encode(),)),
     "message": Target(_message, (_SENT.encode(),)),
     "message-header": Target(_message_header, (_SENT_HEADER,)),
+    "sealed-record": Target(_sealed_record, (_GOOD_SEALED, _GOOD.encode())),
+    "sealed-message": Target(_sealed_message, (_SENT_SEALED, _SENT.encode())),
+    "compressed": Target(_compressed, _PACKED),
+    "wrapped": Target(
+        _wrapped,
+        (b"json+gzip\0" + _PACKED[0], b"json;offloaded\0" + _REFERENCE, b"json;enc=a\0x"),
+    ),
+    "keys": Target(_keys, (_KEYS[0].encode(), b"a:b,c:d", b"file:/run/keys")),
     "json": Target(_json, (JSON.dumps(_VALUE), b'{"$date":"2024-01-01"}')),
     "json-again": Target(_json_again, (JSON.dumps(_VALUE), b'["\\ud800",1e5]')),
     "msgpack": Target(_msgpack, (MSGPACK.dumps(_VALUE), b"\xdd\xff\xff\xff\xff")),

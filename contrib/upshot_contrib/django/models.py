@@ -15,6 +15,7 @@ from django.utils.functional import cached_property
 from upshot import clock
 from upshot.keys import Keyspace
 from upshot.record import Record
+from upshot.sealing import stripped
 from upshot_contrib.django.backend import DjangoBackend
 from upshot_contrib.django.fields import KeyField, WordsField
 
@@ -76,9 +77,10 @@ class Result(models.Model):
 
     @cached_property
     def record(self) -> Record:
-        """What `body` holds.
+        """What `body` holds; nobody has verified a signature of it.
 
         Raises:
             CorruptRecordError: it is no record.
         """
-        return Record.decode(bytes(self.body))
+        body = bytes(self.body)
+        return Record.decode(stripped(body) or body)

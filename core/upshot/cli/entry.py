@@ -24,6 +24,7 @@ _OWN: Final = frozenset(
         "call",
         "config",
         "doctor",
+        "generate-key",
         "purge",
         "result",
         "status",
@@ -31,7 +32,7 @@ _OWN: Final = frozenset(
         "worker",
     }
 )
-"""Our sub-commands; each is what a module beside this one has under its own name."""
+"""Our sub-commands; each is what a module beside this one has under its own name, with `_`."""
 
 _FURTHER: Final = "upshot.commands"
 """The entry-point group of further sub-commands; a name is what stands after `upshot`."""
@@ -51,7 +52,8 @@ class _Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in _OWN:
-            command: click.Command = getattr(import_module(f"upshot.cli.{cmd_name}"), cmd_name)
+            name = cmd_name.replace("-", "_")
+            command: click.Command = getattr(import_module(f"upshot.cli.{name}"), name)
             return command
         further = entry_points(group=_FURTHER, name=cmd_name)
         return _loaded(next(iter(further))) if further else None

@@ -33,7 +33,9 @@ def bury(
 ) -> None:
     """Record the failure, then move the message to the dead letters with its reason.
 
-    Nothing is decoded here: the message may be of any size and make.
+    Nothing is decoded here: the message may be of any size and make. Where messages are signed, one
+    that is not is not believed, or whoever can write to the broker could let any task fail. It ends
+    only a task that is on record as waiting: to take its message away would have done no less.
 
     Args:
         host: the app's side.
@@ -74,7 +76,8 @@ def bury(
                 queue=delivery.queue,
                 worker=worker,
             )
-            if not begun.is_terminal:
+            is_waiting = begun.state == State.QUEUED
+            if is_waiting or (_is_believed(host, delivery) and not begun.is_terminal):
                 recorder.refuse(_failed(host, begun, error))
     except ServiceError as exc:
         settling.settle(Action.RELEASE, note=f"a message of {whose} is given back: {exc}")
@@ -82,6 +85,11 @@ def bury(
     except Exception:  # there is no record to be had; the dead letter is left to look at
         logger.exception("the failure of %s cannot be recorded", whose)
     settling.settle(Action.BURY, reason=reason)
+
+
+def _is_believed(host: Host, delivery: Delivery) -> bool:
+    """Tell whether the message comes from somebody with a key, or need not."""
+    return host.sealing is None or host.sealing.has_sealed(delivery.body, delivery.queue)
 
 
 def _failed(host: Host, begun: Record, error: UpshotError) -> Record:

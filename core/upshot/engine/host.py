@@ -10,6 +10,7 @@ from upshot.broker import Broker
 from upshot.client import ResultClient
 from upshot.engine.clerk import Clerk
 from upshot.execution import AroundTask
+from upshot.sealing import Sealing
 from upshot.serializers import Codecs
 from upshot.service import OpenService
 from upshot.settings import Settings
@@ -32,6 +33,7 @@ class Host:
     broker: OpenService[Broker]
     around_task: AroundTask = nullcontext
     clerk: Clerk = field(default_factory=Clerk)
+    sealing: Sealing | None = None
 
     def close(self) -> None:
         """Close both services, and do nothing any more that was put off; idempotent."""

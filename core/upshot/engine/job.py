@@ -42,6 +42,7 @@ from upshot.errors import (
 from upshot.execution import Again, Execution, Outcome
 from upshot.message import Message
 from upshot.record import Record, printable
+from upshot.sealing import open_message
 from upshot.states import MAX_ATTEMPT, State
 
 __all__ = ["Job"]
@@ -103,7 +104,7 @@ class Job:
             self._bury(lost("it", limit))
             return
         try:
-            message = Message.decode(self.delivery.body)
+            message = open_message(self.delivery.body, self.delivery.queue, self._host.sealing)
         except DecodeError as exc:
             self._bury(exc)
             return

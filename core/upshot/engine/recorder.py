@@ -102,7 +102,7 @@ class Recorder:
         Raises:
             PayloadTooLargeError: the store never takes a record of that size.
         """
-        return self._client.encode(record, expires=self._expires, reply_to=self._reply_to)
+        return self._encoded(record)
 
     def has_stored(self, record: Record) -> bool:
         """Tell whether what is on record is this outcome, as far as can be known."""
@@ -139,8 +139,7 @@ class Recorder:
         Raises:
             PayloadTooLargeError: the store never takes a report of that size.
         """
-        expires = unfinished(self._expires)
-        return self._client.encode(record, expires=expires, reply_to=self._reply_to)
+        return self._encoded(record)
 
     def report(self, report: StoredRecord) -> None:
         """Store a progress report, unless the store is away: a task must not fail for it."""
@@ -237,16 +236,19 @@ class Recorder:
         record: Record,
         *,
         in_doubt: bool = False,
-        put: Callable[[Record], bool] | None = None,
+        put: Callable[[StoredRecord], bool] | None = None,
     ) -> Callable[[], bool]:
         """Return what stores `record` and tells whether it applied, however often it is called."""
         put = put or self._put
+        encoded: StoredRecord | None = None
 
         def attempt() -> bool:
-            nonlocal in_doubt
+            nonlocal in_doubt, encoded
+            if encoded is None:  # once: what is put elsewhere would be so each time
+                encoded = self._encoded(record)
             # What refuses our record may be our record, if the answer to it was lost on the way.
             was_in_doubt, in_doubt = in_doubt, True
-            return put(record) or (was_in_doubt and _is_same(self._known(), record))
+            return put(encoded) or (was_in_doubt and _is_same(self._known(), record))
 
         return attempt
 
@@ -257,20 +259,20 @@ class Recorder:
             logger.warning("task %s: %s", self._label, exc)
             return None
 
-    def _put(self, record: Record) -> bool:
-        """Store `record` once, or send it where it is awaited; tell whether it applied."""
+    def _encoded(self, record: Record) -> StoredRecord:
         expires = self._expires if record.is_terminal else unfinished(self._expires)
-        return self._client.store(record, expires=expires, reply_to=self._reply_to)
+        return self._client.encode(record, expires=expires, reply_to=self._reply_to)
 
-    def _announce(self, record: Record) -> bool:
+    def _put(self, record: StoredRecord) -> bool:
+        """Store a record once, or send it where it is awaited; tell whether it applied."""
+        return self._client.store_encoded([record])[0]
+
+    def _announce(self, record: StoredRecord) -> bool:
         """Do the same for a record that is soon out of date, without waiting where that can be."""
         backend = self._client.backend
         if not (self._reply_to and isinstance(backend, Announcing)):
             return self._put(record)
-        expires = unfinished(self._expires)
-        return backend.announce(
-            self._client.encode(record, expires=expires, reply_to=self._reply_to)
-        )
+        return backend.announce(record)
 
 
 def _is_same(known: Record | None, record: Record) -> bool:

@@ -53,7 +53,7 @@ class Settling:
             note: what to log if the delivery is not settled yet.
         """
         # Encoded first: if that fails, the delivery is still to be settled.
-        replacement = None if message is None else queued(message)
+        replacement = None if message is None else queued(message, self._host.sealing)
         if not self._begun.acquire(blocking=False):
             return None
         if note:

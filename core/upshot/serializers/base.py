@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Final, TypeAlias
 
-from upshot.errors import ConfigError, EncodeError, SerializationError, UntrustedContentError
+from upshot.content_types import compression_of, encryption_of, offloaded_of, plain_type
+from upshot.errors import (
+    ConfigError,
+    EncodeError,
+    KeyMissingError,
+    PayloadMissingError,
+    SerializationError,
+    UntrustedContentError,
+)
 
-__all__ = ["Codecs", "Serializer"]
+__all__ = ["Codecs", "Fetch", "Serializer"]
+
+Fetch: TypeAlias = Callable[[str, bytes], tuple[str, bytes]]
+"""Takes a content type and a reference; returns the type and the bytes that it leads to."""
 
 
 class Serializer(ABC):
@@ -64,13 +75,15 @@ class Codecs:
         accept: names of those that may be used, for writing as for reading
             (the setting `accept_content`).
         default: the name of the one that writes if none is asked for; it must be accepted.
+        max_bytes: what something compressed may unfold to (the setting `result_max_bytes`).
+        fetch: gets what is kept elsewhere (the setting `result_offload`); None gets nothing.
 
     Raises:
         ConfigError: a name has no serializer, the default is not accepted, or two accepted
             serializers share a content type.
     """
 
-    __slots__ = ("_by_content_type", "_by_name", "default")
+    __slots__ = ("_by_content_type", "_by_name", "_fetch", "_max_bytes", "default")
 
     def __init__(
         self,
@@ -78,10 +91,14 @@ class Codecs:
         *,
         accept: Iterable[str] = ("json",),
         default: str = "json",
+        max_bytes: int = 64 * 2**20,
+        fetch: Fetch | None = None,
     ) -> None:
         self._by_name: Final[dict[str, Serializer]] = {}
         self._by_content_type: Final[dict[str, Serializer]] = {}
         self.default: Final = default
+        self._max_bytes = max_bytes
+        self._fetch = fetch
         for name in accept:
             self._accept(name, serializers)
         if default not in self._by_name:
@@ -134,15 +151,41 @@ class Codecs:
             UntrustedContentError: no accepted serializer has that content type.
                 The bytes were not looked at.
             DecodeError: the bytes are not what that serializer writes.
+            PayloadTooLargeError: they unfold to more than `max_bytes`.
+            KeyMissingError: they are encrypted with a key that is not here.
+            PayloadMissingError: they are kept elsewhere, and are not there.
         """
         reader = self._by_content_type.get(content_type)
         if reader is None:
-            reader = self._by_content_type.get(content_type.partition("#")[0])
+            return self._unwrapped(content_type, data)
+        return reader.loads(data)
+
+    def _unwrapped(self, content_type: str, data: bytes) -> Any:
+        """Return the value in something compressed or kept elsewhere."""
+        reader = self._by_content_type.get(plain_type(content_type).partition("#")[0])
         if reader is None:
             raise UntrustedContentError(
                 f"content of type {content_type!r} is not accepted here, so it was not read; "
                 "if you trust whoever wrote it, name its serializer in accept_content"
             )
+        inside = offloaded_of(content_type)
+        if inside is not None:
+            if self._fetch is None:
+                raise PayloadMissingError(
+                    "the value is not in its record: set result_offload as its worker has it"
+                )
+            content_type, data = self._fetch(inside, data)
+        key_id = encryption_of(content_type)[1]
+        if key_id:
+            raise KeyMissingError(
+                f"the content is encrypted with the key {key_id!r}, which encryption_keys here "
+                "does not have"
+            )
+        content_type, compression = compression_of(content_type)
+        if compression:
+            from upshot.compression import decompress  # only where it is used
+
+            data = decompress(compression, data, at_most=self._max_bytes)
         return reader.loads(data)
 
     def _accept(self, name: str, serializers: Mapping[str, Serializer]) -> None:

@@ -18,7 +18,15 @@ from upshot.failure import Failure, describing, rebuilding
 from upshot.result import AsyncResult
 from upshot.serializers import JsonSerializer
 
-from . import core_expiry, core_faults, core_keys, core_security, core_streams, core_waiting
+from . import (
+    core_expiry,
+    core_faults,
+    core_keys,
+    core_sealing,
+    core_security,
+    core_streams,
+    core_waiting,
+)
 from .breaking import put as _break
 
 _KEPT: Final[list[object]] = []
@@ -214,6 +222,7 @@ MUTANTS: Final[dict[str, tuple[str, Callable[[], None]]]] = {
         lambda: _edit_values(lambda v: v.partition("\0")[0] if type(v) is str else v),
     ),
     **core_security.MUTANTS,
+    **core_sealing.MUTANTS,
     **core_faults.MUTANTS,
     **core_keys.MUTANTS,
     **core_waiting.MUTANTS,
