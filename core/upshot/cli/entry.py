@@ -18,7 +18,9 @@ from upshot.errors import ConfigError, UpshotError
 
 __all__ = ["main", "upshot"]
 
-_OWN: Final = frozenset({"backends", "call", "config", "purge", "result", "version", "worker"})
+_OWN: Final = frozenset(
+    {"backends", "call", "config", "purge", "result", "results", "version", "worker"}
+)
 """Our sub-commands; each is what a module beside this one has under its own name."""
 
 _FURTHER: Final = "upshot.commands"
