@@ -163,8 +163,7 @@ class ResultClient:
         An id whose stored bytes cannot be read gets its error in its place: the others are not
         affected.
         """
-        keys = [self.keys.key(task_id) for task_id in task_ids]
-        return self.reader.records(keys)
+        return self.reader.records([self.keys.key(task_id) for task_id in task_ids])
 
     def forget(self, task_ids: Iterable[str], *, plain: bool = False) -> None:
         """Remove the records and all that belongs to them; unknown ids are fine.
@@ -181,15 +180,17 @@ class ResultClient:
             self._hub.forget(keys)
         self.envelopes.forget(ids)
 
-    def scan(self) -> Iterator[Record]:
-        """Yield every readable record of this namespace, in no order.
+    def scan(self, unreadable: Callable[[UpshotError], object] | None = None) -> Iterator[Record]:
+        """Yield every readable record of this namespace, in no order; only its keys are held.
+
+        `unreadable` is told why one cannot be read; None passes over such records in silence.
 
         Raises:
             UnsupportedError: at once, if the backend cannot enumerate.
         """
         if not self.capabilities.scan:
             raise UnsupportedError(f"{self.url} cannot enumerate its records")
-        return self.reader.scan(self.keys.prefixes)
+        return self.reader.scan(self.keys.prefixes, unreadable)
 
     def prune(self) -> int:
         """Remove what has expired and the service keeps, or `result_offload`; return how many."""

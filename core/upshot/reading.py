@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final, TypeVar, final
 
@@ -190,8 +190,15 @@ class Reader:
             for record, answer, body in zip(batch, answers, bodies, strict=True)
         ]
 
-    def scan(self, prefixes: Sequence[str]) -> Iterator[Record]:
-        """Yield every readable record whose key has one of the prefixes, in no order."""
+    def scan(
+        self,
+        prefixes: Sequence[str],
+        unreadable: Callable[[UpshotError], object] | None = None,
+    ) -> Iterator[Record]:
+        """Yield every readable record whose key has one of the prefixes, in no order.
+
+        `unreadable` is told of the errors that take the place of others; None stands for nobody.
+        """
         seen: set[str] = set()
         for prefix in prefixes:
             keys = self._service.call(partial(_scan, prefix))
@@ -201,6 +208,8 @@ class Reader:
                 for found in self.records(batch):
                     if isinstance(found, Record):
                         yield found
+                    elif found is not None and unreadable is not None:
+                        unreadable(found)
 
     def _read(self, key: str, body: bytes | Exception | None) -> Record | UpshotError | None:
         if isinstance(body, Exception):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -12,10 +15,12 @@ from typing import Any
 import pytest
 
 from upshot import App
+from upshot.cli import main
 from upshot_conformance.harness import Harness
 from upshot_conformance.resources import open_descriptors
 
 from .patience import PATIENCE, comes_to
+from .places import COMMAND, WITH_SCAN, Command, Place, opened
 from .services import SERVICES, Service
 
 AppOpener = Callable[..., App]
@@ -69,3 +74,62 @@ def open_app() -> Iterator[AppOpener]:
             return stack.enter_context(App(backend=backend, **(usual | settings)))
 
         yield opened
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Command:
+    """Runs `upshot results` in an empty folder."""
+    clean = {name: text for name, text in os.environ.items() if not name.startswith("UPSHOT_")}
+    clean.pop("COLUMNS", None)
+
+    def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        given = more.pop("given", "")
+        done = subprocess.run(
+            [*COMMAND, *arguments],
+            cwd=tmp_path,
+            env=clean | more,
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        print(done.stdout, done.stderr, sep="\n")  # where passwords are looked for
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture
+def here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Command:
+    """Runs `upshot results` in this process and an empty folder: a tenth of the time."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("COLUMNS", "UPSHOT_APP", "UPSHOT_RESULT_BACKEND"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        with monkeypatch.context() as changed:
+            for name, value in more.items():
+                changed.setenv(name, value)
+            changed.setattr(sys, "argv", ["upshot", "results", *arguments])
+            capsys.readouterr()
+            code = main()
+            printed, said = capsys.readouterr()
+        print(printed, said, sep="\n")  # where passwords are looked for
+        return subprocess.CompletedProcess(arguments, code, printed, said)
+
+    return run
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """An SQLite file."""
+    yield from opened(f"sqlite:///{tmp_path}/results.db")
+
+
+@pytest.fixture(params=WITH_SCAN, ids=[service.name for service in WITH_SCAN])
+def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """A namespace of its own on each service that is known to differ from the others."""
+    yield from opened(request.param.find(request, tmp_path))

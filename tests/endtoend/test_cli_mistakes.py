@@ -125,8 +125,10 @@ def test_a_module_that_fails_over_a_url_shows_no_password(upshot: Command, tmp_p
 def test_a_queue_that_looks_like_a_url_shows_no_password(upshot: Command) -> None:
     worked = upshot("-A", "jobs", "worker", "-Q", URL, "-c", "1", "--burst")
     purged = upshot("-A", "jobs", "purge", "-Q", URL, "-y")
+    as_json = upshot("-A", "jobs", "purge", "-Q", URL, "-y", "--json")
+    looked_for = upshot("-A", "jobs", "result", URL)
 
-    for done in (worked, purged):
+    for done in (worked, purged, as_json, looked_for):
         assert "redis://:***@h" in done.stdout + done.stderr
         assert "s3cr3t" not in done.stdout + done.stderr
 

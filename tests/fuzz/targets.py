@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 
 from tests.faults.hostility import flaws_of, sealed
 from upshot import clock
+from upshot.archive import from_line, to_line
 from upshot.cli.printing import as_text
 from upshot.compression import compress, decompress
 from upshot.config import Configuration
@@ -116,6 +117,16 @@ def _use(record: Record) -> None:
     for moment in (record.queued_at, record.started_at, record.finished_at):
         clock.to_datetime(moment)
     assert not record.is_terminal or record.state == State.REVOKED or record.outcome is not None
+
+
+def _record_line(data: bytes) -> None:
+    try:
+        record = from_line(data)
+    except DecodeError as exc:
+        _is_short(str(exc), data.decode(errors="replace"))
+    else:
+        assert from_line(to_line(record)).encode() == record.encode()
+        _use(record)
 
 
 def _envelope(data: bytes) -> None:
@@ -335,6 +346,7 @@ _SENT_HEADER: Final = json.dumps(
 TARGETS: Final[dict[str, Target]] = {
     "record": Target(_record, (_GOOD.encode(), _BUSY.encode())),
     "record-inside": Target(_record_inside, (_GOOD.encode()[6:], _BUSY.encode()[6:])),
+    "record-line": Target(_record_line, (to_line(_GOOD).encode(), to_line(_BUSY).encode())),
     "envelope": Target(_envelope, (_GOOD.encode(),)),
     "message": Target(_message, (_SENT.encode(),)),
     "message-header": Target(_message_header, (_SENT_HEADER,)),

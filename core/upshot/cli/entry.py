@@ -27,6 +27,7 @@ _OWN: Final = frozenset(
         "generate-key",
         "purge",
         "result",
+        "results",
         "status",
         "version",
         "worker",

@@ -18,14 +18,15 @@ OK: Final = 0
 """What was asked for was done, and the task did not fail."""
 
 FAILED: Final = 1
-"""The task failed or was revoked, or a service could not do what was asked. Of `upshot worker`: a
-task was cut short, or its process died in burst mode."""
+"""A task failed or was revoked, or a service could not do what was asked. Of `upshot worker`: a
+task was cut short, or its process died in burst mode. Of `upshot results export`, `import` and
+`migrate`: a record is missing where it was to go."""
 
 USAGE: Final = 2
 """The command or the configuration is wrong; click's own code for that."""
 
 TIMED_OUT: Final = 124
-"""The task did not end in time; as in timeout(1)."""
+"""Not all tasks ended in time; as in timeout(1)."""
 
 INTERRUPTED: Final = 130
 """Ended by Ctrl-C: 128 + SIGINT, as shells have it."""

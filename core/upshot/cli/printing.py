@@ -30,10 +30,14 @@ __all__ = [
     "show_error",
     "show_field",
     "show_json",
+    "show_json_line",
     "show_lines",
     "show_marked",
     "show_note",
+    "show_parts",
+    "show_styled_table",
     "show_table",
+    "show_traceback",
     "shown",
     "use_plain_streams",
 ]
@@ -112,6 +116,31 @@ def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]])
     from upshot.cli.terminal import write_table  # as above
 
     write_table(title, header, [list(map(printable, row)) for row in rows])
+
+
+def show_styled_table(header: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]]) -> None:
+    """Write a table of texts with the names of their styles; no cell is cut, however long."""
+    from upshot.cli.terminal import write_table  # as above
+
+    write_table("", header, [[(safe(text), style) for text, style in row] for row in rows])
+
+
+def show_parts(*parts: tuple[str, str]) -> None:
+    """Write one line of texts, each with the name of its style ("" for none)."""
+    _write(*((safe(text), style) for text, style in parts))
+
+
+def show_traceback(text: str, *, indent: str = "") -> None:
+    """Write a Python traceback, in colours where there are any."""
+    from upshot.cli.terminal import write_traceback  # as above
+
+    lines = map(safe, text.rstrip("\n").split("\n"))
+    write_traceback("\n".join(lines), indent=indent)
+
+
+def show_json_line(value: object) -> None:
+    """Write plain data as JSON in one line, at once: one of many, and somebody may be waiting."""
+    print(_to_json(value), flush=True)  # noqa: T201 - the command's output
 
 
 def show_json(value: object) -> None:

@@ -32,7 +32,8 @@ def purge(target: str, queues: tuple[str, ...], yes: bool, as_json: bool) -> int
             return FAILED
         removed = {name: _purged(app, name) for name in names}
     if as_json:
-        show_json({"removed": sum(removed.values()), "queues": removed})
+        shown = {safe(name): count for name, count in removed.items()}
+        show_json({"removed": sum(removed.values()), "queues": shown})
         return OK
     width = max(map(len, [*removed, "total"]))
     for name, count in removed.items():

@@ -7,14 +7,15 @@ from typing import Any
 
 from upshot import clock
 from upshot.app import App
-from upshot.cli.printing import is_plain, json_or_repr, shown
+from upshot.cli.printing import as_text, is_plain, json_or_repr, shown
 from upshot.errors import SerializationError
 from upshot.failure import Failure
+from upshot.masking import mask
 from upshot.outcome import decode_value
 from upshot.record import Payload, Record
 from upshot.states import State
 
-__all__ = ["Report"]
+__all__ = ["Report", "iso"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,7 @@ class Report:
         name, queue, worker: "" if unknown.
         attempts: how often it was begun.
         queued_at, started_at, finished_at: ISO 8601 in UTC; None if it has not happened.
+        took: seconds from the beginning of the last attempt to its end; None if it has not ended.
         info: the last progress report; None if there was none.
         value: of a task that succeeded.
         failure: of a task that failed, or of the last attempt.
@@ -42,10 +44,25 @@ class Report:
     queued_at: str | None = None
     started_at: str | None = None
     finished_at: str | None = None
+    took: float | None = None
     info: Any = None
     value: Any = None
     failure: Failure | None = None
     unreadable: str = ""
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the task failed or was revoked, or nobody here can tell what it returned."""
+        return self.state in (State.FAILURE, State.REVOKED) or bool(self.unreadable)
+
+    @property
+    def outcome(self) -> str:
+        """The value, or the exception, in one line; "" if there is none yet."""
+        if self.unreadable:
+            return f"cannot be shown: {self.unreadable}"
+        if self.failure is not None:
+            return f"{self.failure.type_name}: {self.failure.message}"
+        return as_text(self.value) if self.state == State.SUCCESS else ""
 
     @classmethod
     def of(cls, app: App, task_id: str, record: Record | None) -> Report:
@@ -72,9 +89,10 @@ class Report:
             queue=record.queue,
             worker=record.worker,
             attempts=0 if record.started_at is None else record.attempt,
-            queued_at=_iso(record.queued_at),
-            started_at=_iso(record.started_at),
-            finished_at=_iso(record.finished_at),
+            queued_at=iso(record.queued_at),
+            started_at=iso(record.started_at),
+            finished_at=iso(record.finished_at),
+            took=_span(record.started_at, record.finished_at),
             info=info,
             value=value,
             failure=failure,
@@ -85,10 +103,11 @@ class Report:
         """Return it as plain JSON data.
 
         `value` is the task's value if that is plain JSON; otherwise it is null, and `repr` says
-        what Python would show.
+        what Python would show. An id without a record is what somebody typed: a password in it
+        is hidden.
         """
         return {
-            "id": self.task_id,
+            "id": mask(self.task_id) if self.state == State.PENDING else self.task_id,
             "state": self.state,
             "name": self.name or None,
             "queue": self.queue or None,
@@ -97,6 +116,7 @@ class Report:
             "queued_at": self.queued_at,
             "started_at": self.started_at,
             "finished_at": self.finished_at,
+            "took": self.took,
             "info": json_or_repr(self.info),
             "value": self.value if is_plain(self.value) else None,
             "repr": None if is_plain(self.value) else shown(self.value),
@@ -110,9 +130,15 @@ class Report:
         }
 
 
-def _iso(seconds: float | None) -> str | None:
+def iso(seconds: float | None) -> str | None:
+    """Return a moment, in seconds since the epoch, as ISO 8601 in UTC; None stays None."""
     moment = clock.to_datetime(seconds)
     return None if moment is None else moment.isoformat()
+
+
+def _span(began: float | None, ended: float | None) -> float | None:
+    """Return how long it was, never less than nothing: two machines may tell the two times."""
+    return None if began is None or ended is None else max(0.0, ended - began)
 
 
 def _failure(app: App, payload: Payload) -> Failure:

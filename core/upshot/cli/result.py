@@ -7,8 +7,10 @@ import click
 from upshot.app import App
 from upshot.cli.exits import FAILED, OK, TIMED_OUT
 from upshot.cli.parameters import SECONDS, app_option, json_option
-from upshot.cli.printing import as_text, show_field, show_json, show_lines, show_note
+from upshot.cli.printing import as_text, safe, show_field, show_json, show_note, show_traceback
 from upshot.cli.report import Report
+from upshot.cli.results.moments import short_span
+from upshot.cli.results.source import Source, source_option
 from upshot.cli.target import load
 from upshot.clock import Deadline
 from upshot.errors import ResultTimeoutError
@@ -42,21 +44,20 @@ def result() -> None:
 
 
 @result.command()
-@app_option
+@source_option
 @click.argument("task_id", metavar="ID")
 @click.option(
     "-t", "--timeout", type=SECONDS, help="Wait at most so long for its end; by default look once."
 )
 @click.option("--forget", is_flag=True, help="Delete the record after printing it.")
 @json_option
-def show(target: str, task_id: str, timeout: float | None, forget: bool, as_json: bool) -> int:
+def show(source: Source, task_id: str, timeout: float | None, forget: bool, as_json: bool) -> int:
     """Print what is known about the task ID.
 
     Exit codes: 0 it succeeded, or has not ended and no --timeout was given; 1 it failed or was
     revoked; 124 it did not end in time.
     """
-    with load(target) as app:
-        app.origin.require_here([task_id])
+    with source.open() as app:
         report = Report.of(app, task_id, _record(app, task_id, timeout))
         if as_json:
             show_json(report.to_data())
@@ -97,7 +98,7 @@ def _record(app: App, task_id: str, timeout: float | None) -> Record | None:
 
 
 def _code(report: Report, *, waited: bool) -> int:
-    if report.state in (State.FAILURE, State.REVOKED) or report.unreadable:
+    if report.has_failed:
         return FAILED
     return TIMED_OUT if waited and report.state != State.SUCCESS else OK
 
@@ -113,16 +114,17 @@ def _show(report: Report) -> None:
         "queued at": report.queued_at,
         "started at": report.started_at,
         "finished at": report.finished_at,
+        "took": None if report.took is None else short_span(report.took),
         "info": None if report.info is None else as_text(report.info),
     }
     for label, text in fields.items():
         if text:
-            show_field(label, text)
+            show_field(label, safe(text))
     if report.state == State.SUCCESS and not report.unreadable:
         show_field("value", as_text(report.value))
     if report.failure is not None:
-        show_field("failure", f"{report.failure.type_name}: {report.failure.message}")
-        show_lines(report.failure.traceback, indent="  ")
+        show_field("failure", safe(report.outcome))
+        show_traceback(report.failure.traceback, indent="  ")
     if report.unreadable:
         show_field("unreadable", report.unreadable)
     if report.state == State.PENDING:
