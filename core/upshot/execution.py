@@ -226,6 +226,7 @@ class Execution:
             attempt=self.attempt,
             retries=message.retries,
             headers=message.headers,
+            worker=self._begun.worker,
             reporter=reporter,
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from upshot import App, clock
+from upshot import App, clock, current_task
 from upshot.backend import StoredRecord
 from upshot.broker import Delivery
 from upshot.engine import Consumer
@@ -234,3 +234,16 @@ def test_a_traceback_begins_with_the_task() -> None:
             lines = (handle.traceback or "").splitlines()
 
             assert lines[1].endswith(f"in {handle.name}"), lines
+
+
+def test_a_task_can_tell_which_worker_runs_it() -> None:
+    app = App(broker="memory://", backend="memory://")
+
+    @app.task(name="who")
+    def who() -> str:
+        return current_task().worker
+
+    assert who() == ""
+    with app, app.running():
+        handle = who.delay()
+        assert handle.get(timeout=10) == handle.worker
