@@ -22,7 +22,7 @@ demo: $(VENV)/.installed ## run the example; BACKEND=URL and BROKER=URL choose t
 	$(bin)/python examples/demo.py $(demo_options)
 
 .PHONY: test
-test: lint services ## everything CI runs: services, lint, types, layers and all tests
+test: lint services .venv-django6/.installed ## everything CI runs: services, lint, types, layers and all tests
 	$(bin)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: lint
@@ -67,7 +67,7 @@ services: $(VENV)/.made ## install the services that tests start privately; star
 
 .PHONY: clean
 clean: ## remove what the other targets made, except system packages
-	rm -rf $(VENV) .venv-peers .services .upshot build dist site
+	rm -rf $(VENV) .venv-peers .venv-django6 .services .upshot build dist site
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/.made:
@@ -94,4 +94,13 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/.made
 	    .venv-peers/$$name/bin/python -m pip install --quiet --disable-pip-version-check \
 	        --requirement benchmarks/environments/$$name.txt || exit 1; \
 	done
+	@touch $@
+
+# Django's own tasks came with Django 6, which needs a newer Python than upshot.
+.venv-django6/.installed: pyproject.toml tests/contrib/django_tasks/environment.txt | $(VENV)/.made
+	python=$$(PYTHON='$(PYTHON)' scripts/find-python.sh .venv-django6) && \
+	    PYTHON=$$python scripts/make-venv.sh .venv-django6/env
+	.venv-django6/env/bin/python -m pip install --quiet --disable-pip-version-check \
+	    --editable '.[redis,postgresql,amqp,conformance]' \
+	    --requirement tests/contrib/django_tasks/environment.txt
 	@touch $@

@@ -64,6 +64,7 @@ class TaskContext:
         attempt: 1 for the first run; each retry and each redelivery adds 1.
         retries: how many of the runs before were retries.
         headers: what the sender let travel along.
+        worker: who runs it, "" when the function was called directly.
         is_direct: True when the function was called directly, not by a worker: nothing is
             stored, and `retry` raises the reason itself.
     """
@@ -74,6 +75,7 @@ class TaskContext:
     attempt: int = 1
     retries: int = 0
     headers: Mapping[str, Any]
+    worker: str = ""
     is_direct: bool = False
     reporter: Reporter | None = None
 

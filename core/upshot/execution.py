@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import inspect
 import math
+import os
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -62,9 +63,8 @@ class Again:
 
 Outcome = Finished | Again
 
-_OUR_FILES: Final = frozenset(
-    {__file__, yielding.__file__, asyncio.runners.__file__, asyncio.base_events.__file__}
-)
+_OUR_FOLDER: Final = os.path.dirname(__file__) + os.sep
+_LOOPS: Final = frozenset({asyncio.runners.__file__, asyncio.base_events.__file__})
 _LONGEST_DELAY: Final = 100 * 365 * 86_400.0  # seconds: later than any task is meant to run
 _AS_TASK: Final = -1.0  # in a message: the limit is the task's own
 
@@ -234,6 +234,7 @@ class Execution:
             attempt=self.attempt,
             retries=message.retries,
             headers=message.headers,
+            worker=self._begun.worker,
             reporter=reporter,
         )
 
@@ -341,10 +342,14 @@ def _shaped(
 def _hide_our_frames(exc: BaseException) -> None:
     """Let the traceback begin where the user's code does."""
     trace = exc.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename in _OUR_FILES:
+    while trace is not None and _is_ours(trace.tb_frame.f_code.co_filename):
         trace = trace.tb_next
     if trace is not None:
         exc.__traceback__ = trace
+
+
+def _is_ours(file: str) -> bool:
+    return file.startswith(_OUR_FOLDER) or file in _LOOPS
 
 
 def _is_delay(countdown: object) -> bool:

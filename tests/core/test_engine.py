@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from upshot import App, clock
+from upshot import App, clock, current_task
 from upshot.backend import StoredRecord
 from upshot.broker import Delivery
 from upshot.engine import Consumer
@@ -215,3 +215,35 @@ def test_a_revoked_task_without_a_result_is_not_run() -> None:
             last.delay().get(timeout=30)
 
     assert ran == ["kept"]
+
+
+def test_a_traceback_begins_with_the_task() -> None:
+    app = App(broker="memory://", backend="memory://")
+
+    @app.task(name="fail")
+    def fail() -> None:
+        raise ValueError("as asked")
+
+    @app.task(name="fail_later")
+    async def fail_later() -> None:
+        raise ValueError("as asked")
+
+    with app, app.running():
+        for handle in (fail.delay(), fail_later.delay()):
+            handle.exception(timeout=10)
+            lines = (handle.traceback or "").splitlines()
+
+            assert lines[1].endswith(f"in {handle.name}"), lines
+
+
+def test_a_task_can_tell_which_worker_runs_it() -> None:
+    app = App(broker="memory://", backend="memory://")
+
+    @app.task(name="who")
+    def who() -> str:
+        return current_task().worker
+
+    assert who() == ""
+    with app, app.running():
+        handle = who.delay()
+        assert handle.get(timeout=10) == handle.worker

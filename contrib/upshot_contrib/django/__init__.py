@@ -6,7 +6,9 @@ What is here, from the table to the pages:
     statements, failures         what is run on it, and what the exceptions of databases mean
     connection, connections      Django's connections, for upshot alone; `watchdog` ends late calls
     backend                      `django-db://`
-    settings, app                the App that `settings.UPSHOT` describes
+    settings, around, app        the App that `settings.UPSHOT` describes
+    tasks                        a backend for Django's own tasks, of Django 6
+    serving                      the apps that commands are for
     apps, checks, routers        what Django finds
     presenting, admin            the pages
     management                   the commands

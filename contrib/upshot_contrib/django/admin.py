@@ -18,6 +18,7 @@ from upshot import App
 from upshot.errors import ServiceError
 from upshot.states import State
 from upshot_contrib.django.backend import alias_of
+from upshot_contrib.django.companions import CALL, call_id
 from upshot_contrib.django.models import Result, ResultQuerySet
 from upshot_contrib.django.presenting import Shown, moment_shown, state_label
 
@@ -85,9 +86,11 @@ class ResultAdmin(_ModelAdmin):
     @admin.action(description="Forget the selected results", permissions=["forget"])
     def forget(self, request: HttpRequest, queryset: QuerySet[Result]) -> None:
         """Forget results as the app does, so that waits for them end."""
-        ids = list(queryset.values_list("task_id", flat=True))
+        app, ids = _app(), list(queryset.values_list("task_id", flat=True))
+        calls = ResultQuerySet(Result, using=queryset.db).of(app.settings.namespace)
+        calls = calls.filter(task_id__in=[call_id(each) for each in ids], state=CALL)
         try:
-            _app().results.forget(ids)
+            app.results.forget([*ids, *calls.values_list("task_id", flat=True)])
         except ServiceError as exc:
             self.message_user(request, str(exc), messages.ERROR)
         else:
@@ -111,6 +114,7 @@ class ResultAdmin(_ModelAdmin):
         url = app.backend_url
         alias = alias_of(url) if url.scheme == "django-db" else None
         found = ResultQuerySet(Result, using=alias).of(app.settings.namespace).alive()
+        found = found.exclude(state=CALL)  # what Django's tasks keep beside a result
         return found.order_by("-stored_at").defer("body")
 
     @admin.display(description="task", ordering="name")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import final
 
+import django
 from django.apps import AppConfig, apps
 from django.core import checks
 from django.utils.module_loading import module_has_submodule
@@ -29,7 +30,11 @@ class UpshotConfig(AppConfig):
         checks.register(check_settings, "upshot")
         checks.register(check_backend, "upshot")
         checks.register(check_database, checks.Tags.database)
-        discover_tasks()
+        modules = discover_tasks()
+        if django.VERSION >= (6,):
+            from upshot_contrib.django.tasks.known import KNOWN
+
+            KNOWN.add_declared(modules)
 
 
 def discover_tasks() -> list[str]:

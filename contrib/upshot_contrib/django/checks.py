@@ -6,6 +6,13 @@ upshot.E003  the database is in memory
 upshot.E004  the database routers keep the table out of the database that results go to
 upshot.W001  the table is missing (with --database, and when migrating)
 upshot.W002  no broker is named
+
+Of an alias in TASKS that names `upshot_contrib.django.tasks.UpshotBackend`, in its own words:
+
+upshot.E001 to E004, W002  the same, of its OPTIONS and of where its results go
+upshot.E005  the name of a queue is none
+upshot.E006  INSTALLED_APPS lacks the app
+upshot.E007  it shares queues with another, and not the results
 """
 
 from __future__ import annotations
@@ -22,10 +29,11 @@ from django.db import connections, router
 from upshot import App, registry
 from upshot.errors import ConfigError
 from upshot_contrib.django.backend import DjangoBackend, alias_of
+from upshot_contrib.django.serving import apps_of_project
 from upshot_contrib.django.settings import NAME, has_broker, make_app
 from upshot_contrib.django.statements import statements
 
-__all__ = ["check_backend", "check_database", "check_settings"]
+__all__ = ["check_app", "check_backend", "check_database", "check_settings", "no_broker"]
 
 _OLDEST_SQLITE: Final = (3, 35, 0)  # March 2021; older ones have no RETURNING
 
@@ -38,24 +46,34 @@ def check_settings(**_: Any) -> list[CheckMessage]:
         registry.broker_class(app.broker_url)
     except (ImproperlyConfigured, ConfigError) as exc:
         return [Error(str(exc), hint="`upshot config` explains every setting.", id="upshot.E001")]
-    if not has_broker():
-        return [
-            CheckWarning(
-                f"settings.{NAME} names no broker: messages go to a file below the working folder, "
-                "which is another one for a worker that is started elsewhere.",
-                hint=f'{NAME} = {{"broker": f"sqlite:///{{BASE_DIR / \'upshot.db\'}}"}}',
-                id="upshot.W002",
-            )
-        ]
+    if not has_broker() and _is_used():
+        hint = f'{NAME} = {{"broker": f"sqlite:///{{BASE_DIR / \'upshot.db\'}}"}}'
+        return [no_broker(NAME, hint)]
     return []
+
+
+def no_broker(where: str, hint: str) -> CheckMessage:
+    """Return the warning that a setting names no broker."""
+    return CheckWarning(
+        f"settings.{where} names no broker: messages go to a file below the working folder, "
+        "which is another one for a worker that is started elsewhere.",
+        hint=hint,
+        id="upshot.W002",
+    )
 
 
 def check_backend(**_: Any) -> list[CheckMessage]:
     """Look at the database that results go to, without connecting."""
     try:
-        alias = _alias(make_app())
+        return check_app(make_app()) if _is_used() else []
     except ImproperlyConfigured:
         return []  # `check_settings` says so
+
+
+def check_app(app: App) -> list[CheckMessage]:
+    """Look at the database that an app's results go to, without connecting."""
+    try:
+        alias = _alias(app)
     except ConfigError as exc:
         return [Error(str(exc), id="upshot.E001")]
     return [] if alias is None else [*_unfit(alias), *_unmigratable(alias)]
@@ -70,7 +88,7 @@ def check_database(*, databases: Collection[str] | None = None, **_: Any) -> lis
         alias = _alias(make_app())
     except (ImproperlyConfigured, ConfigError):
         return []
-    if alias is None or alias not in (databases or ()):
+    if alias is None or alias not in (databases or ()) or not _is_used():
         return []
     from upshot_contrib.django.models import Result  # a model needs a Django that is set up
 
@@ -85,6 +103,14 @@ def check_database(*, databases: Collection[str] | None = None, **_: Any) -> lis
             id="upshot.W001",
         )
     ]
+
+
+def _is_used() -> bool:
+    """Tell whether anything can be sent to the project's own app; if TASKS are wrong, yes."""
+    try:
+        return any(each.name == NAME for each in apps_of_project())
+    except ImproperlyConfigured:
+        return True
 
 
 def _alias(app: App) -> str | None:

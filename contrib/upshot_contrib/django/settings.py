@@ -28,18 +28,28 @@ _DEFAULT: Final = "django-db://"
 _SHORT: Final = {"broker": "broker_url", "backend": "result_backend"}
 
 
-def make_app() -> App:
+def make_app(options: Mapping[str, Any] | None = None, *, where: str = NAME) -> App:
     """Return a new app, configured as Django's settings say. Opens nothing.
 
+    Args:
+        options: what wins over `UPSHOT`, under the same names; None for nothing.
+        where: the setting that they are in, for messages.
+
     Raises:
-        ImproperlyConfigured: `UPSHOT` is no mapping, or a key or value of it is wrong.
+        ImproperlyConfigured: `UPSHOT` is no mapping, or a key or value of it is wrong; likewise
+            `options`.
     """
+    name = NAME
+    app = App()
     try:
-        app = App()
-        app.config_from_object({"result_backend": _DEFAULT, **_written()})
+        app.config_from_object({"result_backend": _DEFAULT, **_named(getattr(settings, NAME, {}))})
         _ = app.settings  # two that contradict each other are found only now
+        if options is not None:
+            name = where
+            app.config_from_object(_named(options))
+            _ = app.settings
     except ConfigError as exc:
-        raise ImproperlyConfigured(f"settings.{NAME}: {exc}") from exc
+        raise ImproperlyConfigured(f"settings.{name}: {exc}") from exc
     return app
 
 
@@ -64,9 +74,8 @@ def named_alias() -> str | None:
     return dict(url.query).get("using")
 
 
-def _written() -> dict[str, Any]:
-    """Return what the settings say, under upshot's names."""
-    written: object = getattr(settings, NAME, {})
+def _named(written: object) -> dict[str, Any]:
+    """Return what somebody has set, under upshot's names."""
     if not isinstance(written, Mapping):
         raise ConfigError(f"it is a mapping, not {type(written).__name__}")
     found: dict[str, Any] = {}

@@ -7,13 +7,14 @@ from typing import Any, final
 from django.core.management.base import BaseCommand, CommandError
 
 from upshot.errors import ServiceError
+from upshot_contrib.django.serving import apps_of_project
 
 __all__ = ["Command"]
 
 
 @final
 class Command(BaseCommand):
-    """As `upshot result prune`, for the app of `settings.UPSHOT`."""
+    """As `upshot result prune`, for the app of `settings.UPSHOT` and all of `settings.TASKS`."""
 
     help = (
         "Remove the records that have expired. Whoever stores does so now and then, and no reader "
@@ -21,11 +22,11 @@ class Command(BaseCommand):
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        from upshot_contrib.django.app import app  # reads Django's settings
-
+        removed = 0
         try:
-            with app:
-                removed = app.results.prune()
+            for served in apps_of_project():
+                with served.app as app:
+                    removed += app.results.prune()
         except ServiceError as exc:
             raise CommandError(str(exc)) from exc
         self.stdout.write(f"removed: {removed}")

@@ -12,6 +12,8 @@ from django.db import connections
 
 from upshot.errors import ConfigError
 from upshot.worker import STOPS, WorkerOptions, run
+from upshot_contrib.django.serving import chosen_app
+from upshot_contrib.django.settings import NAME
 
 __all__ = ["Command"]
 
@@ -21,7 +23,7 @@ _APP: Final = "upshot_contrib.django.app"
 
 @final
 class Command(BaseCommand):
-    """As `upshot worker`, for the app of `settings.UPSHOT`."""
+    """As `upshot worker`, for the app of `settings.UPSHOT`, or for one of `settings.TASKS`."""
 
     help = (
         "Run tasks until told to stop. SIGTERM, SIGHUP or Ctrl-C finishes the running tasks; a "
@@ -33,6 +35,11 @@ class Command(BaseCommand):
         parser.add_argument("-c", "--concurrency", type=_count, help="processes")
         parser.add_argument("--threads", type=_count, help="tasks at once in each process")
         parser.add_argument("-Q", "--queues", default="", help="names, separated by commas")
+        parser.add_argument(
+            "--serve",
+            metavar="NAME",
+            help="UPSHOT, or an alias in TASKS that has OPTIONS; only if the project has several",
+        )
         parser.add_argument("-l", "--loglevel", type=str.upper, choices=_LEVELS, default="INFO")
         parser.add_argument("-n", "--name", help="what others see")
         parser.add_argument("--burst", action="store_true", help="stop when nothing is due")
@@ -42,13 +49,15 @@ class Command(BaseCommand):
         parser.add_argument("--grace", type=float, help="seconds that a stop waits for tasks")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        from upshot_contrib.django.app import app  # reads Django's settings
-
+        try:
+            served = chosen_app(options["serve"])
+        except ConfigError as exc:
+            raise CommandError(str(exc), returncode=2) from exc
         chosen = WorkerOptions(
-            target=_APP,
+            target=_APP if served.name == NAME else f"TASKS[{served.name!r}]",
             concurrency=options["concurrency"],
             threads=options["threads"],
-            queues=tuple(name for name in options["queues"].split(",") if name),
+            queues=tuple(name for name in options["queues"].split(",") if name) or served.queues,
             name=options["name"],
             loglevel=options["loglevel"],
             burst=options["burst"],
@@ -57,7 +66,7 @@ class Command(BaseCommand):
         )
         connections.close_all()  # they must not cross the fork
         try:
-            code = run(app, chosen)
+            code = run(served.app, chosen)
         except ConfigError as exc:
             raise CommandError(str(exc), returncode=2) from exc
         # While the interpreter ends it gives signals their defaults back: one more would end it.
