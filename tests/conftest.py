@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.scoreboard import pytest_runtest_logreport, pytest_terminal_summary
 from tests.secrecy import pytest_runtest_makereport
 from upshot_conformance.servers import (
     MariaDBServer,
@@ -26,7 +27,11 @@ from upshot_conformance.servers import (
     new_password,
 )
 
-__all__ = ["pytest_runtest_makereport"]  # a hook, which pytest finds here
+__all__ = [  # hooks, which pytest finds here
+    "pytest_runtest_logreport",
+    "pytest_runtest_makereport",
+    "pytest_terminal_summary",
+]
 
 # A shell has its background jobs ignore Ctrl-C and SIGQUIT, and nohup has them ignore SIGHUP. All
 # that is started here would inherit that, and workers heed it.
