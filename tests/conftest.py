@@ -13,6 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.beside import (
+    pytest_collection_modifyitems,
+    pytest_itemcollected,
+    pytest_runtest_protocol,
+)
 from tests.faults.scoreboard import pytest_runtest_logreport, pytest_terminal_summary
 from tests.secrecy import pytest_runtest_makereport
 from upshot_conformance.servers import (
@@ -28,8 +33,11 @@ from upshot_conformance.servers import (
 )
 
 __all__ = [  # hooks, which pytest finds here
+    "pytest_collection_modifyitems",
+    "pytest_itemcollected",
     "pytest_runtest_logreport",
     "pytest_runtest_makereport",
+    "pytest_runtest_protocol",
     "pytest_terminal_summary",
 ]
 

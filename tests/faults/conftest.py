@@ -55,16 +55,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     spared = [item for item in items if any(map(item.get_closest_marker, marks))]
     config.hook.pytest_deselected(items=spared)
     items[:] = [item for item in items if item not in spared]
-    for item in items:
-        if group := _group(item):
-            item.add_marker(pytest.mark.xdist_group(group))
 
 
-def _group(item: pytest.Item) -> str:
-    """Name the service of an experiment: several processes need not each start all of them."""
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Group experiments by their service: several processes need not each start all of them."""
     chosen = getattr(item, "callspec", None)
     named = [each for each in chosen.params.values() if isinstance(each, Service)] if chosen else []
-    return named[0].name if named else ""
+    item.add_marker(pytest.mark.xdist_group(named[0].name) if named else pytest.mark.apart)
 
 
 @pytest.fixture(params=every(SERVICES))
