@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.beside import (
     pytest_collection_modifyitems,
@@ -40,6 +41,10 @@ __all__ = [  # hooks, which pytest finds here
     "pytest_runtest_protocol",
     "pytest_terminal_summary",
 ]
+
+# How long an example takes to be drawn and to run says more about the machine than about the code.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 # A shell has its background jobs ignore Ctrl-C and SIGQUIT, and nohup has them ignore SIGHUP. All
 # that is started here would inherit that, and workers heed it.
