@@ -8,6 +8,8 @@ SIZE    ?= wide
 
 bin := $(VENV)/bin
 pip := $(bin)/python -m pip install --quiet --disable-pip-version-check
+# Half of their time most tests wait, so there are more processes than cores.
+test_options := -n 4 --dist loadgroup --no-loadscope-reorder
 # At full size there are figures to measure, which nothing else should disturb.
 faults_options := $(if $(filter full,$(SIZE)),,-n 3 --dist loadgroup)
 bench_options := $(if $(QUICK),--quick,--page docs/benchmarks.md --command 'make bench$(if $(BENCH), BENCH="$(BENCH)")')
@@ -23,7 +25,7 @@ demo: $(VENV)/.installed ## run the example; BACKEND=URL and BROKER=URL choose t
 
 .PHONY: test
 test: lint services .venv-django6/.installed ## everything CI runs: services, lint, types, layers and all tests
-	$(bin)/python -m pytest $(PYTEST_ARGS)
+	$(bin)/python -m pytest $(test_options) $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.installed-dev ## check style, types and import layers

@@ -12,7 +12,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+from tests.beside import (
+    pytest_collection_modifyitems,
+    pytest_itemcollected,
+    pytest_runtest_protocol,
+)
+from tests.faults.scoreboard import pytest_runtest_logreport, pytest_terminal_summary
 from tests.secrecy import pytest_runtest_makereport
 from upshot_conformance.servers import (
     MariaDBServer,
@@ -26,7 +33,18 @@ from upshot_conformance.servers import (
     new_password,
 )
 
-__all__ = ["pytest_runtest_makereport"]  # a hook, which pytest finds here
+__all__ = [  # hooks, which pytest finds here
+    "pytest_collection_modifyitems",
+    "pytest_itemcollected",
+    "pytest_runtest_logreport",
+    "pytest_runtest_makereport",
+    "pytest_runtest_protocol",
+    "pytest_terminal_summary",
+]
+
+# How long an example takes to be drawn and to run says more about the machine than about the code.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 # A shell has its background jobs ignore Ctrl-C and SIGQUIT, and nohup has them ignore SIGHUP. All
 # that is started here would inherit that, and workers heed it.

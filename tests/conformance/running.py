@@ -25,7 +25,6 @@ def run_suite(
     *arguments: str,
     path: Sequence[Path] = (),
     environment: Mapping[str, str] | None = None,
-    inherit: Mapping[str, str] | None = None,
     plugins: Sequence[str] = (),
     timeout: float = 300,
 ) -> Outcome:
@@ -36,12 +35,10 @@ def run_suite(
         arguments: added to the command line.
         path: what to put on the import path.
         environment: more environment variables.
-        inherit: the variables to add them to; None for those of this process.
         plugins: pytest plugins to load besides the suite's.
         timeout: seconds after which the run counts as hung.
     """
-    inherit = os.environ if inherit is None else inherit
-    given = inherit.get("PYTHONPATH", "").split(os.pathsep)
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     search = [*map(str, path), str(HERE), *(os.path.abspath(each) for each in given if each)]
     loaded = [word for name in (*plugins, "upshot_conformance.plugin") for word in ("-p", name)]
     done = subprocess.run(
@@ -51,7 +48,7 @@ def run_suite(
         ],
         cwd=folder,
         env={
-            **inherit,
+            **os.environ,
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
             "PYTHONPATH": os.pathsep.join(search),
             **(environment or {}),

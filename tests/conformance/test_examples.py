@@ -19,6 +19,7 @@ def test_no_example_is_left_out() -> None:
 
 
 # The page for authors, which test_docs.py follows, has `files` certified.
+@pytest.mark.apart
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("folder", "scheme"), [("dbm", "dbm"), ("socket", "dict")])
 def test_an_example_is_installed_and_certified(folder: str, scheme: str, tmp_path: Path) -> None:

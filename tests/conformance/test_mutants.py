@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from typing import TypeVar
@@ -30,8 +29,6 @@ CONTROLS = [each for each in mutants.backends() if not each.kills]
 PER_CLAUSE = 1
 ELSEWHERE = 10
 """How many are judged above each of the other services, too."""
-AT_ONCE = 2
-"""Runs at the same time: each waits as much as it works."""
 
 
 def runs() -> Iterator[tuple[str, Callable[[], Judgement]]]:
@@ -65,26 +62,16 @@ def above(mutant: type[Mutant], over: str) -> Judgement:
 RUNS = dict(runs())
 
 
-@pytest.fixture(scope="module")
-def judgements(request: pytest.FixtureRequest) -> Iterator[Mapping[str, Future[Judgement]]]:
-    """What becomes of each mutant whose test was asked for; begun now, in that order."""
-    items = (item for item in request.session.items if isinstance(item, pytest.Function))
-    asked = (str(item.callspec.params.get("run")) for item in items if hasattr(item, "callspec"))
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {name: pool.submit(RUNS[name]) for name in asked if name in RUNS}
-        pool.shutdown(cancel_futures=True)
-
-
+@pytest.mark.apart
 @pytest.mark.parametrize("run", RUNS)
-@pytest.mark.timeout(2 * judge.SECONDS)
-def test_the_clause_that_a_mutant_breaks_goes_red(
-    run: str, judgements: Mapping[str, Future[Judgement]]
-) -> None:
-    judgement = judgements[run].result()
+@pytest.mark.timeout(judge.SECONDS + 60)
+def test_the_clause_that_a_mutant_breaks_goes_red(run: str) -> None:
+    judgement = RUNS[run]()
 
     assert judgement.fate is Fate.KILLED, judgement.text
 
 
+@pytest.mark.apart
 @pytest.mark.parametrize("control", CONTROLS, ids=mutants.name_of)
 @pytest.mark.timeout(judge.SECONDS + 60)
 def test_a_backend_that_is_only_odd_stays_green(control: type[Mutant]) -> None:

@@ -1,20 +1,16 @@
-"""Every service of this project passes the whole suite, on a real server started for it.
-
-These runs take longest, and wait most of the time: `conftest.py` lets them begin early, beside the
-other tests, and has their tests come last.
-"""
+"""Every service of this project passes the whole suite, on a real server started for it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from concurrent.futures import Future
+import os
+from pathlib import Path
 
 import pytest
 
 from upshot import registry
 from upshot_conformance.harness import HARNESSES
 
-from .running import SUITE_SECONDS, Outcome
+from .running import HERE, SUITE, SUITE_SECONDS, run_suite
 
 SERVICES = [
     "django-db",
@@ -34,10 +30,20 @@ SERVICES = [
 """What `--backend` takes: a URL scheme or the name of a harness; one for each kind of service."""
 
 
+@pytest.mark.apart
 @pytest.mark.parametrize("service", SERVICES)
-@pytest.mark.timeout(len(SERVICES) * SUITE_SECONDS)
-def test_a_service_is_conformant(service: str, outcomes: Mapping[str, Future[Outcome]]) -> None:
-    outcome = outcomes[service].result()
+@pytest.mark.timeout(SUITE_SECONDS + 60)
+def test_a_service_is_conformant(service: str, tmp_path: Path) -> None:
+    services = os.environ.get("UPSHOT_SERVICES_DIR") or str(HERE.parents[1] / ".services")
+
+    # From a folder that is not this repository.
+    outcome = run_suite(
+        tmp_path,
+        *SUITE,
+        f"--backend={service}",
+        environment={"UPSHOT_SERVICES_DIR": services},
+        timeout=SUITE_SECONDS,
+    )
 
     print(outcome.text)
     assert outcome.code == pytest.ExitCode.OK, outcome.text

@@ -271,6 +271,7 @@ def test_a_waiting_task_and_an_unknown_one_are_told_apart(app: App) -> None:
         handle.get(timeout=0)
 
 
+@pytest.mark.alone
 def test_timeouts_are_neither_early_nor_swallowed(app: App) -> None:
     began = time.monotonic()
 

@@ -210,6 +210,7 @@ class TellsOnce(Listener):
         pass
 
 
+@pytest.mark.alone
 def test_a_hub_that_has_rested_looks_at_once() -> None:
     began: list[float] = []
     second = threading.Event()

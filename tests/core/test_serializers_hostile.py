@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from time import perf_counter
+from time import thread_time
 from typing import Any
 
 import pytest
@@ -174,11 +174,11 @@ DEEP = [
 
 @pytest.mark.parametrize(("serializer", "data"), DEEP)
 def test_deep_input_is_refused_at_once(serializer: Serializer, data: bytes) -> None:
-    started = perf_counter()
+    started = thread_time()
     with pytest.raises(DecodeError):
         serializer.loads(data)
 
-    assert perf_counter() - started < 1
+    assert thread_time() - started < 1
 
 
 def test_brackets_in_strings_are_no_nesting() -> None:

@@ -97,7 +97,8 @@ def test_of_fifty_calls_in_five_processes_one_is_executed(
     app: App, project: Path, start_worker: Callable[..., Any]
 ) -> None:
     start_worker("-c", "2")
-    path, handles = project / "ticks", []
+    path = project / "ticks"
+    handles: list[tuple[str, bool]] = []
     with ExitStack() as stack:
         callers = [
             stack.enter_context(caller("jobs.tick", path, "invoice-42", THREADS))

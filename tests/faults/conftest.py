@@ -17,13 +17,12 @@ from typing import Final
 
 import pytest
 from _pytest.mark import ParameterSet
-from _pytest.terminal import TerminalReporter
 
 from tests.endtoend.services import SERVICES, Service
 from upshot import App, clock
 
 from .ledger import Ledger
-from .scoreboard import Row, Score, table
+from .scoreboard import Score
 
 JOBS = Path(__file__).parent / "programs" / "jobs.py"
 _SIZES: Final = ("slice", "wide", "full")
@@ -49,9 +48,6 @@ def every(services: Iterable[Service]) -> list[ParameterSet]:
     ]
 
 
-_ROWS: list[Row] = []
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if SIZE not in _SIZES:
         raise pytest.UsageError(f"FAULTS_SIZE is one of {', '.join(_SIZES)}, not {SIZE!r}")
@@ -59,29 +55,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     spared = [item for item in items if any(map(item.get_closest_marker, marks))]
     config.hook.pytest_deselected(items=spared)
     items[:] = [item for item in items if item not in spared]
-    for item in items:
-        if group := _group(item):
-            item.add_marker(pytest.mark.xdist_group(group))
 
 
-def _group(item: pytest.Item) -> str:
-    """Name the service of an experiment: several processes need not each start all of them."""
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Group experiments by their service: several processes need not each start all of them."""
     chosen = getattr(item, "callspec", None)
     named = [each for each in chosen.params.values() if isinstance(each, Service)] if chosen else []
-    return named[0].name if named else ""
-
-
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.when == "teardown":
-        # What travels here from another process has lost its types.
-        found: list[tuple[str, Row]] = report.user_properties  # type: ignore[assignment]
-        _ROWS.extend(row for name, row in found if name == "score")
-
-
-def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
-    if _ROWS:
-        terminalreporter.section("faults")
-        terminalreporter.write_line(table(_ROWS))
+    item.add_marker(pytest.mark.xdist_group(named[0].name) if named else pytest.mark.apart)
 
 
 @pytest.fixture(params=every(SERVICES))

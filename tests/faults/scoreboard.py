@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
+import pytest
+from _pytest.terminal import TerminalReporter
+
 Row: TypeAlias = dict[str, Any]
 """A score on its way from the process that ran the experiment to the one that prints."""
 
@@ -19,6 +22,7 @@ COUNTS: Final = (
     "unexpected",
 )
 _SHOWN: Final = 5  # surprises that a failure spells out
+_ROWS: Final[list[Row]] = []  # of this run
 
 
 @dataclass
@@ -107,3 +111,18 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(
         [written(head), written(["-" * width for width in widths]), *map(written, lines)]
     )
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Keep the scores of an experiment."""
+    if report.when == "teardown":
+        # What travels here from another process has lost its types.
+        found: list[tuple[str, Row]] = report.user_properties  # type: ignore[assignment]
+        _ROWS.extend(row for name, row in found if name == "score")
+
+
+def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
+    """Print the table of all scores, if there are any."""
+    if _ROWS:
+        terminalreporter.section("faults")
+        terminalreporter.write_line(table(_ROWS))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import click
 
@@ -124,9 +124,8 @@ def _safe(value: Any) -> Any:
     if isinstance(value, str):
         return safe(value)
     if isinstance(value, dict):
-        members: dict[str, Any] = value
+        members = cast("dict[str, Any]", value)
         return {name: _safe(each) for name, each in members.items()}
     if isinstance(value, list):
-        items: list[Any] = value
-        return [_safe(each) for each in items]
+        return [_safe(each) for each in cast("list[Any]", value)]
     return value

@@ -58,6 +58,7 @@ def listener(backend: SqliteBackend) -> Iterator[Listener]:
     opened.close()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("is_told", [True, False], ids=["told", "not told"], indirect=True)
 @pytest.mark.usefixtures("is_told")
 @pytest.mark.parametrize("own", [True, False], ids=["the same backend", "another backend"])
@@ -76,6 +77,7 @@ def test_a_commit_that_came_before_the_wait_is_heard_at_once(
     assert list(listener.wait(0.0)) == []
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("is_told", [True, False], ids=["told", "not told"], indirect=True)
 @pytest.mark.usefixtures("is_told")
 def test_a_commit_during_the_wait_is_heard_soon(

@@ -126,6 +126,7 @@ def test_a_buried_message_keeps_its_body_and_the_reason(
     assert found.fetchall() == [("q", b"body", 1, "bad")]
 
 
+@pytest.mark.alone
 def test_a_write_waits_for_a_foreign_lock_as_long_as_it_may(
     backend: SqliteBackend, record: RecordMaker, raw: sqlite3.Connection
 ) -> None:
@@ -141,6 +142,7 @@ def test_a_write_waits_for_a_foreign_lock_as_long_as_it_may(
     assert backend.store([record("b")], 5.0) == [True]
 
 
+@pytest.mark.alone
 def test_a_write_waits_for_another_processs_turn_as_long_as_it_may(
     backend: SqliteBackend, record: RecordMaker, path: Path
 ) -> None:
