@@ -28,9 +28,6 @@ __all__ = ["SuiteSession"]
 _FIXTURES: Final = "upshot-conformance-fixtures"
 _JUDGE: Final = "upshot-conformance-judge"
 
-_ALONE: Final = frozenset({"WT-1", "WT-2", "WT-3", "WT-9", "RL-5", "RL-6", "FT-5"})
-"""Clauses about time and about what a process holds: xdist gives their tests to one worker."""
-
 _CROWDED: Final = 2.0
 """By which factor time bounds are widened where xdist runs such tests beside others."""
 
@@ -132,8 +129,6 @@ class SuiteSession:
                 item.user_properties += [("clause", clause_id) for clause_id in ids]
                 item.user_properties.append(("backend", target_of(item).label))
                 _give_seed(item, self._seed)
-            if _ALONE.intersection(ids):
-                item.add_marker(pytest.mark.xdist_group("serial"))
             if not ids or self._options.clauses.intersection(ids):
                 kept.append(item)
         self._note_missing(items)
@@ -158,12 +153,11 @@ class SuiteSession:
     def pytest_configure_node(self, node: Any) -> None:
         """Tell an xdist worker what to test."""
         wires = [target.to_wire() for target in self.targets]
-        grouped = self._config.getoption("dist", "no") == "loadgroup"
         node.workerinput[WIRE] = {
             "targets": wires,
             "namespaces": self._namespaces,
             "seed": self._seed,
-            "scale": self._options.scale * (1.0 if grouped else _CROWDED),
+            "scale": self._options.scale * _CROWDED,
         }
 
     @pytest.hookimpl(optionalhook=True)

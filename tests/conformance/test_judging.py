@@ -116,9 +116,8 @@ def test_the_same_clause_is_red_once_it_binds(tmp_path: Path) -> None:
         ((), "1.0"),
         (("--timing-scale=3",), "3.0"),
         (("-p", "xdist", "-n", "1"), "2.0"),
-        (("-p", "xdist", "-n", "1", "--dist", "loadgroup"), "1.0"),
     ],
-    ids=["alone", "scaled", "crowded", "grouped"],
+    ids=["alone", "scaled", "crowded"],
 )
 def test_time_bounds_are_wider_where_time_is_shared(
     tmp_path: Path, more: tuple[str, ...], scale: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, cast
 
 import click
@@ -127,5 +127,5 @@ def _safe(value: Any) -> Any:
         members = cast("dict[str, Any]", value)
         return {name: _safe(each) for name, each in members.items()}
     if isinstance(value, list):
-        return [_safe(each) for each in cast("list[Any]", value)]
+        return [_safe(each) for each in cast("Sequence[Any]", value)]
     return value
