@@ -21,7 +21,7 @@ from tests.pages import Block, as_pattern, blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-ELSEWHERE = {"celery.md", "django.md", "writing-a-backend.md"}
+ELSEWHERE = {"celery.md", "django.md", "operating.md", "streaming.md", "writing-a-backend.md"}
 """Pages whose blocks have tests of their own, which start what these pages are about."""
 
 PAGES = {
@@ -50,6 +50,7 @@ class Reader:
             "NO_COLOR": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONWARNINGS": "error",
+            "TMPDIR": str(folder),
         }
 
     def follow(self, block: Block) -> str | None:
@@ -68,7 +69,7 @@ class Reader:
             extras = re.search(r"\[(.+)\]", words[-1])
             assert {*(extras[1].split(",") if extras else [])} <= {*EXTRAS}, line
             return None
-        if "worker" in words:
+        if "worker" in words and "--burst" not in words:
             self._start(words)
             return None
         return self._run(line)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import signal
 import subprocess
 import sys
@@ -23,7 +21,6 @@ from .services import SERVICES
 
 ROOT: Final = Path(__file__).parents[2]
 PROGRAM: Final = Path(__file__).parent / "programs" / "call_with_key.py"
-PAGE: Final = (ROOT / "docs" / "idempotency.md").read_text(encoding="utf-8")
 
 PROCESSES: Final = 5
 THREADS: Final = 10
@@ -176,24 +173,3 @@ def test_results_that_are_carried_take_no_keys(app: App, monkeypatch: pytest.Mon
 
 
 # -- the page -------------------------------------------------------------------------------------
-
-
-def test_the_page_is_true(tmp_path: Path) -> None:
-    """Its script prints what it says, and its command finds the key that the script has taken."""
-    script, output = re.findall(r"```(?:python|output)\n(.*?)```", PAGE, re.DOTALL)
-    command = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)[0].split()
-    (tmp_path / "pay.py").write_text(script)
-    clean = {name: text for name, text in os.environ.items() if not name.startswith("UPSHOT_")}
-
-    ran = subprocess.run(
-        [sys.executable, "pay.py"], cwd=tmp_path, env=clean, capture_output=True, text=True,
-        timeout=PATIENCE, check=False,
-    )  # fmt: skip
-    assert (ran.stdout, ran.stderr) == (output, "")
-
-    called = subprocess.run(
-        [sys.executable, "-m", *command], cwd=tmp_path, env=clean, capture_output=True, text=True,
-        timeout=PATIENCE, check=False,
-    )  # fmt: skip
-    assert called.returncode == 0
-    assert "the key was taken already" in called.stderr

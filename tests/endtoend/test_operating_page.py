@@ -9,21 +9,12 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from tests.pages import FENCE, as_pattern
 from upshot_conformance.servers import RedisServer
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 TEXT: Final = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
-FENCE: Final = re.compile(r"^```(?P<language>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 CACHE: Final = "redis://cache"
-
-
-def as_pattern(expected: str) -> str:
-    """Return a regular expression in which `…` is anything, and alone in a line any lines."""
-    lines = [
-        r"(?:.*\n)*?" if line == "…" else re.escape(line).replace("…", ".*") + r" *\n"
-        for line in expected.splitlines()
-    ]
-    return "".join(lines)
 
 
 def test_every_command_prints_what_the_page_says(tmp_path: Path) -> None:
