@@ -49,7 +49,9 @@ class Upshot(Contender):
         return self._app.AsyncResult(task_id).get(timeout=_PATIENCE)
 
     def forget(self, task_id: str) -> None:
-        self._app.AsyncResult(task_id).forget()
+        handle = self._app.AsyncResult(task_id)
+        handle.is_plain = True  # as one that `delay` returned knows: its task yields nothing
+        handle.forget()
 
     def store_many(self, values: Mapping[str, object], address: str = "") -> None:
         client = self._client
