@@ -152,9 +152,9 @@ class Keyring:
             raise RefusedError("it cannot be decrypted: it was changed, moved or made up") from None
 
 
-def is_signed(data: bytes) -> bool:
-    """Tell whether `data` begins as what `Keyring.sign` returns."""
-    return data[: len(_SIGNED)] == _SIGNED
+def is_signed(data: object) -> bool:
+    """Tell whether `data` begins as what `Keyring.sign` returns; a service may hold anything."""
+    return isinstance(data, bytes) and data.startswith(_SIGNED)
 
 
 def unsigned(data: bytes) -> bytes:
