@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 else:
     _Task = Task  # generic for type checkers only
 
-Register = Callable[[_Task], object]
+_Register = Callable[[_Task], object]
 """Is given every known task."""
 
 
@@ -30,7 +30,7 @@ class KnownTasks:
 
     def __init__(self) -> None:
         self._tasks: dict[str, _Task] = {}
-        self._registers: list[Register] = []
+        self._registers: list[_Register] = []
 
     def __iter__(self) -> Iterator[_Task]:
         return iter(list(self._tasks.values()))
@@ -54,7 +54,7 @@ class KnownTasks:
         """Return the task of that module path; None if this process has not declared it."""
         return self._tasks.get(path)
 
-    def tell(self, register: Register) -> None:
+    def tell(self, register: _Register) -> None:
         """Call `register` with each task that becomes known from now on."""
         self._registers.append(register)
 
