@@ -45,6 +45,10 @@ faults: $(VENV)/.installed-dev services ## kill, freeze, cut and flood everythin
 celery: $(VENV)/.installed-dev services ## run Celery's own integration tests on its Redis backend and on ours
 	$(bin)/python -m scripts.celery_suite $(CELERY)
 
+.PHONY: celerybackends
+celerybackends: $(VENV)/.installed-dev services ## measure Celery's own result backends with our suite, and write the page
+	$(bin)/python -m scripts.celery_backends run $(CELERY)
+
 .PHONY: fuzz
 fuzz: $(VENV)/.installed-fuzz ## give RUNS inputs to everything that decodes; 1 000 000 by default
 	$(bin)/python -m tests.fuzz.run $(or $(RUNS),1000000) $(SEED)

@@ -1,0 +1,211 @@
+"""Measures Celery's result backends with upshot's conformance suite, and fills in the page.
+
+python -m scripts.celery_backends run               all five, with private servers; some 20 minutes
+python -m scripts.celery_backends run celery+redis  some of them
+python -m scripts.celery_backends plain             only what Celery does without upshot
+python -m scripts.celery_backends write             docs/celery-backends.md, from what is kept
+python -m scripts.celery_backends check             exit code 1 if the page is out of date
+
+What is kept is in `conformance/reports/celery`: `BACKEND.jsonl`, what `--conformance-report` wrote
+without the lines of the tests, and `plain.json`, what Celery did in `upshot_over_celery.plain`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from scripts.celery_notes import LABELS, not_measured
+from scripts.celery_page import Plain, updated
+
+from upshot.errors import UpshotError
+from upshot_conformance.clauses import CLAUSES
+from upshot_conformance.report import EvidenceError, read
+from upshot_conformance.report.evidence import Evidence
+from upshot_conformance.report.files import replace_file
+from upshot_conformance.report.lines import dump
+
+__all__ = ["PAGE", "REPORTS", "installed", "kept", "kept_plain", "look", "main", "measure"]
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+SOURCE: Final = ROOT / "conformance" / "over_celery"
+REPORTS: Final = ROOT / "conformance" / "reports" / "celery"
+PAGE: Final = ROOT / "docs" / "celery-backends.md"
+PLAIN: Final = "plain.json"
+DRIVERS: Final = ("celery", "kombu", "redis", "amqp", "pymongo", "sqlalchemy", "pymemcache")
+LONGEST_TEST: Final = 60  # seconds, after which a test of what hangs has failed
+LONGEST_RUN: Final = 900  # seconds for one backend, after which the rest counts as not run
+GRACE: Final = 150  # seconds more, for what hangs at the end
+
+
+@contextlib.contextmanager
+def installed() -> Iterator[dict[str, str]]:
+    """Install the adapter where nobody else finds it; yield what a process needs to."""
+    with tempfile.TemporaryDirectory(prefix="upshot-over-celery-") as site:
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        options = ["--no-deps", "--no-index", "--no-build-isolation", f"--target={site}"]
+        subprocess.run([*pip, *options, str(SOURCE)], check=True)
+        path = os.pathsep.join([site, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+        sys.path.insert(0, site)  # for the harness that starts a service, and for plain Celery
+        try:
+            yield {"PYTHONPATH": path}
+        finally:
+            sys.path.remove(site)
+
+
+@contextlib.contextmanager
+def service(label: str) -> Iterator[str]:
+    """Start a private service; yield its `celery+…` URL."""
+    harnesses = importlib.import_module("upshot_over_celery.harnesses")
+    found = (vars(harnesses)[name] for name in harnesses.__all__)
+    with next(each for each in found if each.scheme == label).start() as url:
+        yield url
+
+
+def measure(
+    label: str, environment: Mapping[str, str], folder: Path, clauses: Sequence[str] = ()
+) -> Evidence:
+    """Run the clauses that say something about one backend; return what was found.
+
+    Args:
+        label: the URL scheme, such as `celery+redis`.
+        environment: what to add to that of the process, as `installed` yields it.
+        folder: where its report goes.
+        clauses: those alone; () for all.
+
+    Raises:
+        EvidenceError: the run ended without a report.
+    """
+    asked = clauses or [each for each in CLAUSES if not not_measured(each, label)]
+    with contextlib.ExitStack() as stack:
+        # A reply queue of Celery's outlives its client. On a service that is known to be private
+        # the suite calls that a fault of every test, and not of the one that is about it.
+        backend = stack.enter_context(service(label)) if label == "celery+rpc" else label
+        command = [
+            *(sys.executable, "-m", "pytest", "-p", "upshot_conformance.plugin", "-q"),
+            *("-p", "no:cacheprovider", "--tb=short", f"--timeout={LONGEST_TEST}"),
+            # pytest would keep a warning for each write to Redis, and the suite say that it grows.
+            *("-p", "no:warnings"),
+            f"--session-timeout={LONGEST_RUN}",
+            *("--pyargs", "upshot_conformance", f"--rootdir={folder}", f"--backend={backend}"),
+            *(f"--clause={each}" for each in asked),
+            f"--conformance-report={folder}",
+        ]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            variables = {**os.environ, **environment}
+            seconds = LONGEST_RUN + GRACE
+            subprocess.run(command, cwd=folder, env=variables, timeout=seconds, check=False)
+    results = folder / "results.jsonl"
+    if not results.exists():
+        raise EvidenceError(f"{label}: the run ended without a report")
+    return read(results)
+
+
+def keep(evidence: Evidence, folder: Path = REPORTS) -> None:
+    """Keep what was found about each backend, without the lines of the tests."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for judged in evidence.judged:
+        alone = Evidence(run=evidence.run, judged=(judged,), results=())
+        replace_file(folder / f"{judged.facts.label}.jsonl", dump(alone, summary=True))
+
+
+def look(labels: Sequence[str], environment: Mapping[str, str]) -> Plain:
+    """Return what Celery itself does, by what was done and by backend; each in its own process."""
+    plain = importlib.import_module("upshot_over_celery.plain")
+    seen: dict[str, dict[str, str]] = {}
+    for claim in plain.CLAIMS:
+        for label in claim.backends:
+            if label in labels:
+                with service(label) as url:
+                    words = (plain.__name__, claim.look.__name__, plain.celery_url(url))
+                    done = subprocess.run(
+                        [sys.executable, "-m", *words],
+                        env={**os.environ, **environment},
+                        capture_output=True,
+                        check=True,
+                        text=True,
+                        timeout=LONGEST_TEST,
+                    )
+                seen.setdefault(f"{claim.clause}: {claim.done}", {})[label] = done.stdout.strip()
+    return Plain({name: metadata.version(name) for name in DRIVERS}, seen)
+
+
+def kept(folder: Path = REPORTS) -> list[Evidence]:
+    """Return what is kept about the backends, in the order of the page.
+
+    Raises:
+        EvidenceError: something is damaged or missing.
+    """
+    missing = [label for label in LABELS if not (folder / f"{label}.jsonl").exists()]
+    if missing:
+        raise EvidenceError(f"nothing is kept about {', '.join(missing)}: run it first")
+    return [read(folder / f"{label}.jsonl") for label in LABELS]
+
+
+def kept_plain(folder: Path = REPORTS) -> Plain:
+    """Return what is kept of what Celery itself does."""
+    return Plain(**json.loads((folder / PLAIN).read_text(encoding="utf-8")))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run, write or check; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("do", choices=("run", "plain", "write", "check"))
+    parser.add_argument("backends", nargs="*", metavar="BACKEND", help=", ".join(LABELS))
+    chosen = parser.parse_args(arguments)
+    labels = chosen.backends or list(LABELS)
+    try:
+        if strangers := sorted(set(labels).difference(LABELS)):
+            raise EvidenceError(f"no such backend: {', '.join(strangers)}")
+        if chosen.do in ("run", "plain"):
+            _run(labels, suite=chosen.do == "run")
+        return _write(only_look=chosen.do == "check")
+    except (UpshotError, OSError, ValueError, subprocess.CalledProcessError) as exc:
+        sys.stderr.write(f"{exc}\n")
+        return 1
+
+
+def _run(labels: Sequence[str], *, suite: bool) -> None:
+    """Measure, and keep what was found; what was kept about other backends stays."""
+    with installed() as environment:
+        for label in labels if suite else ():
+            with tempfile.TemporaryDirectory(prefix="upshot-celery-") as folder:
+                keep(measure(label, environment, Path(folder)))
+        fresh = look(labels, environment)
+    before: Mapping[str, Mapping[str, str]] = (
+        kept_plain().seen if (REPORTS / PLAIN).exists() else {}
+    )
+    seen = {
+        what: {**before.get(what, {}), **fresh.seen.get(what, {})}
+        for what in dict.fromkeys([*before, *fresh.seen])
+    }
+    replace_file(REPORTS / PLAIN, json.dumps(fresh._replace(seen=seen)._asdict(), indent=1) + "\n")
+
+
+def _write(*, only_look: bool) -> int:
+    before = PAGE.read_text(encoding="utf-8")
+    text = updated(before, kept(), kept_plain())
+    if text == before:
+        return 0
+    if only_look:
+        name = PAGE.relative_to(ROOT)
+        sys.stderr.write(f"{name} is out of date; run: python -m scripts.celery_backends write\n")
+        return 1
+    replace_file(PAGE, text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""The page about Celery's own backends says what is kept, and what is kept is still so."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from scripts import celery_backends
+from scripts.celery_notes import LABELS, NOT_MEASURED, NOTES, not_measured
+from scripts.celery_page import mark
+
+from upshot_conformance.clauses import CLAUSES
+from upshot_conformance.findings import Standing
+
+CHECKED = "celery+db+sqlite"
+"""The backend that is measured here: it needs no server."""
+
+CLAUSES_CHECKED = ("ID-1", "ID-2", "ST-2", "ST-3", "ST-6", "RL-2", "RL-3", "RL-8")
+"""Kept ones, broken ones and refused ones, which take a few seconds together."""
+
+
+@pytest.fixture(scope="module")
+def environment() -> Iterator[Mapping[str, str]]:
+    """That of a process which finds the adapter."""
+    with celery_backends.installed() as found:
+        yield found
+
+
+def test_the_page_is_what_the_figures_make_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert celery_backends.main(["check"]) == 0, capsys.readouterr().err
+
+
+def test_the_page_has_a_cell_for_every_clause_and_backend() -> None:
+    rows = re.findall(
+        r"^\| \[([A-Z]+-\d+)\]\(.*?\) (.*) \|$", celery_backends.PAGE.read_text(), re.M
+    )
+
+    assert [clause_id for clause_id, _ in rows] == list(CLAUSES)
+    assert {cells.count("|") for _, cells in rows} == {len(LABELS)}
+
+
+def test_no_cell_is_left_open() -> None:
+    cells = {
+        (each.facts.label, clause_id): mark(each, clause_id)
+        for evidence in celery_backends.kept()
+        for each in evidence.judged
+        for clause_id in CLAUSES
+    }
+
+    assert {label for label, _ in cells} == set(LABELS)
+    assert [where for where, shown in cells.items() if "not run" in shown] == []
+
+
+def test_every_note_is_about_something_that_is_broken() -> None:
+    broken = {
+        (clause_id, each.facts.label)
+        for evidence in celery_backends.kept()
+        for each in evidence.judged
+        for clause_id, cell in each.cells.items()
+        if cell.standing is Standing.FAILED
+    }
+    noted = {
+        (clause_id, label)
+        for clause_id, notes in NOTES.items()
+        for note in notes
+        for label in note.labels
+    }
+
+    assert noted <= broken
+    assert NOT_MEASURED.keys() <= CLAUSES.keys()
+
+
+@pytest.mark.timeout(120)
+def test_what_is_kept_is_still_so(environment: Mapping[str, str], tmp_path: Path) -> None:
+    before = {each.facts.label: each for found in celery_backends.kept() for each in found.judged}
+
+    found = celery_backends.measure(CHECKED, environment, tmp_path, CLAUSES_CHECKED)
+
+    assert not any(not_measured(each, CHECKED) for each in CLAUSES_CHECKED)
+    (judged,) = found.judged
+    assert {each: judged.cells[each].standing for each in CLAUSES_CHECKED} == {
+        each: before[CHECKED].cells[each].standing for each in CLAUSES_CHECKED
+    }
+
+
+def test_what_celery_itself_does_is_still_so(environment: Mapping[str, str]) -> None:
+    plain = importlib.import_module("upshot_over_celery.plain")
+    kept = celery_backends.kept_plain().seen
+    claims = [claim for claim in plain.CLAIMS if CHECKED in claim.backends]
+
+    seen = celery_backends.look([CHECKED], environment).seen
+
+    assert len(claims) > 3
+    for claim in claims:
+        name = f"{claim.clause}: {claim.done}"
+        assert seen[name] == {CHECKED: kept[name][CHECKED]}
