@@ -1,13 +1,14 @@
 """Measures Celery's result backends with upshot's conformance suite, and fills in the page.
 
 python -m scripts.celery_backends run               all five, with private servers; some 20 minutes
-python -m scripts.celery_backends run celery+redis  some of them
+python -m scripts.celery_backends run celery+redis  some of them; --clause=ST some clauses only
 python -m scripts.celery_backends plain             only what Celery does without upshot
 python -m scripts.celery_backends write             docs/celery-backends.md, from what is kept
 python -m scripts.celery_backends check             exit code 1 if the page is out of date
 
-What is kept is in `conformance/reports/celery`: `BACKEND.jsonl`, what `--conformance-report` wrote
-without the lines of the tests, and `plain.json`, what Celery did in `upshot_over_celery.plain`.
+What is kept is in `conformance/reports/celery`: `BACKEND.json`, how each clause stands and when
+that was measured, and `plain.json`, what Celery did in `upshot_over_celery.plain`. Each group of
+clauses is a run by itself: one that does not end takes no others with it.
 """
 
 from __future__ import annotations
@@ -26,14 +27,15 @@ from pathlib import Path
 from typing import Final
 
 from scripts.celery_notes import LABELS, not_measured
-from scripts.celery_page import Plain, updated
+from scripts.celery_page import Kept, Plain, updated
 
 from upshot.errors import UpshotError
 from upshot_conformance.clauses import CLAUSES
+from upshot_conformance.contract import GROUPS
+from upshot_conformance.findings import Standing
 from upshot_conformance.report import EvidenceError, read
 from upshot_conformance.report.evidence import Evidence
 from upshot_conformance.report.files import replace_file
-from upshot_conformance.report.lines import dump
 
 __all__ = ["PAGE", "REPORTS", "installed", "kept", "kept_plain", "look", "main", "measure"]
 
@@ -44,8 +46,7 @@ PAGE: Final = ROOT / "docs" / "celery-backends.md"
 PLAIN: Final = "plain.json"
 DRIVERS: Final = ("celery", "kombu", "redis", "amqp", "pymongo", "sqlalchemy", "pymemcache")
 LONGEST_TEST: Final = 60  # seconds, after which a test of what hangs has failed
-LONGEST_RUN: Final = 900  # seconds for one backend, after which the rest counts as not run
-GRACE: Final = 150  # seconds more, for what hangs at the end
+LONGEST_RUN: Final = 900  # seconds for one group of clauses
 
 
 @contextlib.contextmanager
@@ -73,20 +74,19 @@ def service(label: str) -> Iterator[str]:
 
 
 def measure(
-    label: str, environment: Mapping[str, str], folder: Path, clauses: Sequence[str] = ()
-) -> Evidence:
-    """Run the clauses that say something about one backend; return what was found.
+    label: str, environment: Mapping[str, str], folder: Path, clauses: Sequence[str]
+) -> Kept:
+    """Run some clauses on one backend; return what was found.
 
     Args:
         label: the URL scheme, such as `celery+redis`.
         environment: what to add to that of the process, as `installed` yields it.
-        folder: where its report goes.
-        clauses: those alone; () for all.
+        folder: where its report goes; empty.
+        clauses: which.
 
     Raises:
         EvidenceError: the run ended without a report.
     """
-    asked = clauses or [each for each in CLAUSES if not not_measured(each, label)]
     with contextlib.ExitStack() as stack:
         # A reply queue of Celery's outlives its client. On a service that is known to be private
         # the suite calls that a fault of every test, and not of the one that is about it.
@@ -96,27 +96,54 @@ def measure(
             *("-p", "no:cacheprovider", "--tb=short", f"--timeout={LONGEST_TEST}"),
             # pytest would keep a warning for each write to Redis, and the suite say that it grows.
             *("-p", "no:warnings"),
-            f"--session-timeout={LONGEST_RUN}",
             *("--pyargs", "upshot_conformance", f"--rootdir={folder}", f"--backend={backend}"),
-            *(f"--clause={each}" for each in asked),
+            *(f"--clause={each}" for each in clauses),
             f"--conformance-report={folder}",
         ]
         with contextlib.suppress(subprocess.TimeoutExpired):
             variables = {**os.environ, **environment}
-            seconds = LONGEST_RUN + GRACE
-            subprocess.run(command, cwd=folder, env=variables, timeout=seconds, check=False)
+            subprocess.run(command, cwd=folder, env=variables, timeout=LONGEST_RUN, check=False)
     results = folder / "results.jsonl"
     if not results.exists():
-        raise EvidenceError(f"{label}: the run ended without a report")
-    return read(results)
+        raise EvidenceError(f"{label}: the run of {' '.join(clauses)} ended without a report")
+    return _taken(read(results), clauses)
 
 
-def keep(evidence: Evidence, folder: Path = REPORTS) -> None:
-    """Keep what was found about each backend, without the lines of the tests."""
+def _taken(evidence: Evidence, clauses: Sequence[str]) -> Kept:
+    (judged,) = evidence.judged
+    run = evidence.run
+    if not run.complete:
+        raise EvidenceError(f"{judged.facts.label}: the run of {' '.join(clauses)} was stopped")
+    return Kept(
+        label=judged.facts.label,
+        server=judged.facts.server,
+        contract=run.contract,
+        upshot=run.version,
+        python=run.python,
+        platform=run.platform,
+        standings={each: judged.cells[each].standing for each in clauses},
+        days=dict.fromkeys(clauses, run.started.partition("T")[0]),
+    )
+
+
+def keep(fresh: Kept, folder: Path = REPORTS) -> None:
+    """Keep what was found; what was kept about other clauses of the backend stays."""
     folder.mkdir(parents=True, exist_ok=True)
-    for judged in evidence.judged:
-        alone = Evidence(run=evidence.run, judged=(judged,), results=())
-        replace_file(folder / f"{judged.facts.label}.jsonl", dump(alone, summary=True))
+    path = folder / f"{fresh.label}.json"
+    before = _read(path) if path.exists() else fresh
+    known = [each for each in CLAUSES if each in before.standings or each in fresh.standings]
+    standings, days = {**before.standings, **fresh.standings}, {**before.days, **fresh.days}
+    fresh = fresh._replace(
+        standings={each: standings[each] for each in known},
+        days={each: days[each] for each in known},
+    )
+    replace_file(path, json.dumps(fresh._asdict(), indent=1) + "\n")
+
+
+def _read(path: Path) -> Kept:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    standings = {name: Standing(text) for name, text in found["standings"].items()}
+    return Kept(**{**found, "standings": standings})
 
 
 def look(labels: Sequence[str], environment: Mapping[str, str]) -> Plain:
@@ -140,16 +167,16 @@ def look(labels: Sequence[str], environment: Mapping[str, str]) -> Plain:
     return Plain({name: metadata.version(name) for name in DRIVERS}, seen)
 
 
-def kept(folder: Path = REPORTS) -> list[Evidence]:
+def kept(folder: Path = REPORTS) -> list[Kept]:
     """Return what is kept about the backends, in the order of the page.
 
     Raises:
-        EvidenceError: something is damaged or missing.
+        EvidenceError: something is missing.
     """
-    missing = [label for label in LABELS if not (folder / f"{label}.jsonl").exists()]
+    missing = [label for label in LABELS if not (folder / f"{label}.json").exists()]
     if missing:
         raise EvidenceError(f"nothing is kept about {', '.join(missing)}: run it first")
-    return [read(folder / f"{label}.jsonl") for label in LABELS]
+    return [_read(folder / f"{label}.json") for label in LABELS]
 
 
 def kept_plain(folder: Path = REPORTS) -> Plain:
@@ -164,25 +191,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("do", choices=("run", "plain", "write", "check"))
     parser.add_argument("backends", nargs="*", metavar="BACKEND", help=", ".join(LABELS))
+    parser.add_argument("--clause", action="append", metavar="ID", help="or a group, such as ST")
     chosen = parser.parse_args(arguments)
     labels = chosen.backends or list(LABELS)
     try:
         if strangers := sorted(set(labels).difference(LABELS)):
             raise EvidenceError(f"no such backend: {', '.join(strangers)}")
-        if chosen.do in ("run", "plain"):
-            _run(labels, suite=chosen.do == "run")
+        if chosen.do == "run":
+            _measure_all(labels, chosen.clause or list(GROUPS))
+        if chosen.do == "plain" or (chosen.do == "run" and not chosen.clause):
+            _look_at_all(labels)
         return _write(only_look=chosen.do == "check")
-    except (UpshotError, OSError, ValueError, subprocess.CalledProcessError) as exc:
+    except (UpshotError, OSError, ValueError, subprocess.SubprocessError) as exc:
         sys.stderr.write(f"{exc}\n")
         return 1
 
 
-def _run(labels: Sequence[str], *, suite: bool) -> None:
-    """Measure, and keep what was found; what was kept about other backends stays."""
+def _measure_all(labels: Sequence[str], wanted: Sequence[str]) -> None:
     with installed() as environment:
-        for label in labels if suite else ():
-            with tempfile.TemporaryDirectory(prefix="upshot-celery-") as folder:
-                keep(measure(label, environment, Path(folder)))
+        for label in labels:
+            for group in GROUPS:
+                asked = [
+                    each
+                    for each, clause in CLAUSES.items()
+                    if clause.group == group
+                    and {each, group}.intersection(wanted)
+                    and not not_measured(each, label)
+                ]
+                with tempfile.TemporaryDirectory(prefix="upshot-celery-") as folder:
+                    if asked:
+                        keep(measure(label, environment, Path(folder), asked))
+
+
+def _look_at_all(labels: Sequence[str]) -> None:
+    with installed() as environment:
         fresh = look(labels, environment)
     before: Mapping[str, Mapping[str, str]] = (
         kept_plain().seen if (REPORTS / PLAIN).exists() else {}

@@ -51,11 +51,10 @@ NOT_MEASURED: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     ),
     **dict.fromkeys(["WT-1", "WT-3"], (_POLLING, "Celery polls, and here upshot does")),
     **dict.fromkeys(["RD-4"], (LABELS, "upshot makes a new client after a fork")),
-    **dict.fromkeys(["BT-1"], (LABELS, "batches are put together by upshot and the adapter")),
+    **dict.fromkeys(["BT-1", "BT-3"], (LABELS, "batches are made by the adapter, one by one")),
     **dict.fromkeys(
         ["ST-4", "ST-5"], (LABELS, "no safety against concurrent writers is declared")
     ),
-    **dict.fromkeys(["BT-3"], ((RPC,), "results are messages, each sent by itself")),
     **dict.fromkeys(["BT-2", "WT-5"], (LABELS, "no batches are declared")),
     **dict.fromkeys(
         ["CP-1", "CP-2", "CP-3"], (LABELS, "what is declared is declared by the adapter")
@@ -106,7 +105,7 @@ NOTES: Final[Mapping[str, Sequence[Note]]] = {
              "collector finds it", (4465, 6819)),
     ),
     "RL-6": (
-        Note((REDIS,), "each wait that timed out leaves an object and a subscription", (5320, 8166)),
+        Note((REDIS,), "each wait that timed out leaves objects and a subscription", (5320, 8166)),
         Note((RPC,), "results that nobody fetched stay in memory", (4486, 5344)),
     ),
     "EX-2": (
@@ -116,9 +115,6 @@ NOTES: Final[Mapping[str, Sequence[Note]]] = {
     "EX-3": (
         Note((MEMCACHED,), "with `result_expires` over 30 days a result is gone at once: memcached "
              "takes the number for a date. Celery warns of this for chords"),
-    ),
-    "BT-3": (
-        Note(_STORES, "as ST-3, with several records of one id in a batch"),
     ),
 }  # fmt: skip
 """By clause: what was seen where it is broken."""

@@ -11,10 +11,9 @@ from upshot_conformance.clauses import CLAUSES
 from upshot_conformance.contract import GROUPS
 from upshot_conformance.findings import Standing
 from upshot_conformance.report import EvidenceError
-from upshot_conformance.report.evidence import Evidence, Judged
 from upshot_conformance.report.marks import MARKS
 
-__all__ = ["BEGIN", "END", "Plain", "mark", "updated"]
+__all__ = ["BEGIN", "END", "Kept", "Plain", "mark", "updated"]
 
 _ISSUES: Final = "https://github.com/celery/celery/issues"
 _CONTRACT: Final = "../conformance/CONTRACT.md"
@@ -26,6 +25,27 @@ _LEGEND: Final = "\n".join(
     for each in MARKS.values()
     if each.short != "early"
 )
+
+
+class Kept(NamedTuple):
+    """How the clauses that were measured stand on one backend.
+
+    Attributes:
+        label: the URL scheme.
+        server: what the service says it is.
+        contract, upshot, python, platform: of the last run.
+        standings: by clause.
+        days: by clause: when it was measured.
+    """
+
+    label: str
+    server: str
+    contract: str
+    upshot: str
+    python: str
+    platform: str
+    standings: Mapping[str, Standing]
+    days: Mapping[str, str]
 
 
 class Plain(NamedTuple):
@@ -41,7 +61,7 @@ class Plain(NamedTuple):
     seen: Mapping[str, Mapping[str, str]]
 
 
-def updated(text: str, evidences: Sequence[Evidence], plain: Plain) -> str:
+def updated(text: str, kept: Sequence[Kept], plain: Plain) -> str:
     """Return the page with the figures as they should be.
 
     Raises:
@@ -52,58 +72,57 @@ def updated(text: str, evidences: Sequence[Evidence], plain: Plain) -> str:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"the page needs the lines {BEGIN} and {END}")
-    sections = "\n\n".join(_sections(evidences, plain))
+    sections = "\n\n".join(_sections(kept, plain))
     return f"{before}{BEGIN}\n\n{sections}\n\n{END}{after}"
 
 
-def _sections(evidences: Sequence[Evidence], plain: Plain) -> Iterator[str]:
-    judged = [each for evidence in evidences for each in evidence.judged]
+def _sections(kept: Sequence[Kept], plain: Plain) -> Iterator[str]:
     yield _table(["clause", "what is done", "backend", "what was seen"], _plain_rows(plain.seen))
     yield "## The matrix"
-    yield _table(["", *(f"`{each.facts.label}`" for each in judged)], _rows(judged))
+    yield _table(["", *(f"`{each.label}`" for each in kept)], _rows(kept))
     yield _LEGEND
     yield "## What is broken, and how"
-    yield from _broken(judged)
+    yield from _broken(kept)
     yield "## What says nothing about Celery"
-    yield "\n".join(_absent(judged))
+    yield "\n".join(_absent(kept))
     yield "## Versions"
-    yield _table(["backend", "server", "run", "seconds"], _versions(evidences))
-    yield _made_with(evidences, plain.versions)
+    yield _table(["backend", "server", "measured"], _versions(kept))
+    yield _made_with(kept[-1], plain.versions)
 
 
-def mark(judged: Judged, clause_id: str) -> str:
+def mark(kept: Kept, clause_id: str) -> str:
     """Return what stands in the cell of a clause and a backend."""
-    if not_measured(clause_id, judged.facts.label):
+    if not_measured(clause_id, kept.label):
         shown = MARKS[Standing.ABSENT]
     else:
-        shown = MARKS[judged.cells[clause_id].standing]
+        shown = MARKS[kept.standings.get(clause_id, Standing.NOT_RUN)]
     return shown.sign if shown is MARKS[Standing.PASSED] else f"{shown.sign} {shown.short}"
 
 
-def _rows(judged: Sequence[Judged]) -> Iterator[list[str]]:
+def _rows(kept: Sequence[Kept]) -> Iterator[list[str]]:
     for clause_id in CLAUSES:
         yield [
             f"[{clause_id}]({_CONTRACT}#{clause_id})",
-            *(mark(each, clause_id) for each in judged),
+            *(mark(each, clause_id) for each in kept),
         ]
 
 
-def _is_broken(judged: Judged, clause_id: str) -> bool:
-    failed = judged.cells[clause_id].standing is Standing.FAILED
-    return failed and not not_measured(clause_id, judged.facts.label)
+def _is_broken(kept: Kept, clause_id: str) -> bool:
+    failed = kept.standings.get(clause_id) is Standing.FAILED
+    return failed and not not_measured(clause_id, kept.label)
 
 
-def _broken(judged: Sequence[Judged]) -> Iterator[str]:
+def _broken(kept: Sequence[Kept]) -> Iterator[str]:
     for group, what in GROUPS.items():
         ids = [each for each in CLAUSES if CLAUSES[each].group == group]
-        told = [line for clause_id in ids for line in _lines_on(judged, clause_id)]
+        told = [line for clause_id in ids for line in _lines_on(kept, clause_id)]
         if told:
             yield f"### {what}"
             yield "\n".join(told)
 
 
-def _lines_on(judged: Sequence[Judged], clause_id: str) -> Iterator[str]:
-    labels = [each.facts.label for each in judged if _is_broken(each, clause_id)]
+def _lines_on(kept: Sequence[Kept], clause_id: str) -> Iterator[str]:
+    labels = [each.label for each in kept if _is_broken(each, clause_id)]
     if not labels:
         return
     yield f"- **{clause_id}** {CLAUSES[clause_id].text}"
@@ -120,11 +139,11 @@ def _lines_on(judged: Sequence[Judged], clause_id: str) -> Iterator[str]:
         yield f"  - {names}: {note.text}" + (f" ({issues})" if issues else "")
 
 
-def _absent(judged: Sequence[Judged]) -> Iterator[str]:
+def _absent(kept: Sequence[Kept]) -> Iterator[str]:
     reasons: dict[str, list[str]] = {}
     for clause_id in CLAUSES:
-        for each in judged:
-            if reason := not_measured(clause_id, each.facts.label):
+        for each in kept:
+            if reason := not_measured(clause_id, each.label):
                 ids = reasons.setdefault(reason, [])
                 ids += [clause_id] * (clause_id not in ids)
     for reason, ids in reasons.items():
@@ -145,19 +164,16 @@ def _by_what_was_seen(seen: Mapping[str, str]) -> dict[str, list[str]]:
     return found
 
 
-def _versions(evidences: Sequence[Evidence]) -> Iterator[list[str]]:
-    for evidence in evidences:
-        for each in evidence.judged:
-            day = evidence.run.started.partition("T")[0]
-            seconds = f"{evidence.run.duration:.0f}"
-            facts = each.facts
-            yield [f"`{facts.label}`", facts.server, day, seconds]
+def _versions(kept: Sequence[Kept]) -> Iterator[list[str]]:
+    for each in kept:
+        yield [f"`{each.label}`", each.server, ", ".join(sorted(set(each.days.values())))]
 
 
-def _made_with(evidences: Sequence[Evidence], versions: Mapping[str, str]) -> str:
-    run = evidences[0].run
+def _made_with(last: Kept, versions: Mapping[str, str]) -> str:
     named = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return f"Contract {run.contract}, upshot {run.version}, {named}; {run.python}, {run.platform}."
+    return (
+        f"Contract {last.contract}, upshot {last.upshot}, {named}; {last.python}, {last.platform}."
+    )
 
 
 def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:

@@ -86,10 +86,13 @@ def given_up(url: str) -> str:
 
 
 def short_timeout(url: str) -> str:
-    """Tell how long a get takes that has a tenth of a second."""
-    began = time.monotonic()
-    _times_out(_app(url).AsyncResult(_new_id()), timeout=0.1)
-    return f"`get(timeout=0.1)` takes {time.monotonic() - began:.1f} s"
+    """Tell how long a get takes that has a tenth of a second: the shortest of three."""
+    app, taken = _app(url), []
+    for _ in range(3):
+        began = time.monotonic()
+        _times_out(app.AsyncResult(_new_id()), timeout=0.1)
+        taken.append(time.monotonic() - began)
+    return f"it takes {'a second' if min(taken) >= 0.9 else 'less than a second'}"
 
 
 def get_after_forget(url: str) -> str:
