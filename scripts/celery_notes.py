@@ -64,8 +64,8 @@ NOT_MEASURED: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
 
 NOTES: Final[Mapping[str, Sequence[Note]]] = {
     "ID-2": (
-        Note((MEMCACHED,), "an id with a space, a letter beyond ASCII or over 233 bytes is "
-             "refused by the driver: it becomes a memcached key as it is"),
+        Note((MEMCACHED,), "an id with a space or a letter beyond ASCII is refused by the "
+             "driver: it becomes a key of memcached as it is"),
     ),
     "ST-1": (
         Note((MEMCACHED,), "ids that memcached takes for no key cannot be stored"),

@@ -36,7 +36,7 @@ class RpcBackend(CeleryBackend):
         poll_interval=0.5,
         expiry_resolution=None,
         max_record_bytes=8 * 2**20,
-        max_key_bytes=1024,
+        max_key_bytes=255,  # of a correlation id; upshot's namespace takes room
         text_keys=True,
     )
     driver_errors = reading(transient=(AMQPError,), permanent=())

@@ -106,6 +106,7 @@ class MemcachedBackend(_KeyValueBackend):
         _PLAIN,
         expiry_resolution=1.0,
         max_record_bytes=700 * 2**10,  # as much as is less than 1 MiB in Celery's JSON
+        max_key_bytes=233,  # memcached's 250 without Celery's prefix; upshot's namespace takes room
     )
     driver_errors = reading(transient=(MemcacheUnexpectedCloseError,), permanent=(MemcacheError,))
 
