@@ -40,6 +40,9 @@ class Note(NamedTuple):
 
 
 NOT_MEASURED: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
+    **dict.fromkeys(
+        ["ID-2"], ((MEMCACHED,), "ids that memcached takes for no key reach it hashed by upshot")
+    ),
     **dict.fromkeys(["ID-3"], (LABELS, "ids are checked by upshot, before Celery sees them")),
     **dict.fromkeys(
         ["RS-1", "RS-2", "RS-3", "RS-4", "RS-5", "RS-7", "FL-1", "FL-2", "FL-3", "FL-4", "FL-5",
@@ -50,6 +53,7 @@ NOT_MEASURED: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
         ["WT-2", "WT-8", "WT-9", "WT-10"], (LABELS, "the wait itself is that of upshot")
     ),
     **dict.fromkeys(["WT-1", "WT-3"], (_POLLING, "Celery polls, and here upshot does")),
+    **dict.fromkeys(["RL-1"], ((RPC,), "one queue brings all results of a client")),
     **dict.fromkeys(["RD-4"], (LABELS, "upshot makes a new client after a fork")),
     **dict.fromkeys(["BT-1", "BT-3"], (LABELS, "batches are made by the adapter, one by one")),
     **dict.fromkeys(
@@ -63,12 +67,7 @@ NOT_MEASURED: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
 """By clause: on which backends it says nothing about Celery, and why."""
 
 NOTES: Final[Mapping[str, Sequence[Note]]] = {
-    "ID-2": (
-        Note((MEMCACHED,), "an id with a space or a letter beyond ASCII is refused by the "
-             "driver: it becomes a key of memcached as it is"),
-    ),
     "ST-1": (
-        Note((MEMCACHED,), "ids that memcached takes for no key cannot be stored"),
         Note((RPC,), "a state is seen once it has been fetched from the reply queue, and a client "
              "reads only what was sent to itself"),
     ),

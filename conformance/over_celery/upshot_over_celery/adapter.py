@@ -35,6 +35,9 @@ PATIENCE: Final = 5.0
 """Seconds that a server may take for an answer, wherever Celery or its driver has a setting for it:
 the default timeout of upshot's client."""
 
+_LONG: Final = 3600
+"""Seconds of a time to live that one more or less is nothing to."""
+
 
 class CeleryBackend(Backend):
     """One Celery app, made for one client of upshot.
@@ -46,6 +49,9 @@ class CeleryBackend(Backend):
     contract: ClassVar[str] = "1.0"
     settings: ClassVar[dict[str, Any]] = {}
     """Of Celery, beside the URL: the documented ones for who does not want to wait long."""
+    behind: ClassVar[int] = 0
+    """Seconds by which the service's clock may make a record go before its time: a short time is
+    made that much longer."""
 
     def __init__(self, url: Url) -> None:
         self._url = url
@@ -89,7 +95,9 @@ class CeleryBackend(Backend):
 
     def _set_expiry(self, seconds: float | None) -> None:
         """Set anew what is one setting of a Celery application, `result_expires`; 0 is never."""
-        whole = 0 if seconds is None else max(1, math.ceil(seconds))
+        whole = 0 if seconds is None else math.ceil(seconds)
+        if 0 < whole < _LONG:
+            whole += self.behind
         self._backend.expires = self._backend.failure_expires = whole
 
     def _load(self, key: str) -> bytes | None:

@@ -109,15 +109,26 @@ def get_after_forget(url: str) -> str:
 
 
 def open_after_close(url: str) -> str:
-    """Tell what `app.close()` does to the connections that the backend has opened."""
+    """Tell what becomes of the connection that a backend has opened, at each step of leaving."""
     watch, app = _app(url), _app(url)
     watch.backend.client.ping()
     before = len(watch.backend.client.client_list())
+    gc.collect()
+    gc.disable()
     app.backend.client.ping()
-    opened = len(watch.backend.client.client_list()) - before
+    left = [len(watch.backend.client.client_list()) - before]
     app.close()
-    left = len(watch.backend.client.client_list()) - before
-    return f"the backend opened {opened}; after app.close() {left} is open"
+    left.append(len(watch.backend.client.client_list()) - before)
+    del app
+    left.append(len(watch.backend.client.client_list()) - before)
+    gc.collect()
+    time.sleep(0.5)  # Redis hears of it
+    left.append(len(watch.backend.client.client_list()) - before)
+    opened, closed, dropped, collected = left
+    return (
+        f"of {opened} connection {closed} is open after app.close(), {dropped} when the app is "
+        f"dropped, {collected} after the next garbage collection"
+    )
 
 
 def exception_with_a_constructor(url: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from pymongo.errors import AutoReconnect, PyMongoError
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -51,6 +51,12 @@ class _KeyValueBackend(CeleryBackend):
         return [value and body_of(backend.decode_result(value)) for value in values]
 
 
+def _stop(consumer: Any) -> None:
+    """Stop a consumer, and let it forget its keys: handles that go later would ask Redis again."""
+    consumer.subscribed_to.clear()
+    consumer.stop()
+
+
 class RedisBackend(_KeyValueBackend):
     """`celery+redis://…`: Celery's `redis://…`, with its own consumer for waits."""
 
@@ -68,7 +74,8 @@ class RedisBackend(_KeyValueBackend):
         return {"backend": self._url.driver_url("redis")}
 
     def listen(self, timeout: float) -> CeleryListener:
-        return CeleryListener(self._app, self._backend)
+        app = self._make_app(**self._urls())
+        return CeleryListener(app, app.backend, _stop)
 
 
 class MongoBackend(CeleryBackend):
@@ -104,11 +111,14 @@ class MemcachedBackend(_KeyValueBackend):
 
     capabilities = replace(
         _PLAIN,
-        expiry_resolution=1.0,
+        expiry_resolution=2.0,
         max_record_bytes=700 * 2**10,  # as much as is less than 1 MiB in Celery's JSON
         max_key_bytes=233,  # memcached's 250 without Celery's prefix; upshot's namespace takes room
+        text_keys=False,  # Celery makes a memcached key of an id as it is
     )
     driver_errors = reading(transient=(MemcacheUnexpectedCloseError,), permanent=(MemcacheError,))
+
+    behind = 1  # it ticks once a second
 
     def _urls(self) -> dict[str, str]:
         servers = ";".join(f"{host}:{port or 11211}" for host, port in self._url.hosts)
