@@ -53,6 +53,17 @@ NOT_MEASURED: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
         ["WT-2", "WT-8", "WT-9", "WT-10"], (LABELS, "the wait itself is that of upshot")
     ),
     **dict.fromkeys(["WT-1", "WT-3"], (_POLLING, "Celery polls, and here upshot does")),
+    **dict.fromkeys(
+        ["RS-6", "RD-5"], ((RPC,), "reading takes a result out of its queue, as it must")
+    ),
+    **dict.fromkeys(
+        ["RL-6"],
+        ((SQLITE,), "the count of objects goes up and down by thousands, and does not grow"),
+    ),
+    **dict.fromkeys(
+        ["FT-1", "FT-2", "FT-3", "FT-5"],
+        ((RPC,), "once there was a `get()`, looks do not see what comes, as the first table shows"),
+    ),
     **dict.fromkeys(["RL-1"], ((RPC,), "one queue brings all results of a client")),
     **dict.fromkeys(["RD-4"], (LABELS, "upshot makes a new client after a fork")),
     **dict.fromkeys(["BT-1", "BT-3"], (LABELS, "batches are made by the adapter, one by one")),
@@ -67,45 +78,62 @@ NOT_MEASURED: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
 """By clause: on which backends it says nothing about Celery, and why."""
 
 NOTES: Final[Mapping[str, Sequence[Note]]] = {
-    "ST-1": (
-        Note((RPC,), "a state is seen once it has been fetched from the reply queue, and a client "
-             "reads only what was sent to itself"),
+    "ID-2": (
+        Note((RPC,), "each id has its own result; one that was forgotten before it was fetched "
+             "comes all the same, as RL-2 says"),
     ),
     "ST-2": (
         Note(_STORES, "SUCCESS stays, whatever comes later; an unfinished state replaces FAILURE "
              "and REVOKED. Celery promises no more", (6090,)),
-        Note((RPC,), "the last message that came is the state", (10459,)),
+        Note((RPC,), "each state is a message, and the last one that came is the state", (10459,)),
     ),
     "ST-3": (
         Note(_STORES, "SUCCESS stays; another end replaces FAILURE and REVOKED, so that a task "
              "which is run again after a failure can succeed. That the same result was stored "
              "again cannot be told", (6090,)),
-        Note((RPC,), "every end is sent; the last that came is the state"),
+        Note((RPC,), "each end is a message; which of two a reader gets depends on when it asks"),
     ),
     "ST-6": (
         Note(_STORES, "a revocation replaces a failure, and what comes after a revocation replaces "
              "it: in Celery the worker sees to it that a revoked task does not run"),
-        Note((RPC,), "a revocation is a message like others, and the last one counts"),
-    ),
-    "ST-7": (
-        Note((RPC,), "several clients cannot read one result"),
+        Note((RPC,), "a revocation is a message like others"),
     ),
     "ST-8": (
         Note(_STORES, "where several clients store attempts of one task at a time, an earlier "
-             "one may replace a later one: no write compares itself with what is there"),
-        Note((RPC,), "a client reads only what was sent to it, and once"),
+             "one may replace a later one: no write is compared with what is there"),
+        Note((RPC,), "the same, in the order in which messages come"),
+    ),
+    "WT-6": (
+        Note((RPC,), "a wait that is given up consumes nothing; a result that one handle got is "
+             "not there for another, as Celery's documentation says", (9105,)),
+    ),
+    "WT-7": (
+        Note((RPC,), "who asks after a second end gets that one: a consequence of ST-3"),
     ),
     "RL-1": (
         Note((REDIS,), "a wait that ends with its result gives its subscription back; one that "
              "timed out or was left keeps it until the task ends or the client goes", (5320,)),
     ),
+    "RL-2": (
+        Note((RPC,), "`forget()` clears what the client has; a result that is still in the queue "
+             "comes later. Celery says that there is nothing to delete", (10459,)),
+    ),
+    "RL-3": (
+        Note((RPC,), "it raises nothing, and leaves what RL-2 says"),
+    ),
     "RL-5": (
-        Note((REDIS,), "`app.close()` leaves the backend's connection open until the garbage "
-             "collector finds it", (4465, 6819)),
+        Note((REDIS, MEMCACHED), "`app.close()` leaves the backend's connections open until the "
+             "next garbage collection", (4465, 6819)),
+        Note((MONGODB,), "`app.close()` leaves pymongo's client, with its connections and its "
+             "threads, to the next garbage collection", (4465,)),
     ),
     "RL-6": (
-        Note((REDIS,), "each wait that timed out leaves objects and a subscription", (5320, 8166)),
-        Note((RPC,), "results that nobody fetched stay in memory", (4486, 5344)),
+        Note((REDIS,), "a wait that timed out leaves a handle and a subscription behind", (5320,)),
+        Note((RPC,), "a wait that timed out leaves a handle behind", (5344,)),
+    ),
+    "RL-7": (
+        Note((MEMCACHED,), "Python warns of open sockets where it is asked to: nothing closes "
+             "them at the end"),
     ),
     "EX-2": (
         Note(_KEY_VALUE, "what replaces a failure brings its own time to live: a consequence of "

@@ -53,7 +53,8 @@ def celery_url(text: str) -> str:
 
 def late_start(url: str) -> str:
     """Tell which state remains when STARTED is stored after each of the ends."""
-    backend, seen = _app(url).backend, []
+    backend = _app(url).backend
+    seen: list[str] = []
     for end in ("SUCCESS", "FAILURE", "REVOKED"):
         task_id = _new_id()
         _end(backend, task_id, end)
@@ -64,7 +65,8 @@ def late_start(url: str) -> str:
 
 def second_end(url: str) -> str:
     """Tell which state remains when another end is stored after the first."""
-    backend, seen = _app(url).backend, []
+    backend = _app(url).backend
+    seen: list[str] = []
     for first, second in (("SUCCESS", "FAILURE"), ("FAILURE", "SUCCESS"), ("REVOKED", "SUCCESS")):
         task_id = _new_id()
         _end(backend, task_id, first)
@@ -87,7 +89,8 @@ def given_up(url: str) -> str:
 
 def short_timeout(url: str) -> str:
     """Tell how long a get takes that has a tenth of a second: the shortest of three."""
-    app, taken = _app(url), []
+    app = _app(url)
+    taken: list[float] = []
     for _ in range(3):
         began = time.monotonic()
         _times_out(app.AsyncResult(_new_id()), timeout=0.1)
@@ -150,7 +153,7 @@ class OrderError(Exception):
 
 def a_month_and_a_day(url: str) -> str:
     """Tell what is there at once of results that are to be kept for 30 and for 31 days."""
-    seen = []
+    seen: list[str] = []
     for days in (30, 31):
         app, task_id = _app(url, result_expires=days * 86_400), _new_id()
         app.backend.mark_as_done(task_id, 7)

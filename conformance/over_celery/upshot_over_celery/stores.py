@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 from pymongo.errors import AutoReconnect, PyMongoError
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -46,9 +46,10 @@ class _KeyValueBackend(CeleryBackend):
     def load(self, keys: Sequence[str], timeout: float) -> Sequence[bytes | None]:
         backend = self._backend
         names = [backend.get_key_for_task(key) for key in keys]
-        found = backend.mget(names) if names else []
-        values = [found.get(name) for name in names] if isinstance(found, dict) else found
-        return [value and body_of(backend.decode_result(value)) for value in values]
+        found: Any = backend.mget(names) if names else []
+        if isinstance(found, dict):  # pymemcache's
+            found = [cast("dict[str, Any]", found).get(name) for name in names]
+        return [None if value is None else body_of(backend.decode_result(value)) for value in found]
 
 
 def _stop(consumer: Any) -> None:
