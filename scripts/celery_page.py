@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from scripts.celery_notes import Note, not_measured, notes_on
+from scripts.celery_notes import LABELS, NOT_MEASURED, Note, not_measured, notes_on
 
 from upshot_conformance.clauses import CLAUSES
 from upshot_conformance.contract import GROUPS
@@ -21,9 +21,13 @@ BEGIN: Final = "<!-- celery:begin, made by `python -m scripts.celery_backends wr
 END: Final = "<!-- celery:end -->"
 
 _LEGEND: Final = "\n".join(
-    f"- {each.sign} {each.short}: {each.meaning}"
-    for each in MARKS.values()
-    if each.short != "early"
+    f"- {MARKS[standing].sign} {MARKS[standing].short}: {meaning}"
+    for standing, meaning in (
+        (Standing.PASSED, "tested, and kept"),
+        (Standing.REFUSED, "not offered, and refused as it must be: tested"),
+        (Standing.ABSENT, "it says nothing about Celery, or there is nothing of the kind"),
+        (Standing.FAILED, "broken, as told below"),
+    )
 )
 
 
@@ -84,7 +88,7 @@ def _sections(kept: Sequence[Kept], plain: Plain) -> Iterator[str]:
     yield "## What is broken, and how"
     yield from _broken(kept)
     yield "## What says nothing about Celery"
-    yield "\n".join(_absent(kept))
+    yield "\n".join(_silent())
     yield "## Versions"
     yield _table(["backend", "server", "measured"], _versions(kept))
     yield _made_with(kept[-1], plain.versions)
@@ -139,15 +143,11 @@ def _lines_on(kept: Sequence[Kept], clause_id: str) -> Iterator[str]:
         yield f"  - {names}: {note.text}" + (f" ({issues})" if issues else "")
 
 
-def _absent(kept: Sequence[Kept]) -> Iterator[str]:
-    reasons: dict[str, list[str]] = {}
-    for clause_id in CLAUSES:
-        for each in kept:
-            if reason := not_measured(clause_id, each.label):
-                ids = reasons.setdefault(reason, [])
-                ids += [clause_id] * (clause_id not in ids)
-    for reason, ids in reasons.items():
-        yield f"- {', '.join(ids)}: {reason}."
+def _silent() -> Iterator[str]:
+    for each in NOT_MEASURED:
+        names = ", ".join(f"`{label}`" for label in each.labels)
+        where = "" if each.labels == LABELS else f" on {names}"
+        yield f"- {', '.join(each.clauses)}{where}: {each.text}."
 
 
 def _plain_rows(plain: Mapping[str, Mapping[str, str]]) -> Iterator[list[str]]:

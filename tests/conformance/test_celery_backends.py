@@ -18,7 +18,7 @@ from upshot_conformance.findings import Standing
 CHECKED = "celery+db+sqlite"
 """The backend that is measured here: it needs no server."""
 
-CLAUSES_CHECKED = ("ST-2", "ST-6", "RS-6", "RL-8")
+CLAUSES_CHECKED = ("ST-2", "ST-6", "RD-3", "RL-8")
 """Two that it breaks, one that it keeps, one that is refused as declared: of a few seconds."""
 
 
@@ -68,10 +68,10 @@ def test_every_note_is_about_something_that_is_broken() -> None:
     }
 
     assert noted <= broken
-    assert NOT_MEASURED.keys() <= CLAUSES.keys()
+    assert {name for each in NOT_MEASURED for name in each.clauses} <= CLAUSES.keys()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_what_is_kept_is_still_so(environment: Mapping[str, str], tmp_path: Path) -> None:
     (before,) = (each for each in celery_backends.kept() if each.label == CHECKED)
 

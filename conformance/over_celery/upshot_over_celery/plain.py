@@ -60,7 +60,7 @@ def late_start(url: str) -> str:
         _end(backend, task_id, end)
         backend.mark_as_started(task_id, pid=1)
         seen.append(f"{end} reads {backend.get_task_meta(task_id, cache=False)['status']}")
-    return ", ".join(seen)
+    return "; ".join(seen)
 
 
 def second_end(url: str) -> str:
@@ -72,8 +72,8 @@ def second_end(url: str) -> str:
         _end(backend, task_id, first)
         _end(backend, task_id, second)
         status = backend.get_task_meta(task_id, cache=False)["status"]
-        seen.append(f"{first}, then {second} reads {status}")
-    return ", ".join(seen)
+        seen.append(f"{first} and then {second} reads {status}")
+    return "; ".join(seen)
 
 
 def given_up(url: str) -> str:
