@@ -21,10 +21,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from scripts.celery_notes import LABELS, not_measured
 from scripts.celery_page import Kept, Plain, updated
@@ -53,7 +53,7 @@ LONGEST_RUN: Final = 900  # seconds for one group of clauses
 
 
 @contextlib.contextmanager
-def installed() -> Iterator[dict[str, str]]:
+def installed() -> Generator[dict[str, str]]:
     """Install the adapter where nobody else finds it; yield what a process needs to."""
     with tempfile.TemporaryDirectory(prefix="upshot-over-celery-") as site:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -68,7 +68,7 @@ def installed() -> Iterator[dict[str, str]]:
 
 
 @contextlib.contextmanager
-def service(label: str) -> Iterator[str]:
+def service(label: str) -> Generator[str]:
     """Start a private service; yield its `celery+…` URL."""
     harnesses = importlib.import_module("upshot_over_celery.harnesses")
     found = (vars(harnesses)[name] for name in harnesses.__all__)
@@ -77,7 +77,11 @@ def service(label: str) -> Iterator[str]:
 
 
 def measure(
-    label: str, environment: Mapping[str, str], folder: Path, clauses: Sequence[str]
+    label: str,
+    environment: Mapping[str, str],
+    folder: Path,
+    clauses: Sequence[str],
+    *options: str,
 ) -> Kept:
     """Run some clauses on one backend; return what was found.
 
@@ -86,6 +90,7 @@ def measure(
         environment: what to add to that of the process, as `installed` yields it.
         folder: where its report goes; empty.
         clauses: which.
+        options: of pytest, besides.
 
     Raises:
         EvidenceError: the run ended without a report.
@@ -101,7 +106,7 @@ def measure(
             *("-p", "no:warnings"),
             *("--pyargs", "upshot_conformance", f"--rootdir={folder}", f"--backend={backend}"),
             *(f"--clause={each}" for each in clauses),
-            f"--conformance-report={folder}",
+            *(f"--conformance-report={folder}", *options),
         ]
         with contextlib.suppress(subprocess.TimeoutExpired):
             variables = {**os.environ, **environment}
@@ -155,9 +160,9 @@ def keep(fresh: Kept, folder: Path = REPORTS) -> None:
 
 
 def _read(path: Path) -> Kept:
-    found = json.loads(path.read_text(encoding="utf-8"))
-    standings = {name: Standing(text) for name, text in found["standings"].items()}
-    return Kept(**{**found, "standings": standings})
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    found["standings"] = {name: Standing(text) for name, text in found["standings"].items()}
+    return Kept(**found)
 
 
 def look(labels: Sequence[str], environment: Mapping[str, str]) -> Plain:
