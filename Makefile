@@ -15,7 +15,7 @@ demo_options := $(if $(BACKEND),--backend '$(BACKEND)') $(if $(BROKER),--broker 
 
 .PHONY: help
 help: ## print this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 .PHONY: demo
 demo: $(VENV)/.installed ## run the example; BACKEND=URL and BROKER=URL choose the services
