@@ -17,7 +17,7 @@ demo_options := $(if $(BACKEND),--backend '$(BACKEND)') $(if $(BROKER),--broker 
 
 .PHONY: help
 help: ## print this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 .PHONY: demo
 demo: $(VENV)/.installed ## run the example; BACKEND=URL and BROKER=URL choose the services
@@ -46,6 +46,10 @@ faults: $(VENV)/.installed-dev services ## kill, freeze, cut and flood everythin
 .PHONY: celery
 celery: $(VENV)/.installed-dev services ## run Celery's own integration tests on its Redis backend and on ours
 	$(bin)/python -m scripts.celery_suite $(CELERY)
+
+.PHONY: celerybackends
+celerybackends: $(VENV)/.installed-dev services ## measure Celery's own result backends with our suite, and write the page
+	$(bin)/python -m scripts.celery_backends run $(CELERY)
 
 .PHONY: fuzz
 fuzz: $(VENV)/.installed-fuzz ## give RUNS inputs to everything that decodes; 1 000 000 by default

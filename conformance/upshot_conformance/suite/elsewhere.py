@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Final
 
-from upshot import clock
+from upshot import clock, registry
 from upshot.client import ResultClient
 from upshot.origin import Origin
 from upshot.record import Record
@@ -289,7 +289,13 @@ _ACTIONS: Final[dict[str, Action]] = {
 @contextlib.contextmanager
 def _opened(request: dict[str, Any]) -> Generator[ResultClient]:
     target = Target("elsewhere", request["url"])
-    client = ResultClient(target.make, url=target.url, namespace=request["namespace"], expires=600)
+    expiring = registry.backend_class(target.url).capabilities.expiry_resolution is not None
+    client = ResultClient(
+        target.make,
+        url=target.url,
+        namespace=request["namespace"],
+        expires=600 if expiring else None,
+    )
     yield client
     if request["action"] != "leave_everything_open":
         client.close()
