@@ -59,7 +59,7 @@ NOT_MEASURED: Final = (
     Silence(("ST-4", "ST-5"), LABELS, "no safety against concurrent writers is declared"),
     Silence(
         ("RS-1", "RS-2", "RS-3", "RS-4", "RS-5", "RS-7", "FL-1", "FL-2", "FL-3", "FL-4", "FL-5",
-         "FL-6", "FL-7", "FT-4", "IS-3", "SE-1", "SE-2"),
+         "FL-6", "FL-7", "FT-4", "IS-3", "SE-1", "SE-2", "RS-8", "SE-4", "SE-5", "SE-6"),
         LABELS, "values and exceptions are written and read by upshot; Celery gets bytes",
     ),
     Silence(("RS-6", "RD-5"), (RPC,), "reading takes a result out of its queue, as it must"),
@@ -76,6 +76,8 @@ NOT_MEASURED: Final = (
     Silence(("BT-1", "BT-3"), LABELS, "batches are made by the adapter, one by one"),
     Silence(("FT-1", "FT-2", "FT-3", "FT-5"), (RPC,), "once there was a `get()`, looks do not see "
             "what comes, as the table above shows"),
+    Silence(("SM-1", "SM-2", "SM-3", "SM-4", "SM-5", "SM-6", "SM-7", "KY-1", "KY-2", "KY-3",
+             "KY-4"), LABELS, "Celery has no streams and no idempotency keys"),
     Silence(("CP-1", "CP-2", "CP-3"), LABELS, "what is declared is declared by the adapter"),
 )  # fmt: skip
 """What says nothing about a Celery backend under upshot, and why."""

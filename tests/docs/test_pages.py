@@ -21,7 +21,14 @@ from tests.pages import Block, as_pattern, blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-ELSEWHERE = {"celery.md", "django.md", "operating.md", "streaming.md", "writing-a-backend.md"}
+ELSEWHERE = {
+    "celery-backends.md",
+    "celery.md",
+    "django.md",
+    "operating.md",
+    "streaming.md",
+    "writing-a-backend.md",
+}
 """Pages whose blocks have tests of their own, which start what these pages are about."""
 
 PAGES = {

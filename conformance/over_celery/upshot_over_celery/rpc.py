@@ -51,6 +51,7 @@ class RpcBackend(CeleryBackend):
         transactional=False,
         batch=False,
         scan=False,
+        streams=False,  # Celery has none
         visibility=0.0,
         poll_interval=0.5,
         expiry_resolution=None,

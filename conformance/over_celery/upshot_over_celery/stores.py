@@ -31,6 +31,7 @@ _PLAIN: Final = Capabilities(
     transactional=False,
     batch=False,  # one write at a time
     scan=False,
+    streams=False,  # Celery has none
     visibility=0.0,
     poll_interval=0.5,  # what `get()` has as `interval`
     expiry_resolution=None,
