@@ -223,7 +223,8 @@ def test_the_commands_of_the_page_are_there(project: Project) -> None:
 
 
 def test_every_identifier_of_a_check_is_on_the_page() -> None:
-    source = (ROOT / "contrib" / "upshot_contrib" / "django" / "checks.py").read_text()
+    folder = ROOT / "contrib" / "upshot_contrib" / "django"
+    source = "".join(path.read_text() for path in folder.rglob("checks.py"))
 
     assert set(re.findall(r'id="upshot\.(\w+)"', source)) == set(
         re.findall(r"`(?:upshot\.)?([EW]\d+)`", TEXT)
