@@ -57,6 +57,10 @@ _RESULTS: Final[Mapping[str, tuple[str, str]]] = {
         "results can be listed, so `upshot status` shows running tasks",
         "results cannot be listed, only asked for by id: `upshot status` shows no running tasks",
     ),
+    "streams": (
+        "what a task yields can be read while it runs",
+        "a task that yields is refused: only its return value comes home",
+    ),
 }
 
 _BROKER: Final[Mapping[str, tuple[str, str]]] = {
