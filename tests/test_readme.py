@@ -201,7 +201,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(660)
 def test_the_backend_in_the_readme_is_installed_and_passes_the_suite(
     site: Path, tmp_path: Path
 ) -> None:
