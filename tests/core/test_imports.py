@@ -35,6 +35,7 @@ APP = {
     "upshot.errors",
     "upshot.forking",
     "upshot.masking",
+    "upshot.naming",
     "upshot.settings",
     "upshot.spelling",
     "upshot.typed_text",
