@@ -168,7 +168,7 @@ class Hub(Generic[T]):
             self._closed = True
             thread = self._thread
             self._nudge()
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
             thread.join(_FAREWELL)
 
     @property

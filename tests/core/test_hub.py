@@ -62,6 +62,15 @@ def test_a_wait_that_could_not_start_a_thread_spoils_no_later_one(
     assert value_of(client.wait("task", timeout=PATIENCE)) == 1
 
 
+def test_a_client_whose_wait_could_not_start_a_thread_is_closed(
+    client: ResultClient, no_threads: Callable[[], None]
+) -> None:
+    with pytest.raises(RuntimeError, match="start"):
+        client.wait("task", timeout=PATIENCE)
+
+    client.close()
+
+
 def test_a_callback_that_could_not_start_a_thread_spoils_no_later_one(
     client: ResultClient, no_threads: Callable[[], None]
 ) -> None:
