@@ -165,7 +165,7 @@ class CallbackSink(Generic[T]):
         """Stop the thread once the callbacks of what has ended are through."""
         self._ended.put(())
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
             thread.join(timeout=1.0)
 
     def _run(self) -> None:

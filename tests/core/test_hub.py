@@ -67,6 +67,8 @@ def test_a_client_whose_wait_could_not_start_a_thread_is_closed(
 ) -> None:
     with pytest.raises(RuntimeError, match="start"):
         client.wait("task", timeout=PATIENCE)
+    with pytest.raises(RuntimeError, match="start"):
+        client.when_ended("task", lambda found: pytest.fail("it was never registered"))
 
     client.close()
 

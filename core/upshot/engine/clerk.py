@@ -51,8 +51,9 @@ class Clerk:
             self._is_closed = True
             self._due.clear()
             self._changed.notify()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(_FAREWELL)
+        thread = self._thread
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            thread.join(_FAREWELL)
 
     def after_fork(self) -> None:
         """Leave what was to be done to the parent, whose tasks asked for it."""
