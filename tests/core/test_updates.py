@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import os
 import signal
 import threading
 import uuid
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -197,6 +199,22 @@ def test_nothing_is_stored_after_the_end() -> None:
     clerk.close()
 
     assert stored == [first]
+
+
+def test_what_a_task_has_put_off_is_not_kept_beyond_its_end() -> None:
+    stored = list[StoredRecord]()
+    clerk, report = Clerk(), StoredRecord("", b"", 0, 0, None, "", "", "", "")
+    reports = Reports(stored.append, clerk=clerk, interval=PATIENCE)
+    reports.put(report)
+    reports.put(report)  # for the clerk
+    reports.close()
+    gone = weakref.ref(reports)
+
+    del reports
+    gc.collect()
+
+    assert gone() is None
+    clerk.close()
 
 
 def test_a_clerk_goes_on_after_an_error_and_keeps_the_order() -> None:

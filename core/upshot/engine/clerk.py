@@ -45,6 +45,12 @@ class Clerk:
                 self._thread.start()
             self._changed.notify()
 
+    def forget(self, act: Callable[[], object]) -> None:
+        """Do not call `act` any more, nor keep what it belongs to; it may be in the midst of it."""
+        with self._changed:
+            self._due = [each for each in self._due if each[2] != act]
+            heapq.heapify(self._due)
+
     def close(self) -> None:
         """Call nothing any more; idempotent."""
         with self._changed:

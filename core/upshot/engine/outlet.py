@@ -131,6 +131,7 @@ class Outlet:
         if self._trouble is None:
             self.flush()
         self._is_closed = True
+        self._clerk.forget(self._catch_up)
         if self._trouble is not None:
             raise self._trouble
         failed = self._execution.failed
@@ -157,6 +158,7 @@ class Outlet:
             self._write()
         with self._writing:
             self._is_closed = True
+        self._clerk.forget(self._catch_up)
         return counted(record, self._stored)
 
     # -- below the surface ------------------------------------------------------------------------

@@ -62,6 +62,7 @@ class Reports:
         with shield(), self._lock:
             self._is_closed = True
             self._latest = None
+            self._clerk.forget(self._catch_up)
 
     def _catch_up(self) -> None:
         """Store the last report of a burst, on the clerk's thread."""
