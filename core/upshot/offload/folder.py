@@ -18,7 +18,7 @@ _FOLDER: Final = re.compile(r"[0-9a-f]{64}")
 _FILE: Final = re.compile(r"[0-9a-f]{64}\.[0-9]{1,12}")  # a draft is its writer's until it is old
 _PRIVATE: Final = 0o700
 _PRIVATE_FILE: Final = 0o600
-_TRIES: Final = 5  # somebody may remove an empty folder before our file is in it
+_TRIES: Final = 100  # to make a file before its empty folder is removed by who forgets the task
 _OPEN: Final = os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -86,12 +86,19 @@ class Folder:
 
     def _draft(self, owner: str, draft: str) -> tuple[int, int]:
         """Return the open folder of an owner, and a new file in it."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN
         for _ in range(_TRIES):
             with contextlib.suppress(FileNotFoundError):
-                folder = self._made(owner)
+                folder, above = self._made(owner)
                 try:
-                    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN
-                    return folder, os.open(draft, flags, _PRIVATE_FILE, dir_fd=folder)
+                    file = os.open(draft, flags, _PRIVATE_FILE, dir_fd=folder)
+                    try:
+                        for path in above:  # now that nobody removes it
+                            _sync(path)
+                    except BaseException:
+                        os.close(file)
+                        raise
+                    return folder, file
                 except BaseException:
                     os.close(folder)
                     raise
@@ -100,15 +107,16 @@ class Folder:
     def _path(self, name: str) -> str:
         return os.path.join(self._root, name[:2], name)
 
-    def _made(self, owner: str) -> int:
-        """Return the open folder of an owner, made if need be."""
+    def _made(self, owner: str) -> tuple[int, list[str]]:
+        """Return the open folder of an owner, and the folders in which one had to be made."""
+        changed: list[str] = []
         os.makedirs(os.path.dirname(self._root), exist_ok=True)
         above = os.path.join(self._root, owner[:2])
         for path in (self._root, above, self._path(owner)):
             with contextlib.suppress(FileExistsError, FileNotFoundError):
                 os.mkdir(path, _PRIVATE)
-                _sync(os.path.dirname(path))
-        return os.open(self._path(owner), os.O_RDONLY | os.O_DIRECTORY | _OPEN)
+                changed.append(os.path.dirname(path))
+        return os.open(self._path(owner), os.O_RDONLY | os.O_DIRECTORY | _OPEN), changed
 
     def _remove_empty(self, owner: str) -> None:
         with contextlib.suppress(OSError):  # it is gone, or not empty
