@@ -18,6 +18,8 @@ from upshot.retrying import DriverErrors
 from upshot.service import OpenService
 from upshot.url import Url
 
+pytestmark = pytest.mark.alone  # a limit must not pass before what it is for has begun
+
 LIMIT = 0.05  # seconds
 LONGER = 0.3  # seconds
 TINY = 0.00001  # seconds: it strikes while it is set
