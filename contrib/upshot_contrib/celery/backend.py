@@ -293,10 +293,14 @@ class UpshotBackend(BaseBackend):  # type: ignore[misc]  # Celery has no types
         direct: list[Any] = list(result.results)
         single = {id(each) for each in direct if not hasattr(each, "results")}
         waiting: dict[str, list[Any]] = {}
+        on_message = options.get("on_message")
         for leaf in _leaves(direct):
             if leaf._cache is None:
                 waiting.setdefault(leaf.id, []).append(leaf)
-            elif id(leaf) in single:
+                continue
+            if on_message is not None:  # a callback may have brought it a moment ago
+                on_message(dict(leaf._cache))
+            if id(leaf) in single:
                 yield leaf.id, leaf._cache
         for task_id, meta in self.get_many(list(waiting), **options):
             for leaf in waiting[task_id]:

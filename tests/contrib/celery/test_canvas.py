@@ -114,6 +114,19 @@ def test_on_message_hears_of_every_task_of_a_group(app: Any) -> None:
     assert sorted(heard) == sorted(each.id for each in result)
 
 
+def test_on_message_hears_of_a_task_whose_end_is_known_already(app: Any) -> None:
+    results = [app.AsyncResult(each.id) for each in adds(app, 2)()]
+    heard: list[str] = []
+    get(results[0])
+
+    def keep(meta: dict[str, Any]) -> None:
+        heard.append(meta["task_id"])
+
+    get(ResultSet(results, app=app), on_message=keep)
+
+    assert sorted(heard) == sorted(each.id for each in results)
+
+
 def test_then_of_a_group_is_called_when_all_have_ended(app: Any) -> None:
     result = group([app.jobs.nap.s(0.1), app.jobs.nap.s(0.3)], app=app)()
     called: list[bool] = []
