@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from typing import Any, ClassVar, Final, NamedTuple, final
+from typing import ClassVar, Final, NamedTuple, final
 
-from upshot import clock
-from upshot.finding import Advice, Finding, Level, clock_finding, size
-from upshot.url import Url
-from upshot_backends.sql.connection import Cursor
-from upshot_backends.sql.diagnosis import Diagnosis
-from upshot_backends.sql.mysql.connection import MysqlDatabase
+from upshot.finding import Advice, Finding, Level, size
+from upshot_backends.sql.server_diagnosis import ServerDiagnosis
 
 __all__ = ["MysqlDiagnosis"]
 
@@ -25,7 +20,6 @@ _FACTS: Final = """
         @@log_bin, @@binlog_format, @@max_connections, CURRENT_USER(),
         (SELECT COUNT(*) FROM information_schema.processlist)
 """
-_NOW: Final = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))"
 
 
 class _Facts(NamedTuple):
@@ -43,13 +37,15 @@ class _Facts(NamedTuple):
 
 
 @final
-class MysqlDiagnosis(Diagnosis):
+class MysqlDiagnosis(ServerDiagnosis):
     """The server of one URL.
 
     Args:
         database: its tables, which may not be there yet.
     """
 
+    now = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))"
+    tick = 1e-6
     advice: ClassVar[Advice] = (
         (
             ("(using password",),
@@ -76,37 +72,16 @@ class MysqlDiagnosis(Diagnosis):
         (("not an answer of mysql", "lost connection"), "correct the port in the URL"),
     )
 
-    def __init__(self, database: MysqlDatabase) -> None:
-        self._database = database
-
     def diagnose(self, timeout: float) -> list[Finding]:
         """Ask the server; the tables are not made."""
-        rows: list[Any] = self._database.look(timeout, _facts)
-        facts = _Facts(*rows[0])
-        asked = clock.now()
-        ((said,),) = self._database.look(timeout, _now)
-        doubt = (clock.now() - asked) / 2
+        facts = _Facts(*self._asked(_FACTS, timeout))
         return [
             _version(facts),
             *_writing(facts),
             *_durability(facts),
             *_sizes(facts),
-            clock_finding(int(said) / 1e6 - asked - doubt, doubt),
+            self._clock(timeout),
         ]
-
-    def rehearsal(self, timeout: float) -> AbstractContextManager[Url | None]:
-        """See `upshot.backend.Rehearsing`."""
-        return self._database.rehearsal(timeout)
-
-
-def _facts(cursor: Cursor) -> list[Any]:
-    cursor.execute(_FACTS)
-    return list(cursor.fetchall())
-
-
-def _now(cursor: Cursor) -> list[Any]:
-    cursor.execute(_NOW)
-    return list(cursor.fetchall())
 
 
 def _version(facts: _Facts) -> Finding:

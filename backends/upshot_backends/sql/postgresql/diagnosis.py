@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from typing import Any, ClassVar, Final, NamedTuple, final
+from typing import ClassVar, Final, NamedTuple, final
 
-from upshot import clock
-from upshot.finding import Advice, Finding, Level, clock_finding
-from upshot.url import Url
-from upshot_backends.sql.connection import Cursor
-from upshot_backends.sql.diagnosis import Diagnosis
-from upshot_backends.sql.postgresql.connection import PostgresqlDatabase
+from upshot.finding import Advice, Finding, Level
+from upshot_backends.sql.server_diagnosis import ServerDiagnosis
 
 __all__ = ["PostgresqlDiagnosis"]
 
@@ -25,7 +20,6 @@ _FACTS: Final = """
         current_setting('max_connections')::int, (SELECT count(*) FROM pg_stat_activity),
         current_user::text
 """
-_NOW: Final = "SELECT extract(epoch FROM clock_timestamp())::float8"
 
 
 class _Facts(NamedTuple):
@@ -43,13 +37,14 @@ class _Facts(NamedTuple):
 
 
 @final
-class PostgresqlDiagnosis(Diagnosis):
+class PostgresqlDiagnosis(ServerDiagnosis):
     """The server of one URL.
 
     Args:
         database: its tables, which may not be there yet.
     """
 
+    now = "SELECT extract(epoch FROM clock_timestamp())::float8"
     advice: ClassVar[Advice] = (
         (
             ("authentication failed", "password supplied", 'role "'),
@@ -83,37 +78,16 @@ class PostgresqlDiagnosis(Diagnosis):
         (("no pg_hba.conf entry",), "let pg_hba.conf admit this user from this host"),
     )
 
-    def __init__(self, database: PostgresqlDatabase) -> None:
-        self._database = database
-
     def diagnose(self, timeout: float) -> list[Finding]:
         """Ask the server; the tables are not made."""
-        rows: list[Any] = self._database.look(timeout, _facts)
-        facts = _Facts(*rows[0])
-        asked = clock.now()
-        ((said,),) = self._database.look(timeout, _now)
-        doubt = (clock.now() - asked) / 2
+        facts = _Facts(*self._asked(_FACTS, timeout))
         return [
             _version(facts),
             *_role(facts),
             *_durability(facts),
             *_connections(facts),
-            clock_finding(float(said) - asked - doubt, doubt),
+            self._clock(timeout),
         ]
-
-    def rehearsal(self, timeout: float) -> AbstractContextManager[Url | None]:
-        """See `upshot.backend.Rehearsing`."""
-        return self._database.rehearsal(timeout)
-
-
-def _facts(cursor: Cursor) -> list[Any]:
-    cursor.execute(_FACTS)
-    return list(cursor.fetchall())
-
-
-def _now(cursor: Cursor) -> list[Any]:
-    cursor.execute(_NOW)
-    return list(cursor.fetchall())
 
 
 def _version(facts: _Facts) -> Finding:
