@@ -136,7 +136,6 @@ class Elsewhere:
         return False if app_label == "upshot" else None
 
 
-@override_settings(DATABASE_ROUTERS=[f"{__name__}.Elsewhere"])
 def test_a_check_finds_routers_that_keep_the_table_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(router, "routers", [Elsewhere()])
 
