@@ -22,7 +22,7 @@ from .growth import LIMIT, MEGABYTE, NOISE, Caller, judge, settled_slope
 from .scoreboard import Score
 
 PROGRAM: Final = Path(__file__).parent / "programs" / "growing.py"
-ROUNDS: Final = 3  # that are measured
+ROUNDS: Final = 6  # that are measured: coroutines open connections in the first three or four
 MANY_ROUNDS: Final = 10  # of a long run
 WORTH_A_SLOPE: Final = 50_000  # calls; of fewer, the allocator's own steps make any slope
 LONG: Final = (
@@ -220,7 +220,7 @@ def test_the_same_again_and_again_leaves_nothing(
     sized: Sized,
 ) -> None:
     kinds = [kind for kind in ALL if kind not in pair.without]
-    often = sized(240, 60)
+    often = sized(240, 120)
     orders = dict.fromkeys(kinds, often) | {"apps": often // 10}
     worker = start_worker("-c", "1", "-l", "error")
     # What is made once: connections, tables, and what `traceback` keeps of some hundred failures.
