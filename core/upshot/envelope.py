@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Final, final
 
 from upshot.backend import Capabilities, StoredRecord
+from upshot.content_types import CLAIM
 from upshot.errors import (
     ConfigError,
     CorruptRecordError,
@@ -203,6 +204,8 @@ class Envelopes:
 
     def _is_at_home(self, key: str, record: Record) -> bool:
         """Tell whether a record is what its key is for, such as the third item of a task."""
+        if record.outcome is not None and record.outcome[0].startswith(CLAIM):
+            return False  # of a key, whose text stands where others have the id of their task
         index = None if record.info is None else index_of(record)
         if index is None:
             return self._keys.is_of(key, record.task_id)
