@@ -259,3 +259,15 @@ def test_a_claim_of_a_key_does_not_pass_for_the_record_of_a_task(signing: App) -
     with pytest.raises(TamperedRecordError, match="belongs to another"):
         client.load("order-1")
     assert signing.send_task(NAME, ["shoe"], key="order-1").is_repeat
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_what_no_reader_would_take_is_a_failure_and_no_success(
+    url: str, compression: str | None
+) -> None:
+    with make(url, result_max_bytes=100_000, result_compression=compression) as app, app.running():
+        handle = app.send_task(NAME, ["x" * 200_000])
+
+        with pytest.raises(PayloadTooLargeError, match="result_max_bytes allows at most 100000"):
+            handle.get(timeout=20)
+        assert handle.state == State.FAILURE
