@@ -101,8 +101,11 @@ class Envelopes:
         *,
         expires: float | None = AS_SET,
         reply_to: str = "",
+        as_is: bool = False,
     ) -> StoredRecord:
         """Return `record` in the form that a backend with these capabilities stores.
+
+        `as_is` compresses nothing and puts nothing elsewhere: what is read back is `record`.
 
         Raises:
             InvalidTaskIdError: the id may not name a task.
@@ -112,7 +115,8 @@ class Envelopes:
                 `max_bytes` allows nobody to read it.
             ServiceError: the place for large results cannot be written to.
         """
-        return self._sealed(self._keys.key(record.task_id), record, capabilities, expires, reply_to)
+        key = self._keys.key(record.task_id)
+        return self._sealed(key, record, capabilities, expires, reply_to, as_is=as_is)
 
     def seal_item(
         self,
@@ -141,6 +145,8 @@ class Envelopes:
         capabilities: Capabilities,
         expires: float | None,
         reply_to: str,
+        *,
+        as_is: bool = False,
     ) -> StoredRecord:
         seconds = self._expires if expires is AS_SET else expires
         if seconds is not None and not 0 < seconds < math.inf:  # NaN is neither
@@ -152,6 +158,8 @@ class Envelopes:
         most, sealing = min(capabilities.max_record_bytes, readable), self._sealing
         if sealing is None:
             body = record.encode()
+        elif as_is:
+            body = self.written(record)
         else:
             body = sealing.seal_record(record, most=most, expires=seconds)
         if len(body) > most:
@@ -180,7 +188,7 @@ class Envelopes:
                 raise self._too_large(record.task_id, len(payload[1]), most, _ALLOWED, _LESS)
 
     def written(self, record: Record) -> bytes:
-        """Return the bytes of a record that is kept beside those of tasks, and is short."""
+        """Return the bytes of a record whose payloads stay in it as they are."""
         sealing = self._sealing
         if sealing is None:
             return record.encode()
