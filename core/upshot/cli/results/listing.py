@@ -14,10 +14,10 @@ from upshot.cli.printing import (
     safe,
     show_field,
     show_json,
-    show_lines,
     show_note,
     show_parts,
     show_styled_table,
+    show_word,
 )
 from upshot.cli.report import Report, iso
 from upshot.cli.results.filters import filter_options
@@ -61,7 +61,7 @@ def list_(source: Source, accepted: Filter, limit: int, page: int, ids: bool, as
             return OK
         if ids:
             for record in found.records:
-                show_lines(record.task_id)
+                show_word(record.task_id)
         elif found.records:
             _show(app, found.records)
         client = app.results
