@@ -105,12 +105,7 @@ class ResultClient:
     # -- store, load, forget ----------------------------------------------------------------
 
     def encode(
-        self,
-        record: Record,
-        *,
-        expires: float | None = AS_SET,
-        reply_to: str = "",
-        as_is: bool = False,
+        self, record: Record, *, expires: float | None = AS_SET, reply_to: str = ""
     ) -> StoredRecord:
         """Return `record` in the form that the backend stores.
 
@@ -118,15 +113,12 @@ class ResultClient:
             record: what to store.
             expires: seconds to keep it; None for ever; AS_SET as this client is set.
             reply_to: for backends that carry results: where to.
-            as_is: compress nothing and put nothing elsewhere.
 
         Raises:
             InvalidTaskIdError, PayloadTooLargeError, ConfigError, UnsupportedError: as
                 `Envelopes.seal` says.
         """
-        return self.envelopes.seal(
-            record, self.capabilities, expires=expires, reply_to=reply_to, as_is=as_is
-        )
+        return self.envelopes.seal(record, self.capabilities, expires=expires, reply_to=reply_to)
 
     def store(self, record: Record, *, expires: float | None = AS_SET, reply_to: str = "") -> bool:
         """Store one record; see `store_many`."""

@@ -114,11 +114,15 @@ class Shelf:
     def _sealed(
         self, records: Iterable[Record], refused: Callable[[Record, UpshotError], object]
     ) -> Iterator[tuple[Record, StoredRecord]]:
+        client = self._client
         for record in records:
             is_outcome = record.state in TERMINAL and record.state != State.REVOKED
             expires = self._outcome if is_outcome else self._unfinished
             try:
-                yield record, self._client.encode(record, expires=expires, as_is=True)
+                yield (
+                    record,
+                    client.envelopes.seal(record, client.capabilities, expires=expires, as_is=True),
+                )
             except (PayloadTooLargeError, InvalidTaskIdError) as exc:
                 self.done.refused += 1
                 refused(record, exc)
