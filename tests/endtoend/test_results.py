@@ -242,6 +242,7 @@ def test_a_terminal_of_40_columns_folds_no_id(here: Command, place: Place) -> No
     lines = here("list", *place.words, COLUMNS="40").stdout.splitlines()
 
     assert f"  {task_id}" in lines
+    assert lines[-1] == f'  "{"x" * 36}…'
     assert max(map(len, lines)) <= 40
 
 
