@@ -116,11 +116,13 @@ def clear_screen() -> None:
         print("\x1b[H\x1b[2J", end="")  # noqa: T201 - the command's output
 
 
-def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Write a table; no cell is cut, however long."""
+def show_table(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, stacks: bool = False
+) -> None:
+    """Write a table; no cell is cut, however long. `stacks`: see `terminal.write_table`."""
     from upshot.cli.terminal import write_table  # as above
 
-    write_table(title, header, [list(map(printable, row)) for row in rows])
+    write_table(title, header, [list(map(printable, row)) for row in rows], stacks=stacks)
 
 
 def show_styled_table(header: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]]) -> None:

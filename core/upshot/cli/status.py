@@ -186,7 +186,7 @@ def _print(picture: _Picture, as_json: bool) -> None:
         show_json(_to_data(picture))
         return
     for title, header, rows in _tables(picture):
-        show_table(title, header, rows)
+        show_table(title, header, rows, stacks=True)
         print()  # noqa: T201 - the command's output
     for note in picture.notes:
         show_note(note)
