@@ -147,6 +147,8 @@ def test_a_payload_of_text_can_be_read_and_one_of_bytes_is_base64() -> None:
         (line(outcome={"content_type": "json", "text": "1", "base64": ""}), "content_type with"),
         (line(outcome={"content_type": 1, "text": "1"}), "content_type with"),
         (line(outcome={"content_type": "j\0n", "text": "1"}), "NUL"),
+        (line(outcome={"content_type": "task id", "text": "x"}), "no record of a task"),
+        (line(info={"content_type": "#item", "text": "0"}), "no record of a task"),
         ('{"upshot_record": NaN}', "NaN"),
     ],
 )
