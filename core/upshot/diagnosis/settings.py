@@ -9,6 +9,7 @@ from upshot import registry
 from upshot.app import App
 from upshot.errors import ConfigError
 from upshot.finding import Finding, Level
+from upshot.keyring import Keyring
 from upshot.settings import Settings
 from upshot.url import Url
 
@@ -33,6 +34,7 @@ def settings_findings(app: App) -> Iterator[Finding]:
         *_limits(app),
         *_places(app),
         *_records(settings),
+        *_keys(settings),
     ]
     yield from found
     if all(finding.level in (Level.OK, Level.NOTE) for finding in found):
@@ -163,4 +165,33 @@ def _records(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             Level.NOTE,
             "task_track_queued is off: a task that waits looks like one that was never sent",
+        )
+
+
+def _keys(settings: Settings) -> Iterator[Finding]:
+    signing, encryption = settings.signing_keys or (), settings.encryption_keys or ()
+    if not (signing or encryption):
+        return
+    try:
+        Keyring(signing, encryption)
+    except ConfigError as exc:
+        yield Finding(
+            Level.PROBLEM,
+            f"the keys cannot be had: {exc}",
+            "nothing can be sent, run or read",
+        )
+    if settings.accept_unsealed:
+        yield Finding(
+            Level.WARNING,
+            "accept_unsealed is on: what is neither signed nor encrypted is accepted",
+            "whoever can write to the broker or the results needs no key",
+            "set accept_unsealed to false when all processes have the keys, and what was kept "
+            "before has expired",
+        )
+    if not signing:
+        yield Finding(
+            Level.NOTE,
+            "payloads are encrypted, and nothing is signed",
+            "states, times and names of tasks can be changed without a key",
+            "set signing_keys, too",
         )
