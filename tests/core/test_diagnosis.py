@@ -319,7 +319,11 @@ def said(app: App) -> dict[str, Level]:
         ({"broker": "memory://x"}, Level.WARNING, "keeps messages in this process"),
         ({}, Level.NOTE, "is a file below the current folder"),
         ({"signing_keys": [KEY], "accept_unsealed": True}, Level.WARNING, "accept_unsealed is on"),
-        ({"signing_keys": ["file:/none"]}, Level.PROBLEM, "the keys cannot be had: signing_keys"),
+        (
+            {"signing_keys": ["file:/none"]},
+            Level.PROBLEM,
+            "values cannot be read or written: signing_keys",
+        ),
         ({"encryption_keys": [KEY]}, Level.NOTE, "nothing is signed"),
         ({"broker": "redis://h"}, Level.OK, "no setting is dangerous"),
         ({"broker": "amqp://h", "backend": "redis://h"}, Level.NOTE, "after 1800 seconds"),

@@ -9,7 +9,6 @@ from upshot import registry
 from upshot.app import App
 from upshot.errors import ConfigError
 from upshot.finding import Finding, Level
-from upshot.keyring import Keyring
 from upshot.settings import Settings
 from upshot.url import Url
 
@@ -52,8 +51,10 @@ def _serializers(app: App) -> Iterator[Finding]:
         )
     try:
         _ = app.codecs
-    except ConfigError as exc:
-        yield Finding(Level.PROBLEM, f"accept_content cannot be had: {exc}")
+    except ConfigError as exc:  # a serializer, a key, or what large results take is not there
+        yield Finding(
+            Level.PROBLEM, f"values cannot be read or written: {exc}", "no task can be sent or run"
+        )
 
 
 def _expiry(settings: Settings) -> Iterator[Finding]:
@@ -169,17 +170,8 @@ def _records(settings: Settings) -> Iterator[Finding]:
 
 
 def _keys(settings: Settings) -> Iterator[Finding]:
-    signing, encryption = settings.signing_keys or (), settings.encryption_keys or ()
-    if not (signing or encryption):
+    if not (settings.signing_keys or settings.encryption_keys):
         return
-    try:
-        Keyring(signing, encryption)
-    except ConfigError as exc:
-        yield Finding(
-            Level.PROBLEM,
-            f"the keys cannot be had: {exc}",
-            "nothing can be sent, run or read",
-        )
     if settings.accept_unsealed:
         yield Finding(
             Level.WARNING,
@@ -188,7 +180,7 @@ def _keys(settings: Settings) -> Iterator[Finding]:
             "set accept_unsealed to false when all processes have the keys, and what was kept "
             "before has expired",
         )
-    if not signing:
+    if not settings.signing_keys:
         yield Finding(
             Level.NOTE,
             "payloads are encrypted, and nothing is signed",
