@@ -21,6 +21,7 @@ from upshot import clock, storing
 from upshot.backend import Backend, StoredRecord
 from upshot.checks import check_key, check_name
 from upshot.clock import Deadline
+from upshot.content_types import CLAIM
 from upshot.envelope import Envelopes
 from upshot.errors import (
     CorruptRecordError,
@@ -36,7 +37,6 @@ from upshot.states import State
 
 __all__ = ["Claim", "Claims"]
 
-_ID: Final = "task id"  # the content type of what a claim holds
 _FIRST_PAUSE: Final = 0.001  # seconds: about what it takes to send a message
 _LONGEST: Final = 4096  # bytes: a name of 255 characters, key and id of 255 bytes, head and seal
 
@@ -209,7 +209,7 @@ class Claims:
             attempt=claim.attempt,
             name=claim.name,
             queued_at=claim.at,
-            outcome=Payload(_ID, claim.task_id.encode()),
+            outcome=Payload(CLAIM, claim.task_id.encode()),
         )
         return StoredRecord(
             key=self._key(claim),
@@ -242,7 +242,7 @@ class Claims:
             record = self._envelopes.read(body)
             if (record.name, record.task_id) != (wanted.name, wanted.key):
                 raise ValueError("it belongs to another key")
-            if record.outcome is None or record.outcome.content_type != _ID:
+            if record.outcome is None or record.outcome.content_type != CLAIM:
                 raise ValueError("it names no task")
             task_id = check_task_id(record.outcome.body.decode())
         except (CorruptRecordError, InvalidTaskIdError, ValueError) as exc:

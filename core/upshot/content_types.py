@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = [
+    "CLAIM",
     "COMPRESSIONS",
     "compressed_as",
     "compression_of",
@@ -23,6 +24,9 @@ __all__ = [
     "offloaded_of",
     "plain_type",
 ]
+
+CLAIM: Final = "task id"
+"""What a claim of an idempotency key holds; no serializer is called so, for it has a space."""
 
 COMPRESSIONS: Final = ("gzip", "zstd")
 """What can be named in the setting `result_compression`."""

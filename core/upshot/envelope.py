@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Final, final
 
 from upshot.backend import Capabilities, StoredRecord
+from upshot.content_types import CLAIM
 from upshot.errors import (
     ConfigError,
     CorruptRecordError,
@@ -29,14 +30,18 @@ from upshot.url import Url
 
 __all__ = ["AS_SET", "Envelopes", "lasting", "unfinished"]
 
-_WAYS_OUT: Final = (
-    ": return less, or a reference to it; or set result_compression, or result_offload"
-)
+_ALLOWED: Final = "result_max_bytes allows"
+_LESS: Final = ": return less, or a reference to it"
+_WAYS_OUT: Final = f"{_LESS}; or set result_compression, or result_offload"
 _UNFINISHED = 30 * 86_400.0  # seconds: bounded, so that what was lost for good goes in the end
 
 _LONG_RUN: Final = 86_400.0
 """Seconds that a task streams for at most, where no limit says: a day, longer than a job of the
 night, and short enough that what nobody forgets does not fill the service."""
+
+_LEAST: Final = 2**16
+"""Bytes that every backend takes, and so every failure has: one that says that a value was too
+long must have room, however little a reader allows."""
 
 AS_SET: Final = float("nan")
 """Given as `expires`: as the client is set, not as this call says. This object alone means it: any
@@ -69,7 +74,8 @@ class Envelopes:
         keys: the namespace's keys.
         url: the backend, for messages.
         expires: seconds that a record is kept if the call does not say; None for ever.
-        max_bytes: the longest body that is opened.
+        max_bytes: the longest body that is opened; nor is one written, beyond 64 KiB, that nobody
+            could read.
         sealing: compresses, signs, encrypts and puts elsewhere; None does nothing of it.
     """
 
@@ -95,17 +101,22 @@ class Envelopes:
         *,
         expires: float | None = AS_SET,
         reply_to: str = "",
+        as_is: bool = False,
     ) -> StoredRecord:
         """Return `record` in the form that a backend with these capabilities stores.
+
+        `as_is` compresses nothing and puts nothing elsewhere: what is read back is `record`.
 
         Raises:
             InvalidTaskIdError: the id may not name a task.
             ConfigError: `expires` is not more than 0, or infinite.
             UnsupportedError: the backend cannot expire records, and `expires` is not None.
-            PayloadTooLargeError: the backend does not take a record of this length.
+            PayloadTooLargeError: the backend does not take a record of this length, or
+                `max_bytes` allows nobody to read it.
             ServiceError: the place for large results cannot be written to.
         """
-        return self._sealed(self._keys.key(record.task_id), record, capabilities, expires, reply_to)
+        key = self._keys.key(record.task_id)
+        return self._sealed(key, record, capabilities, expires, reply_to, as_is=as_is)
 
     def seal_item(
         self,
@@ -134,19 +145,26 @@ class Envelopes:
         capabilities: Capabilities,
         expires: float | None,
         reply_to: str,
+        *,
+        as_is: bool = False,
     ) -> StoredRecord:
         seconds = self._expires if expires is AS_SET else expires
         if seconds is not None and not 0 < seconds < math.inf:  # NaN is neither
             raise ConfigError(f"expires is more than 0 seconds, or None for ever; not {seconds!r}")
         if seconds is not None and capabilities.expiry_resolution is None:
             raise UnsupportedError(f"{self._url} cannot expire records: set result_expires to None")
-        most, sealing = capabilities.max_record_bytes, self._sealing
+        readable = max(self._max_bytes, _LEAST)
+        self._check_readable(record, readable)
+        most, sealing = min(capabilities.max_record_bytes, readable), self._sealing
         if sealing is None:
             body = record.encode()
+        elif as_is:
+            body = self.written(record)
         else:
             body = sealing.seal_record(record, most=most, expires=seconds)
         if len(body) > most:
-            raise self._too_large(record.task_id, len(body), most, "the backend takes", _WAYS_OUT)
+            who = "the backend takes" if most == capabilities.max_record_bytes else _ALLOWED
+            raise self._too_large(record.task_id, len(body), most, who, _WAYS_OUT)
         return StoredRecord(
             key=key,
             body=body,
@@ -159,8 +177,18 @@ class Envelopes:
             reply_to=reply_to,
         )
 
+    def _check_readable(self, record: Record, most: int) -> None:
+        """Refuse a payload that readers would refuse, whatever is done to it on the way.
+
+        Raises:
+            PayloadTooLargeError: it is longer than they unfold, or fetch from elsewhere.
+        """
+        for payload in (record.info, record.outcome):
+            if payload is not None and len(payload[1]) > most:
+                raise self._too_large(record.task_id, len(payload[1]), most, _ALLOWED, _LESS)
+
     def written(self, record: Record) -> bytes:
-        """Return the bytes of a record that is kept beside those of tasks, and is short."""
+        """Return the bytes of a record whose payloads stay in it as they are."""
         sealing = self._sealing
         if sealing is None:
             return record.encode()
@@ -182,9 +210,7 @@ class Envelopes:
         if not isinstance(body, bytes):  # a service may hold anything that somebody put there
             return self._corrupt(key, f"it is of type {type(body).__name__}")
         if len(body) > self._max_bytes:
-            return self._too_large(
-                self._keys.label(key), len(body), self._max_bytes, "result_max_bytes allows"
-            )
+            return self._too_large(self._keys.label(key), len(body), self._max_bytes, _ALLOWED)
         sealing, kind = self._sealing, CorruptRecordError
         try:
             record = Record.decode(body) if sealing is None else sealing.open_record(body)
@@ -203,6 +229,8 @@ class Envelopes:
 
     def _is_at_home(self, key: str, record: Record) -> bool:
         """Tell whether a record is what its key is for, such as the third item of a task."""
+        if record.outcome is not None and record.outcome[0].startswith(CLAIM):
+            return False  # of a key, whose text stands where others have the id of their task
         index = None if record.info is None else index_of(record)
         if index is None:
             return self._keys.is_of(key, record.task_id)

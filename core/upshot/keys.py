@@ -107,7 +107,9 @@ class Keyspace:
         return key == self._plain + task_id or key == self.key(task_id)
 
     def label(self, key: str) -> str:
-        """Return the task id in a plain key of a record; another key as it is. For messages."""
+        """Return the task id in a plain key, of a record or of an item; another one as it is."""
+        if key.startswith(self._items):
+            return key.partition(":")[2] or key  # a hash has no colon, nor has a prefix
         return key.removeprefix(self._plain)
 
     def _takes(self, key: str) -> bool:

@@ -24,6 +24,8 @@ BATCH: Final = 1000
 one call neither blocks a server nor fills a buffer (drivers were measured at this size)."""
 
 _FIRST_SPAN: Final = 16  # items that are deleted together, the first of a stream; then more
+_FIRST_LOOK: Final = 8  # records that an enumeration reads first, of unknown length; then more
+_MOST_BYTES: Final = 32 * 2**20  # that it reads together: more than 1000 records of usual length
 
 T = TypeVar("T")
 
@@ -197,6 +199,7 @@ class Reader:
     ) -> Iterator[Record]:
         """Yield every readable record whose key has one of the prefixes, in no order.
 
+        Few are held at once if they are long.
         `unreadable` is told of the errors that take the place of others; None stands for nobody.
         """
         seen: set[str] = set()
@@ -204,12 +207,26 @@ class Reader:
             keys = self._service.call(partial(_scan, prefix))
             fresh = [key for key in dict.fromkeys(keys) if key not in seen]
             seen.update(fresh)
-            for batch in batches(fresh):
-                for found in self.records(batch):
-                    if isinstance(found, Record):
-                        yield found
-                    elif found is not None and unreadable is not None:
-                        unreadable(found)
+            for found in self._enumerated(fresh):
+                if isinstance(found, Record):
+                    yield found
+                elif found is not None and unreadable is not None:
+                    unreadable(found)
+
+    def _enumerated(self, keys: Sequence[str]) -> Iterator[Record | UpshotError | None]:
+        """Yield what each key has, as many at once as are likely to be `_MOST_BYTES` together.
+
+        No service tells how long a record is before it is read, so those before it say.
+        """
+        start, size = 0, _FIRST_LOOK
+        while batch := keys[start : start + size]:
+            bodies, longest = self.bodies(batch), 1
+            for key, body in zip(batch, bodies, strict=True):
+                if isinstance(body, bytes):
+                    longest = max(longest, len(body))
+                yield None if body is None else self._envelopes.open(key, body)
+            start += len(batch)
+            size = max(1, min(2 * size, BATCH, _MOST_BYTES // longest))
 
     def _read(self, key: str, body: bytes | Exception | None) -> Record | UpshotError | None:
         if isinstance(body, Exception):

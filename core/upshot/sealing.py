@@ -8,7 +8,8 @@ What a signature holds for: every byte of a record, in its namespace; the id is 
 `Envelopes` compares it to the key. Of a message, every byte, in its namespace and queue.
 
 What an encrypted payload holds for: namespace, id, content type and which payload it is; with an
-outcome also the state and the attempt, with arguments also the queue and the task's name.
+outcome also the state and the attempt, with an item of a stream also its index, which is not
+encrypted itself, and with arguments also the queue and the task's name.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from upshot.content_types import (
     offloaded_of,
 )
 from upshot.errors import TamperedMessageError, TamperedRecordError
+from upshot.items import index_of
 from upshot.keyring import Keyring, RefusedError, is_signed, unsigned
 from upshot.message import Message
 from upshot.record import Payload, Record
@@ -74,7 +76,7 @@ class Sealing:
             ServiceError: the place for large outcomes cannot be written to.
         """
         info, outcome = record.info, record.outcome
-        if info is not None:
+        if info is not None and index_of(record) is None:
             info = self._encrypted(self._compressed(info), *self._of(record, b"info"))
         if outcome is not None:
             outcome = self._compressed(outcome)
@@ -97,7 +99,7 @@ class Sealing:
         try:
             record = Record.decode(self._verified(body, self._where(_RECORD)))
             info, outcome = record.info, record.outcome
-            if info is not None:
+            if info is not None and index_of(record) is None:
                 info = self._decrypted(info, "info", *self._of(record, b"info"))
             if outcome is not None:
                 outcome = self._decrypted(outcome, "outcome", *self._of(record, b"outcome"))
@@ -130,7 +132,9 @@ class Sealing:
         where = (*self._where(_RECORD), record.task_id.encode(), part)
         if part == b"info":  # outlives changes of the state, also by who cannot read it
             return where
-        return (*where, record.state.encode(), str(record.attempt).encode())
+        where = (*where, record.state.encode(), str(record.attempt).encode())
+        index = index_of(record)
+        return where if index is None else (*where, b"item", str(index).encode())
 
     # -- messages ---------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import json
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +24,10 @@ from upshot.errors import (
     UnsupportedError,
     UpshotError,
 )
+from upshot.keyring import Keyring, new_key
+from upshot.offload import Offload
 from upshot.record import Payload, Record
+from upshot.sealing import Sealing
 from upshot.states import State
 from upshot.url import Url
 from upshot_backends.memory.results import MemoryBackend
@@ -143,6 +147,8 @@ def test_a_payload_of_text_can_be_read_and_one_of_bytes_is_base64() -> None:
         (line(outcome={"content_type": "json", "text": "1", "base64": ""}), "content_type with"),
         (line(outcome={"content_type": 1, "text": "1"}), "content_type with"),
         (line(outcome={"content_type": "j\0n", "text": "1"}), "NUL"),
+        (line(outcome={"content_type": "task id", "text": "x"}), "no record of a task"),
+        (line(info={"content_type": "#item", "text": "0"}), "no record of a task"),
         ('{"upshot_record": NaN}', "NaN"),
     ],
 )
@@ -338,6 +344,46 @@ def test_a_record_that_cannot_be_read_is_counted_and_named(open_client: Open) ->
     assert not done.is_complete
     assert (done.verified, done.unreadable) == (1, 1)
     assert list(troubles) == ["bad"]
+
+
+def test_what_the_target_would_compress_or_put_elsewhere_is_moved_as_it_is(
+    open_client: Open, tmp_path: Path
+) -> None:
+    keyring = Keyring([new_key("a")])
+    place = Offload(f"file://{tmp_path}", namespace="upshot", keyring=keyring, threshold=10)
+    how = Sealing(
+        namespace="upshot", keyring=keyring, compression="gzip", threshold=10, offload=place
+    )
+    source, target = open_client(), open_client(sealing=how)
+    source.store(success("it", "a" * 1000))
+
+    first, second = (archive.migrate(source, target) for _ in range(2))
+
+    assert (first.is_complete, first.verified, first.copied.stored) == (True, 1, 1)
+    assert (second.is_complete, second.verified, second.copied.present) == (True, 1, 1)
+    assert target.load("it") == source.load("it")
+
+
+def test_few_records_are_held_that_are_long(
+    open_client: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = open_client(), open_client()
+    large = Payload("json", b"1" * 2**20)
+    for number in range(40):
+        source.store(success(f"it{number}", 1)._replace(outcome=large))
+    store, stored = MemoryBackend.store, list[int]()
+
+    def measured(
+        backend: MemoryBackend, offered: Sequence[StoredRecord], timeout: float
+    ) -> Sequence[bool]:
+        stored.append(sum(len(each.body) for each in offered))
+        return store(backend, offered, timeout)
+
+    monkeypatch.setattr(MemoryBackend, "store", measured)
+
+    assert archive.migrate(source, target).verified == 40
+    again = archive.restore(open_client(), map(to_line, source.scan()))
+    assert (again.stored, max(stored) <= 33 * 2**20) == (40, True)
 
 
 def test_one_place_is_not_moved_into_itself(open_client: Open) -> None:

@@ -112,6 +112,9 @@ class Lapsing(MemoryBroker):
         return [False for _ in deliveries]
 
 
+KEY = f"a:{'0a' * 32}"
+
+
 @pytest.fixture
 def url() -> Url:
     return Url.parse(f"memory://{uuid.uuid4().hex}")
@@ -315,6 +318,13 @@ def said(app: App) -> dict[str, Level]:
         ({"backend": "memory://x"}, Level.PROBLEM, "keeps results in the process"),
         ({"broker": "memory://x"}, Level.WARNING, "keeps messages in this process"),
         ({}, Level.NOTE, "is a file below the current folder"),
+        ({"signing_keys": [KEY], "accept_unsealed": True}, Level.WARNING, "accept_unsealed is on"),
+        (
+            {"signing_keys": ["file:/none"]},
+            Level.PROBLEM,
+            "values cannot be read or written: signing_keys",
+        ),
+        ({"encryption_keys": [KEY]}, Level.NOTE, "nothing is signed"),
         ({"broker": "redis://h"}, Level.OK, "no setting is dangerous"),
         ({"broker": "amqp://h", "backend": "redis://h"}, Level.NOTE, "after 1800 seconds"),
         ({"broker": "amqp://h", "task_time_limit": 7200}, Level.WARNING, "1800 seconds"),

@@ -102,3 +102,15 @@ def test_claims_have_keys_of_their_own_and_no_listing_finds_them() -> None:
         assert claim.isascii()
         assert claim.isprintable()
         assert len(claim) <= _SMALLEST
+
+
+def test_errors_name_the_task_of_an_item() -> None:
+    keys = Keyspace("a:b", max_bytes=120, text=True)
+    long = "x" * 200
+
+    assert keys.label(*keys.items("it:7", [12])) == "it:7"
+    assert keys.label(keys.key("it:7")) == "it:7"
+    assert [keys.label(key) for key in (keys.key(long), *keys.items(long, [1]))] == [
+        keys.key(long),
+        *keys.items(long, [1]),
+    ]

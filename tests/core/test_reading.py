@@ -144,3 +144,25 @@ def test_a_look_at_many_ends_with_its_deadline(monkeypatch: pytest.MonkeyPatch) 
         spent = clock.monotonic() - began
 
     assert spent < 20 * 0.3 / 2
+
+
+def test_an_enumeration_holds_few_records_that_are_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    load, loaded = MemoryBackend.load, list[int]()
+
+    def measured(
+        backend: MemoryBackend, keys: Sequence[str], timeout: float
+    ) -> Sequence[bytes | None]:
+        bodies = load(backend, keys, timeout)
+        loaded.append(sum(len(body or b"") for body in bodies))
+        return bodies
+
+    monkeypatch.setattr(MemoryBackend, "load", measured)
+    url, large = Url.parse("memory://long-records"), Payload("json", b"1" * 2**20)
+    with ResultClient(lambda: MemoryBackend(url), url=url) as client:
+        for number in range(40):
+            client.store(_finished(f"a{number}")._replace(outcome=large))
+
+        assert sum(1 for _ in client.scan()) == 40
+
+    assert sum(loaded) > 40 * 2**20
+    assert max(loaded) <= 32 * 2**20

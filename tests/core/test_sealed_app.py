@@ -245,3 +245,29 @@ def test_what_is_configured_is_shown_without_keys(signing: App) -> None:
 
     assert shown["signing_keys"] == ("a:***",)
     assert KEY[3:15] not in repr(signing.settings) + repr(signing.host()) + str(shown)
+
+
+def test_a_claim_of_a_key_does_not_pass_for_the_record_of_a_task(signing: App) -> None:
+    signing.send_task(NAME, ["shoe"], key="order-1")
+    client = signing.results
+    (claim,) = client.reader.bodies([client.keys.claim(NAME, "order-1")])
+    assert claim is not None
+    record = client.encode(Record("order-1", "SUCCESS", outcome=Payload("json", b"1")))
+
+    client.store_encoded([record._replace(body=claim)])
+
+    with pytest.raises(TamperedRecordError, match="belongs to another"):
+        client.load("order-1")
+    assert signing.send_task(NAME, ["shoe"], key="order-1").is_repeat
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_what_no_reader_would_take_is_a_failure_and_no_success(
+    url: str, compression: str | None
+) -> None:
+    with make(url, result_max_bytes=100_000, result_compression=compression) as app, app.running():
+        handle = app.send_task(NAME, ["x" * 200_000])
+
+        with pytest.raises(PayloadTooLargeError, match="result_max_bytes allows at most 100000"):
+            handle.get(timeout=20)
+        assert handle.state == State.FAILURE

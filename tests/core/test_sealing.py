@@ -18,6 +18,7 @@ from upshot.errors import (
     TamperedRecordError,
     UpshotError,
 )
+from upshot.items import item
 from upshot.keyring import Keyring
 from upshot.keys import Keyspace
 from upshot.message import Message
@@ -285,3 +286,11 @@ def test_payloads_are_compressed_from_the_threshold_on() -> None:
     assert len(found.outcome.body) < 100
     again = how.open_record(sealed(how, found))
     assert again == found, "it was compressed twice"
+
+
+def test_an_item_of_a_stream_does_not_pass_for_the_outcome_of_its_task() -> None:
+    yielded = Record.decode(sealed(ENCRYPTING, item("some-id", 0, Payload("json", SECRET))))
+    assert yielded.info == Payload("#item", b"0")
+
+    assert_refused(ENCRYPTING, yielded._replace(info=None).encode())
+    assert_refused(ENCRYPTING, yielded._replace(info=Payload("#item", b"first")).encode())

@@ -245,6 +245,8 @@ def test_a_user_who_may_not_publish_is_told_how_to_let_it(evicting_redis: RedisS
     (problem,) = problems(found)
     assert problem.what.startswith("notifications cannot be had: ")
     assert "&NAMESPACE*" in problem.change
+    assert one(found, "what else works was not tried").level == Level.NOTE
+    assert not any("woken" in sentence for sentence in found.will)
 
 
 def test_a_user_who_may_not_write_is_told_how_to_let_it(evicting_redis: RedisServer) -> None:

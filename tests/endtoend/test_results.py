@@ -221,6 +221,20 @@ def test_hostile_records_are_shown_and_none_hides_the_others(here: Command, plac
     assert [done.returncode for done in shown] == [1, 1, 1]
 
 
+def test_an_id_that_is_listed_for_a_program_is_the_one_that_there_is(
+    here: Command, place: Place
+) -> None:
+    hostile_ids = ["it \u202e", "\\u202e", "a\u00a0b", "-x", "é"]
+    place.client.store_many([success(each, 1) for each in hostile_ids])
+
+    listed = here("list", "--ids", *place.words, PYTHONIOENCODING="utf-8").stdout.splitlines()
+    forgotten = here("forget", *place.words, "--", *listed)
+
+    assert sorted(listed) == sorted(hostile_ids)
+    assert forgotten.returncode == 0, forgotten.stderr
+    assert place.ids() == set()
+
+
 def test_a_terminal_of_40_columns_folds_no_id(here: Command, place: Place) -> None:
     task_id = str(uuid.uuid4())
     place.client.store(success(task_id, "x" * 100)._replace(name="shop.order", started_at=1.0))
@@ -228,6 +242,7 @@ def test_a_terminal_of_40_columns_folds_no_id(here: Command, place: Place) -> No
     lines = here("list", *place.words, COLUMNS="40").stdout.splitlines()
 
     assert f"  {task_id}" in lines
+    assert lines[-1] == f'  "{"x" * 36}…'
     assert max(map(len, lines)) <= 40
 
 

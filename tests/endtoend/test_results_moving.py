@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -232,3 +233,19 @@ def test_a_migration_that_misses_something_is_exit_code_1(
 
     assert done.returncode == 1
     assert "it: another one is there, which is SUCCESS" in done.stderr
+
+
+def test_ids_go_nowhere_if_stdout_is_closed(place: Place, tmp_path: Path) -> None:
+    place.fill()
+    command = shlex.join([*COMMAND, "list", "--ids", *place.words])
+
+    done = subprocess.run(
+        ["bash", "-c", f"{command} >&-"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=60,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")

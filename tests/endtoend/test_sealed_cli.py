@@ -136,3 +136,43 @@ def test_a_wrong_key_is_one_line_without_it(upshot: Command, wrong: str) -> None
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "0123456789" not in done.stderr
+
+
+def test_what_an_app_has_signed_is_signed_after_a_migration(
+    upshot: Command, keys: dict[str, str], tmp_path: Path
+) -> None:
+    private = f'App("jobs", signing_keys=[{keys["UPSHOT_SIGNING_KEYS"]!r}])'
+    (tmp_path / "jobs.py").write_text(JOBS.replace('App("jobs")', private))
+    upshot("-A", "jobs", "call", "--id", "it", "echo", "ab")
+    upshot("-A", "jobs", "worker", "-c", "1", "--burst")
+    new = f"sqlite:///{tmp_path}/new.db"
+
+    done = upshot("-A", "jobs", "results", "migrate", f"sqlite:///{tmp_path}/queue.db", new)
+
+    assert done.returncode == 0, done.stderr
+    found = upshot("-A", "jobs", "results", "show", "it", "--json", UPSHOT_RESULT_BACKEND=new)
+    assert json.loads(found.stdout)["value"] == "abab", found.stderr
+
+
+def test_a_value_that_cannot_be_fetched_hides_no_other_record(
+    upshot: Command, tmp_path: Path
+) -> None:
+    large = {
+        "UPSHOT_RESULT_OFFLOAD": f"file://{tmp_path}/large",
+        "UPSHOT_RESULT_OFFLOAD_THRESHOLD": "1000",
+    }
+    for task_id, text in (("large", "x" * 1000), ("small", "x")):
+        upshot("-A", "jobs", "call", "--id", task_id, "echo", text, **large)
+    upshot("-A", "jobs", "worker", "-c", "1", "--burst", **large)
+    (tmp_path / "large").rename(tmp_path / "elsewhere")
+    (tmp_path / "large").write_bytes(b"")  # no folder: it cannot be read
+
+    listed = upshot("-A", "jobs", "results", "list", "--json", **large)
+    shown = upshot("-A", "jobs", "results", "show", "large", **large)
+
+    assert listed.returncode == 0, listed.stderr
+    records = {each["id"]: each for each in json.loads(listed.stdout)["records"]}
+    assert records["small"]["value"] == "xx"
+    assert "result_offload" in records["large"]["unreadable"]
+    assert (shown.returncode, "SUCCESS" in shown.stdout) == (1, True)
+    assert "unreadable" in shown.stdout

@@ -229,3 +229,16 @@ def test_it_is_shown_again_and_again_until_ctrl_c(
     assert seen == 3
     assert process.returncode == 130
     assert "Traceback" not in errors
+
+
+def test_a_narrow_terminal_folds_no_id(upshot: CommandHere, own: dict[str, str]) -> None:
+    task_id, queue = "0123456789abcdef" * 2, "a-queue-with-a-rather-long-name"
+    with App("jobs", broker=own["UPSHOT_BROKER_URL"], namespace=own["UPSHOT_NAMESPACE"]) as app:
+        record = Record(task_id, State.STARTED, name="jobs.nap", queue=queue, started_at=1.0)
+        app.results.store(record)
+
+    wide, narrow = (upshot("status", "-Q", queue, COLUMNS=each) for each in ("200", "40"))
+
+    assert f"{task_id}  jobs.nap" in wide.stdout
+    assert f"id       {task_id}\ntask     jobs.nap\n" in narrow.stdout
+    assert f"queue             {queue}\nready             0\n" in narrow.stdout

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import pytest
 
-from upshot.backend import Capabilities
+from upshot.backend import Capabilities, StoredRecord
 from upshot.client import ResultClient
 from upshot.errors import (
     CorruptRecordError,
@@ -41,9 +41,11 @@ from upshot_conformance.records import (
     failure,
     new_id,
     revoked,
+    streamed,
     success,
     unfinished,
     value_of,
+    yielded,
 )
 from upshot_conformance.suite.expect import loaded
 from upshot_conformance.suite.forge import inject, inject_many, peak_of
@@ -247,6 +249,31 @@ def test_without_the_key_a_state_can_be_read_and_a_value_cannot(
         for record in (value, failed):
             with pytest.raises(KeyMissingError):
                 handle(record.task_id, client).get(timeout=timing.within)
+
+
+@clause("SE-5")
+@pytest.mark.needs("streams")
+def test_an_encrypted_item_is_good_for_its_own_index_alone(
+    clients: Clients, handle: MakeHandle, namespace: str, timing: Timing
+) -> None:
+    client = clients.open(sealing=sealing(namespace, signing=(), encryption=(KEY,)))
+    task_id, values = new_id(), ["first", "second"]
+    first, second = yielded(client, task_id, values)
+
+    def as_first(body: bytes) -> StoredRecord:
+        """Return what somebody would store who has the second item, and wants it to be first."""
+        info = Record.decode(first.body).info
+        return first._replace(body=Record.decode(body)._replace(info=info).encode())
+
+    client.store_encoded([as_first(second.body), second])
+    client.store(streamed(success(task_id, None), len(values)))
+
+    assert not [each for each in (first, second) if any(v.encode() in each.body for v in values)]
+    with pytest.raises(TamperedRecordError):
+        list(handle(task_id, client).stream(timeout=timing.within))
+    assert list(handle(task_id, client).stream(1, timeout=timing.within)) == values[1:]
+    with pytest.raises(KeyMissingError):  # and nothing else: nobody has changed it
+        list(handle(task_id, clients.open()).stream(1, timeout=timing.within))
 
 
 @clause("SE-6")

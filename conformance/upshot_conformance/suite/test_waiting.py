@@ -313,9 +313,13 @@ def test_a_wall_clock_that_is_set_between_two_results_changes_no_deadline(
 
 
 def set_wall_clock(monkeypatch: pytest.MonkeyPatch, step: float) -> None:
-    """Let `time.time` be ahead by so many seconds from now on."""
+    """Let the wall clock be ahead by so many seconds from now on, for backends and for the core.
+
+    The core keeps `time.time` as it was when it was imported.
+    """
     true_time = time.time
-    monkeypatch.setattr(time, "time", lambda: true_time() + step)
+    for place, name in ((time, "time"), (clock, "_TIME")):
+        monkeypatch.setattr(place, name, lambda: true_time() + step)
 
 
 @clause("WT-6")

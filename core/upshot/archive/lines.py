@@ -23,7 +23,9 @@ import json
 import math
 from typing import Any, Final, NoReturn, cast
 
+from upshot.content_types import CLAIM
 from upshot.errors import DecodeError, UpshotError
+from upshot.items import index_of
 from upshot.record import Payload, Record, check_task_id
 from upshot.states import State
 
@@ -82,11 +84,17 @@ def from_line(line: str | bytes) -> Record:
         )
         if record.state in ("", State.PENDING):
             raise DecodeError(f"{record.state!r} is the state of no record")
+        if index_of(record) is not None or _is_claim(record):
+            raise DecodeError("it is an item of a stream, or a claim of a key: no record of a task")
         return Record.decode(record.encode())  # it checks the rest: ranges, calendars, outcomes
     except DecodeError:
         raise
     except (UpshotError, ValueError, OverflowError) as exc:
         raise DecodeError(str(exc)) from exc
+
+
+def _is_claim(record: Record) -> bool:
+    return record.outcome is not None and record.outcome.content_type.startswith(CLAIM)
 
 
 def longest_line(max_bytes: int) -> int:

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
-from upshot.archive.restoring import Restored, Shelf
+from upshot.archive.restoring import Batch, Restored, Shelf
 from upshot.client import ResultClient
 from upshot.envelope import AS_SET
 from upshot.errors import ConfigError, UpshotError
-from upshot.reading import BATCH
 from upshot.record import Record
 from upshot.states import TERMINAL
 
@@ -118,12 +117,11 @@ def _compare(
             trouble(record.task_id, f"another one is there, which is {found.state}")
 
 
-def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
-    batch: list[Record] = []
+def _batches(records: Iterable[Record]) -> Iterator[Batch]:
+    batch = Batch()
     for record in records:
-        batch.append(record)
-        if len(batch) == BATCH:
+        if batch.add(record):
             yield batch
-            batch = []
+            batch = Batch()
     if batch:
         yield batch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 from upshot.archive.lines import from_line
 from upshot.backend import StoredRecord
@@ -21,7 +21,10 @@ from upshot.reading import BATCH
 from upshot.record import Record
 from upshot.states import TERMINAL, State
 
-__all__ = ["Restored", "Shelf", "restore"]
+__all__ = ["Batch", "Restored", "Shelf", "restore"]
+
+_MOST_BYTES: Final = 32 * 2**20
+"""Of payloads in one batch, and one record more: 1000 records of usual length are shorter."""
 
 
 def _nobody(*_: object) -> None:
@@ -49,6 +52,21 @@ class Restored:
     def total(self) -> int:
         """How many there were."""
         return self.stored + self.present + self.kept + self.refused
+
+
+@final
+class Batch(list[Record]):
+    """Records that go together: `BATCH` at most, and few if they are long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bytes = 0
+
+    def add(self, record: Record) -> bool:
+        """Take one more; True if it is the last."""
+        self.append(record)
+        self._bytes += sum(len(each.body) for each in (record.info, record.outcome) if each)
+        return len(self) == BATCH or self._bytes >= _MOST_BYTES
 
 
 @final
@@ -96,11 +114,15 @@ class Shelf:
     def _sealed(
         self, records: Iterable[Record], refused: Callable[[Record, UpshotError], object]
     ) -> Iterator[tuple[Record, StoredRecord]]:
+        client = self._client
         for record in records:
             is_outcome = record.state in TERMINAL and record.state != State.REVOKED
             expires = self._outcome if is_outcome else self._unfinished
             try:
-                yield record, self._client.encode(record, expires=expires)
+                yield (
+                    record,
+                    client.envelopes.seal(record, client.capabilities, expires=expires, as_is=True),
+                )
             except (PayloadTooLargeError, InvalidTaskIdError) as exc:
                 self.done.refused += 1
                 refused(record, exc)
@@ -136,7 +158,7 @@ def restore(
         ServiceError: the service could not do it in time.
     """
     shelf = Shelf(client, expires)
-    batch: list[Record] = []
+    batch = Batch()
     numbers: dict[int, int] = {}
     failed: dict[int, UpshotError] = {}
 
@@ -146,8 +168,9 @@ def restore(
             failed[number] = _of_line(number, error)
 
     def flush() -> None:
+        nonlocal batch
         shelf.put(batch, lambda record, error: refuse(numbers[id(record)], error))
-        batch.clear()
+        batch = Batch()
         numbers.clear()
         progress(shelf.done)
         if failed:
@@ -156,15 +179,16 @@ def restore(
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
+        is_full = False
         try:
             record = from_line(line)
         except DecodeError as exc:
             shelf.done.refused += 1
             refuse(number, exc)
         else:
-            batch.append(record)
+            is_full = batch.add(record)
             numbers[id(record)] = number
-        if len(batch) == BATCH or failed:
+        if is_full or failed:
             flush()
     flush()
     return shelf.done

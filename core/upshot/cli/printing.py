@@ -38,6 +38,7 @@ __all__ = [
     "show_styled_table",
     "show_table",
     "show_traceback",
+    "show_word",
     "shown",
     "use_plain_streams",
 ]
@@ -46,6 +47,10 @@ _LAST_STANDARD: Final = 2  # the number of stderr
 _UNPRINTABLE: Final = re.compile(r"[^\n\x20-\x7e]")
 _SCALARS: Final = (str, bool, type(None))
 _LONGEST_INT: Final = 2048  # bits, 617 digits; Python may be set to write no more than 640
+
+
+def _is_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()  # None if it was closed before we began
 
 
 def _write(*parts: tuple[str, str], stderr: bool = False) -> None:
@@ -107,15 +112,17 @@ def show_marked(mark: str, style: str, text: str) -> None:
 
 def clear_screen() -> None:
     """Begin at the top of an empty screen, if stdout is a terminal."""
-    if sys.stdout.isatty():
+    if _is_terminal():
         print("\x1b[H\x1b[2J", end="")  # noqa: T201 - the command's output
 
 
-def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Write a table; no cell is cut, however long."""
+def show_table(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, stacks: bool = False
+) -> None:
+    """Write a table; no cell is cut, however long. `stacks`: see `terminal.write_table`."""
     from upshot.cli.terminal import write_table  # as above
 
-    write_table(title, header, [list(map(printable, row)) for row in rows])
+    write_table(title, header, [list(map(printable, row)) for row in rows], stacks=stacks)
 
 
 def show_styled_table(header: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]]) -> None:
@@ -136,6 +143,14 @@ def show_traceback(text: str, *, indent: str = "") -> None:
 
     lines = map(safe, text.rstrip("\n").split("\n"))
     write_traceback("\n".join(lines), indent=indent)
+
+
+def show_word(text: str) -> None:
+    """Write a line of text without control characters: escaped for eyes, as it is for a pipe.
+
+    A program that is given an id is to ask for the same one.
+    """
+    print(printable(text) if _is_terminal() else text)  # noqa: T201 - the command's output
 
 
 def show_json_line(value: object) -> None:

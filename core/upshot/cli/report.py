@@ -8,7 +8,7 @@ from typing import Any
 from upshot import clock
 from upshot.app import App
 from upshot.cli.printing import as_text, is_plain, json_or_repr, shown
-from upshot.errors import SerializationError
+from upshot.errors import UpshotError
 from upshot.failure import Failure
 from upshot.masking import mask
 from upshot.outcome import decode_value
@@ -80,7 +80,7 @@ class Report:
                 value = app.AsyncResult(task_id).holding(record).result
             elif record.outcome is not None:
                 failure = _failure(app, record.outcome)
-        except SerializationError as exc:
+        except UpshotError as exc:  # also of where large values are, or of what unpacks them
             unreadable = str(exc)
         return cls(
             task_id=task_id,

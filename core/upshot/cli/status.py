@@ -26,6 +26,8 @@ __all__ = ["status"]
 _RECORDS: Final = 100_000
 """Records that are looked at, unless told otherwise: some seconds for a service nearby."""
 
+_SHORTEST: Final = 0.1  # seconds between two looks
+
 _NOT_RUNNING: Final = frozenset({State.PENDING, State.QUEUED, State.RETRY})
 _WORKER: Final = re.compile(r"(?P<name>(?P<host>.+):(?P<pid>\d+))(?:/\d+)?", re.DOTALL)
 _PROCESS: Final = re.compile(r"/\d+$")
@@ -104,7 +106,7 @@ def status(
             _print(picture, as_json)
             if watch is None:
                 return OK
-            clock.sleep(watch)
+            clock.sleep(max(watch, _SHORTEST))
 
 
 def _picture(app: App, names: Sequence[str], most: int) -> _Picture:
@@ -184,7 +186,7 @@ def _print(picture: _Picture, as_json: bool) -> None:
         show_json(_to_data(picture))
         return
     for title, header, rows in _tables(picture):
-        show_table(title, header, rows)
+        show_table(title, header, rows, stacks=True)
         print()  # noqa: T201 - the command's output
     for note in picture.notes:
         show_note(note)

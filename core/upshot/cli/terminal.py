@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 _PIPE_WIDTH: Final = 200  # columns of a table that no terminal shows
+_BOUNDLESS: Final = 1_000_000  # columns: wider than any table
 _SHORT_BAR, _LONG_BAR = 10, 24  # columns
 _NARROW: Final = 80  # columns; below, a bar is short
 
@@ -95,14 +97,48 @@ def write_traceback(text: str, *, indent: str = "") -> None:
         console.print(Text(indent) + line, soft_wrap=True)
 
 
-def write_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str | Cell]]) -> None:
-    """Write a table of printable texts; no cell is cut, however long."""
+def write_table(
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str | Cell]],
+    *,
+    stacks: bool = False,
+) -> None:
+    """Write a table of printable texts; no cell is cut, however long.
+
+    Args:
+        title: above it; "" for none.
+        header: of each column.
+        rows: texts, or cells with a style.
+        stacks: let the columns of a row stand one below the other where the table is too wide:
+            an id that was folded could not be copied.
+    """
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in header:
         table.add_column(Text(heading), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) if isinstance(cell, str) else Text(*cell) for cell in row))
-    _console().print(table)
+        table.add_row(*map(_text, row))
+    console = _console()
+    boundless = console.options.update(max_width=_BOUNDLESS)
+    if stacks and Measurement.get(console, boundless, table).maximum > console.width:
+        _write_stacked(console, title, header, rows)
+    else:
+        console.print(table)
+
+
+def _text(cell: str | Cell) -> Text:
+    return Text(cell) if isinstance(cell, str) else Text(*cell)
+
+
+def _write_stacked(
+    console: Console, title: str, header: Sequence[str], rows: Sequence[Sequence[str | Cell]]
+) -> None:
+    console.print(Text(title, style="italic"))
+    column = max(map(len, header)) + 2
+    for row in rows:
+        for heading, cell in zip(header, row, strict=True):
+            console.print(Text(heading.ljust(column), style="bold") + _text(cell), soft_wrap=True)
+        console.print()
 
 
 @contextmanager

@@ -201,8 +201,10 @@ class _Examiner:
             self._will_not += words.will_not
 
     def _try(self, trial: _Trial) -> bool:
-        """Try until something does not work; False if nothing did."""
-        worked = False
+        """Try until something does not work; False if something did not.
+
+        Who may not write, say, is told what to change, and not what this would do if he could.
+        """
         try:
             for doing, step in trial.steps():
                 try:
@@ -211,12 +213,12 @@ class _Examiner:
                     finding = self._explained(doing, exc)
                 self._add(finding)
                 if finding.level == Level.PROBLEM:
-                    break
-                worked = True
+                    self._add(_UNTRIED)
+                    return False
         finally:
             with contextlib.suppress(Exception):  # what can be said of it has been said
                 trial.tidy()
-        return worked
+        return True
 
     def _fail(self, doing: str, exc: Exception, service: Backend | Broker) -> None:
         error = retrying.translate(exc, service.driver_errors, self._url) or exc

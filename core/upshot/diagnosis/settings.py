@@ -33,6 +33,7 @@ def settings_findings(app: App) -> Iterator[Finding]:
         *_limits(app),
         *_places(app),
         *_records(settings),
+        *_keys(settings),
     ]
     yield from found
     if all(finding.level in (Level.OK, Level.NOTE) for finding in found):
@@ -50,8 +51,10 @@ def _serializers(app: App) -> Iterator[Finding]:
         )
     try:
         _ = app.codecs
-    except ConfigError as exc:
-        yield Finding(Level.PROBLEM, f"accept_content cannot be had: {exc}")
+    except ConfigError as exc:  # a serializer, a key, or what large results take is not there
+        yield Finding(
+            Level.PROBLEM, f"values cannot be read or written: {exc}", "no task can be sent or run"
+        )
 
 
 def _expiry(settings: Settings) -> Iterator[Finding]:
@@ -163,4 +166,24 @@ def _records(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             Level.NOTE,
             "task_track_queued is off: a task that waits looks like one that was never sent",
+        )
+
+
+def _keys(settings: Settings) -> Iterator[Finding]:
+    if not (settings.signing_keys or settings.encryption_keys):
+        return
+    if settings.accept_unsealed:
+        yield Finding(
+            Level.WARNING,
+            "accept_unsealed is on: what is neither signed nor encrypted is accepted",
+            "whoever can write to the broker or the results needs no key",
+            "set accept_unsealed to false when all processes have the keys, and what was kept "
+            "before has expired",
+        )
+    if not settings.signing_keys:
+        yield Finding(
+            Level.NOTE,
+            "payloads are encrypted, and nothing is signed",
+            "states, times and names of tasks can be changed without a key",
+            "set signing_keys, too",
         )

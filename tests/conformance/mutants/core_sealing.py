@@ -235,6 +235,7 @@ MUTANTS: Final[dict[str, tuple[str, Callable[[], None]]]] = {
     "encryption holds for any id": ("SE-5", lambda: _bind_to_less(lambda w: (*w[:2], *w[3:]))),
     "encryption holds for any payload": ("SE-5", lambda: _bind_to_less(lambda w: w[:3])),
     "encryption holds for any state": ("SE-5", lambda: _bind_to_less(lambda w: w[:4])),
+    "encryption holds for any index": ("SE-5", lambda: _bind_to_less(lambda w: w[:6])),
     "what is encrypted is given out": ("SE-5", _give_out_what_is_encrypted),
     "what is compressed unfolds without end": ("SE-6", _unfold_everything),
     "the limit is looked at after unfolding": ("SE-6", _look_after_unfolding),

@@ -74,7 +74,7 @@ def _told(app: App, task_id: str, found: Record | UpshotError | None) -> Report:
 
 def _show(report: Report) -> None:
     outcome = f"  {report.outcome}" if report.has_failed else ""
-    show_parts(styled(report.state or "?"), (f"  {report.task_id}{outcome}", ""))
+    show_parts(styled(report.state or "?"), (f"  {report.task_id}{outcome}".rstrip(), ""))
 
 
 def _show_json(report: Report) -> None:

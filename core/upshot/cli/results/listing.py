@@ -14,10 +14,10 @@ from upshot.cli.printing import (
     safe,
     show_field,
     show_json,
-    show_lines,
     show_note,
     show_parts,
     show_styled_table,
+    show_word,
 )
 from upshot.cli.report import Report, iso
 from upshot.cli.results.filters import filter_options
@@ -61,7 +61,7 @@ def list_(source: Source, accepted: Filter, limit: int, page: int, ids: bool, as
             return OK
         if ids:
             for record in found.records:
-                show_lines(record.task_id)
+                show_word(record.task_id)
         elif found.records:
             _show(app, found.records)
         client = app.results
@@ -92,9 +92,10 @@ def _show(app: App, records: Sequence[Record]) -> None:
     from upshot.cli.terminal import width  # rich, for who prints no JSON
 
     reports = [(record, Report.of(app, record.task_id, record)) for record in records]
-    if width() < _NARROW:
+    columns = width()
+    if columns < _NARROW:
         for record, report in reports:
-            _show_narrow(record, report)
+            _show_narrow(record, report, columns)
         return
     rows = [
         (
@@ -110,12 +111,14 @@ def _show(app: App, records: Sequence[Record]) -> None:
     show_styled_table(("changed (UTC)", "state", "name", "id", "took", "outcome"), rows)
 
 
-def _show_narrow(record: Record, report: Report) -> None:
+def _show_narrow(record: Record, report: Report, columns: int) -> None:
     """Show a record in lines that are short, so that none has to be folded within a word."""
     show_parts(styled(report.state), (f"  {report.name}", "bold"))
     show_parts(("  " + report.task_id, ""))
     took = "" if report.took is None else f", took {short_span(report.took)}"
-    show_parts((f"  {_time(record)}{took}", "dim"))
+    for text in (_time(record) + took, _shortened(safe(report.outcome), columns - 2)):
+        if text:
+            show_parts((f"  {text}", "dim"))
 
 
 def _time(record: Record) -> str:
@@ -123,8 +126,9 @@ def _time(record: Record) -> str:
     return "" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= _LONGEST_OUTCOME else text[: _LONGEST_OUTCOME - 1] + "…"
+def _shortened(text: str, columns: int = _LONGEST_OUTCOME) -> str:
+    most = max(1, min(columns, _LONGEST_OUTCOME))
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _show_rest(found: Page, limit: int, page: int, *, where: str) -> None:

@@ -32,6 +32,16 @@ __all__ = ["export", "import_", "migrate"]
 
 _MOST_SHOWN = 20  # troubles of one kind of which each gets a line
 
+_OF_RECORDS = (
+    "namespace",
+    "result_expires",
+    "result_max_bytes",
+    "signing_keys",
+    "encryption_keys",
+    "accept_unsealed",
+)
+"""Settings of an app without which its records are not found, not read, or not its own."""
+
 _expires_option = click.option(
     "--expires",
     type=EXPIRES,
@@ -161,8 +171,8 @@ def migrate(
 
     Nothing is removed, and what is there already stays as it is: do it again after an interruption,
     and once more when the last worker stores to the new place. How long a record was still to be
-    kept no service tells: it is kept for --expires from now on. With -A before `results`, the
-    namespace is the app's.
+    kept no service tells: it is kept for --expires from now on. With -A before `results`,
+    namespace and keys are the app's.
 
     Exit codes: 0 the new place has all that the old one has; 1 something is missing there.
     """
@@ -206,12 +216,12 @@ def migrate(
 
 
 def _settings_of_app() -> dict[str, Any]:
-    """Return what an app that was named says about its results; nothing if none was."""
+    """Return what an app that was named says about its records; nothing if none was."""
     target = inherited_target()
     if target is None:
         return {}
     settings = load(target).settings
-    return {"namespace": settings.namespace, "result_expires": settings.result_expires}
+    return {name: getattr(settings, name) for name in _OF_RECORDS}
 
 
 def _shown_by(told: Callable[[int, str], None]) -> Callable[[Migration], None]:
