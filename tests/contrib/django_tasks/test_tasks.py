@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import pickle
-from datetime import datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -109,6 +109,22 @@ def test_the_bounds_are_priorities(priority: int) -> None:
 def test_a_moment_has_a_zone() -> None:
     with pytest.raises(InvalidTask, match="run_after must be an aware datetime"):
         tasks.nothing.using(run_after=datetime(2030, 1, 1))
+
+
+@pytest.mark.parametrize("zones", [True, False])
+def test_a_moment_is_one_that_a_message_takes(zones: bool) -> None:
+    zone = UTC if zones else None
+    with override_settings(USE_TZ=zones):
+        for wrong in (timedelta(hours=1), date(2030, 1, 1), "tomorrow", 5):
+            with pytest.raises(InvalidTask, match=f"a datetime, not {type(wrong).__name__}"):
+                tasks.nothing.using(run_after=wrong)
+        for far in (datetime.max, datetime.min, datetime(2100, 1, 1)):
+            with pytest.raises(InvalidTask, match="run_after must be less than 100 years from"):
+                tasks.nothing.using(run_after=far.replace(tzinfo=zone))
+        for near in (datetime(1900, 1, 1), datetime(2069, 1, 1)):
+            moment = near.replace(tzinfo=zone)
+            result = tasks.nothing.using(run_after=moment).enqueue()
+            assert tasks.nothing.get_result(result.id).task.run_after == moment
 
 
 def test_a_queue_is_one_that_the_alias_has() -> None:

@@ -27,6 +27,7 @@ from upshot.serializers import Codecs
 from upshot.states import State
 from upshot_contrib.django.companions import call_id
 from upshot_contrib.django.tasks.calls import Call
+from upshot_contrib.django.tasks.errors import UpshotTaskError
 
 __all__ = ["UpshotResult", "moment", "workers"]
 
@@ -48,8 +49,8 @@ _MOST: Final = 10_000  # workers that are listed: a record only tells how many t
 
 
 @final
-# Django's is frozen, its stub is not.
-@dataclass(frozen=True, slots=True, kw_only=True)  # pyright: ignore[reportGeneralTypeIssues]
+# Django's is frozen, its stub is not. Two are equal when Django says so.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # pyright: ignore[reportGeneralTypeIssues]
 class UpshotResult(_TaskResult):  # type: ignore[misc]
     """The result of one call, as it was when it was looked at.
 
@@ -60,7 +61,7 @@ class UpshotResult(_TaskResult):  # type: ignore[misc]
         progress: what the task said last by `context.progress()`; None if nothing.
     """
 
-    progress: Mapping[str, Any] | None = field(init=False, default=None, compare=False)
+    progress: Mapping[str, Any] | None = field(init=False, default=None)
 
     def __hash__(self) -> int:
         return hash(self.id)  # `asyncio.gather` needs it; the arguments have none
@@ -218,7 +219,8 @@ def _errors(record: Record, codecs: Codecs) -> list[TaskError]:
             failure = Failure.from_data(codecs.decode(*record.outcome))
         except UpshotError as exc:  # the task has failed all the same
             return [_error(exc)]
-        return [TaskError(exception_class_path=failure.type_name, traceback=failure.traceback)]
+        path = failure.type_name
+        return [UpshotTaskError(exception_class_path=path, traceback=failure.traceback)]
     if record.state == State.REVOKED:
         return [_error(TaskRevokedError("the task was revoked"))]
     return []
@@ -226,4 +228,4 @@ def _errors(record: Record, codecs: Codecs) -> list[TaskError]:
 
 def _error(exc: UpshotError) -> TaskError:
     path = f"{type(exc).__module__}.{type(exc).__qualname__}"
-    return TaskError(exception_class_path=path, traceback=f"{path}: {exc}\n")
+    return UpshotTaskError(exception_class_path=path, traceback=f"{path}: {exc}\n")
