@@ -21,6 +21,7 @@ __all__ = [
     "RefusedError",
     "Size",
     "add",
+    "add_elsewhere",
     "add_later",
     "attempt",
     "count_runs",
@@ -203,6 +204,16 @@ def give_up() -> None:
         raise RefusedError("not today")
     except RefusedError:
         current_task().retry(countdown=0)
+
+
+@task
+async def add_elsewhere(times: int) -> Any:
+    """Have other tasks count, one after the other."""
+    total = 0
+    for _ in range(times):
+        result: Any = await add_later.aenqueue(total, 1)
+        total = (await result).return_value
+    return total
 
 
 @task

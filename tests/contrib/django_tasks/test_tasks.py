@@ -23,6 +23,7 @@ from django.utils.module_loading import import_string
 
 from tests.contrib.django_tasks.project import TASKS
 from tests.contrib.django_tasks.untyped import default_task_backend, task_backends, tasks
+from upshot.errors import DecodeError
 from upshot_contrib.django.tasks import UpshotBackend, UpshotResult
 
 # -- backends ------------------------------------------------------------------------------------
@@ -273,4 +274,18 @@ def test_a_result_of_a_task_that_is_not_declared_here_is_refused() -> None:
     app.results.store(record._replace(info=record.info._replace(body=body)))
 
     with pytest.raises(TaskResultMismatch, match=r"No task '.*tasks\.odd' is declared"):
+        default_task_backend.get_result(result.id)
+
+
+def test_a_record_of_a_call_with_what_is_no_json_is_an_error_of_its_own() -> None:
+    app = task_backends["default"].app
+    result = tasks.add.enqueue(1, 2)
+    record = app.results.load(f"{result.id}/call")
+    assert record is not None
+    assert record.info is not None
+    body = record.info.body.replace(b"[1,2]", b'[{"$date":"2030-01-01"},2]')
+    assert body != record.info.body
+    app.results.store(record._replace(info=record.info._replace(body=body)))
+
+    with pytest.raises(DecodeError, match="arguments of a call are JSON values: Unsupported type"):
         default_task_backend.get_result(result.id)

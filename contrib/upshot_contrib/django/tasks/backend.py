@@ -83,6 +83,7 @@ class UpshotBackend(BaseTaskBackend):
         Raises:
             InvalidTask: as `validate_task`.
             TypeError: an argument is no JSON value.
+            EncodeError: the arguments are nested deeper than 200 levels.
             PayloadTooLargeError: the arguments are more than broker or result backend take.
             ServiceError: broker or result backend could not take it.
         """
@@ -124,6 +125,7 @@ class UpshotBackend(BaseTaskBackend):
             TaskResultDoesNotExist: there is none, or it has expired.
             TaskResultMismatch: it is of a task that this process has not declared.
             NotImplementedError: results are carried, see `supports_get_result`.
+            CorruptRecordError, DecodeError: what is kept under that id cannot be read.
             ServiceError: the result backend could not be asked.
         """
         app = self.app

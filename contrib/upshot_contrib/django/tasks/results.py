@@ -19,7 +19,7 @@ from django.tasks.base import TASK_REFRESH_ATTRS, TaskError, TaskResult, TaskRes
 from django.utils import timezone
 
 from upshot import App, clock
-from upshot.errors import ResultTimeoutError, TaskRevokedError, UpshotError
+from upshot.errors import DecodeError, ResultTimeoutError, TaskRevokedError, UpshotError
 from upshot.failure import Failure
 from upshot.outcome import decode_value
 from upshot.record import Record
@@ -71,23 +71,27 @@ class UpshotResult(_TaskResult):  # type: ignore[misc]
         """Return the result of a call that nobody has begun.
 
         Raises:
+            DecodeError: its arguments, which came from outside, are no JSON values.
             TaskResultMismatch: this process has not declared the task.
         """
         task = call.task()
-        return cls(
-            task=task,
-            id=task_id,
-            status=TaskResultStatus.READY,
-            enqueued_at=moment(call.enqueued_at),
-            started_at=None,
-            last_attempted_at=None,
-            finished_at=None,
-            args=call.args,
-            kwargs=call.kwargs,
-            backend=task.backend,
-            errors=[],
-            worker_ids=[],
-        )
+        try:
+            return cls(
+                task=task,
+                id=task_id,
+                status=TaskResultStatus.READY,
+                enqueued_at=moment(call.enqueued_at),
+                started_at=None,
+                last_attempted_at=None,
+                finished_at=None,
+                args=call.args,
+                kwargs=call.kwargs,
+                backend=task.backend,
+                errors=[],
+                worker_ids=[],
+            )
+        except (TypeError, ValueError) as exc:
+            raise DecodeError(f"the arguments of a call are JSON values: {exc}") from exc
 
     def see(self, record: Record, codecs: Codecs) -> Self:
         """Take over what a record of the task tells, and return this result.
