@@ -37,7 +37,18 @@ from upshot_conformance.report import EvidenceError, read
 from upshot_conformance.report.evidence import Evidence, Result
 from upshot_conformance.report.files import replace_file
 
-__all__ = ["PAGE", "REPORTS", "installed", "kept", "kept_plain", "look", "main", "measure"]
+__all__ = [
+    "PAGE",
+    "REPORTS",
+    "ROOT",
+    "installed",
+    "kept",
+    "kept_plain",
+    "look",
+    "main",
+    "measure",
+    "variables",
+]
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 SOURCE: Final = ROOT / "conformance" / "over_celery"
@@ -109,12 +120,22 @@ def measure(
             *(f"--conformance-report={folder}", *options),
         ]
         with contextlib.suppress(subprocess.TimeoutExpired):
-            variables = {**os.environ, **environment}
-            subprocess.run(command, cwd=folder, env=variables, timeout=LONGEST_RUN, check=False)
+            subprocess.run(
+                command,
+                cwd=folder,
+                env=variables(environment),
+                timeout=LONGEST_RUN,
+                check=False,
+            )
     results = folder / "results.jsonl"
     if not results.exists():
         raise EvidenceError(f"{label}: the run of {' '.join(clauses)} ended without a report")
     return _taken(read(results), clauses)
+
+
+def variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of a run, which is in another folder than the services' programs."""
+    return {"UPSHOT_SERVICES_DIR": str(ROOT / ".services"), **os.environ, **environment}
 
 
 def _taken(evidence: Evidence, clauses: Sequence[str]) -> Kept:

@@ -63,6 +63,8 @@ class TaskContext:
         queue: where the message came from, "" when the function was called directly.
         attempt: 1 for the first run; each retry and each redelivery adds 1.
         retries: how many of the runs before were retries.
+        max_retries: how many there may be; None for no limit. Where `retries` is as many, `retry`
+            lets the task fail.
         headers: what the sender let travel along.
         worker: who runs it, "" when the function was called directly.
         is_direct: True when the function was called directly, not by a worker: nothing is
@@ -74,6 +76,7 @@ class TaskContext:
     queue: str = ""
     attempt: int = 1
     retries: int = 0
+    max_retries: int | None = None
     headers: Mapping[str, Any]
     worker: str = ""
     is_direct: bool = False

@@ -226,13 +226,15 @@ class Execution:
 
     def context(self, reporter: Reporter | None) -> TaskContext:
         """Return what `current_task()` gives during the run."""
-        message = self.message
+        message, spec = self.message, self.spec
+        policy = message.retry or (None if spec is None else spec.retry)
         return TaskContext(
             task_id=message.task_id,
             name=message.name,
             queue=message.queue,
             attempt=self.attempt,
             retries=message.retries,
+            max_retries=None if policy is None else policy.max_retries,
             headers=message.headers,
             worker=self._begun.worker,
             reporter=reporter,

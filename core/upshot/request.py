@@ -18,9 +18,11 @@ from upshot.errors import ConfigError
 from upshot.message import RetryPolicy
 from upshot.spec import TaskSpec
 
-__all__ = ["Request", "check_request"]
+__all__ = ["FAR", "Request", "check_request"]
 
-_FAR: Final = 100 * 365 * 86_400.0  # seconds: what lies further off is a mistake
+FAR: Final = 100 * 365 * 86_400.0
+"""Seconds from the beginning of 1970: a moment that lies further off is a mistake."""
+
 _AS_TASK: Final = -1.0
 
 
@@ -61,9 +63,9 @@ def check_request(request: Request) -> None:
     check_priority(request.priority)
     for name in ("countdown", "eta", "expires"):
         value = getattr(request, name)
-        if value is not None and not (is_number(value) and abs(value) < _FAR):
+        if value is not None and not (is_number(value) and abs(value) < FAR):
             raise ConfigError(
-                f"{name} is a number of seconds or a moment, less than {_FAR:g}; not {shown(value)}"
+                f"{name} is a number of seconds or a moment, less than {FAR:g}; not {shown(value)}"
             )
     for name in ("result_expires", "time_limit", "soft_time_limit"):
         value = getattr(request, name)

@@ -71,6 +71,17 @@ def test_every_note_is_about_something_that_is_broken() -> None:
     assert {name for each in NOT_MEASURED for name in each.clauses} <= CLAUSES.keys()
 
 
+def test_a_run_finds_the_services_of_this_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UPSHOT_SERVICES_DIR", raising=False)
+    assert celery_backends.variables({"A": "1"})["UPSHOT_SERVICES_DIR"] == str(
+        celery_backends.ROOT / ".services"
+    )
+
+    monkeypatch.setenv("UPSHOT_SERVICES_DIR", "/elsewhere")
+    found = celery_backends.variables({"A": "1"})
+    assert (found["UPSHOT_SERVICES_DIR"], found["A"]) == ("/elsewhere", "1")
+
+
 @pytest.mark.timeout(300)
 def test_what_is_kept_is_still_so(environment: Mapping[str, str], tmp_path: Path) -> None:
     (before,) = (each for each in celery_backends.kept() if each.label == CHECKED)

@@ -146,11 +146,11 @@ def test_retries_are_counted_and_end(app: App) -> None:
 
 
 def test_one_call_can_have_a_retry_policy_of_its_own(app: App) -> None:
-    runs: list[int] = []
+    runs: list[tuple[int, int | None]] = []
 
     @app.task(bind=True)
     def fragile(context: TaskContext) -> str:
-        runs.append(context.retries)
+        runs.append((context.retries, context.max_retries))
         if len(runs) < 3:
             context.retry(countdown=0.01, reason=OSError("not yet"))
         return "done"
@@ -158,9 +158,11 @@ def test_one_call_can_have_a_retry_policy_of_its_own(app: App) -> None:
     with app.running():
         patient = fragile.apply_async(retry=RetryPolicy(max_retries=5))
         assert patient.get(timeout=10) == "done"
+        assert runs == [(0, 5), (1, 5), (2, 5)]
         runs.clear()
         strict = fragile.apply_async(retry=RetryPolicy(max_retries=0))
         assert isinstance(strict.exception(timeout=10), OSError)
+        assert runs == [(0, 0)]
 
 
 def test_progress_is_seen_and_outlives_the_end(app: App) -> None:

@@ -229,6 +229,18 @@ def fork_while_waiting(url: str) -> str:
     return "some get() timed out" if total < 20 else "all 20 results came"
 
 
+def threads_in_turn(url: str) -> str:
+    """Tell when the last of four threads is back that ask a server which is not there."""
+    app = _app("mongodb://127.0.0.1:9/", mongodb_backend_settings={"options": {"timeoutMS": 1000}})
+    threads = [threading.Thread(target=_asks_in_vain, args=(app,)) for _ in range(4)]
+    began = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return f"the last one is back after {time.monotonic() - began:.0f} s"
+
+
 CLAIMS: Final = (
     Claim("ST-2", "STARTED is stored after an end", late_start, _STORES),
     Claim("ST-3", "another end is stored after the first", second_end, _STORES),
@@ -240,6 +252,12 @@ CLAIMS: Final = (
     Claim("FL-1", "an exception with a constructor", exception_with_a_constructor, _STORES),
     Claim("EX-3", "`result_expires` of a month", a_month_and_a_day, ("celery+cache+memcached",)),
     Claim("ID-2", "a task id with a space", id_with_a_space, _STORES),
+    Claim(
+        "FT-5",
+        "four threads read from a server that is not there, with `timeoutMS` of 1 s",
+        threads_in_turn,
+        ("celery+mongodb",),
+    ),
     Claim("RD-1", "two handles of one id", second_handle, ("celery+rpc",)),
     Claim("RD-1", "`ready()` after a `get()`", ready_after_get, ("celery+rpc",)),
     Claim("RL-8", "a result that nobody reads", never_read, ("celery+rpc",)),
@@ -281,6 +299,14 @@ def _times_out(result: Any, timeout: float) -> None:
     except CeleryTimeoutError:
         return
     raise AssertionError("a result that nobody stored has come")
+
+
+def _asks_in_vain(app: Any) -> None:
+    try:
+        app.backend.get_task_meta(_new_id())
+    except Exception:  # of pymongo, which has a class for each place where time runs out
+        return
+    raise AssertionError("a server that is not there has answered")
 
 
 def _came(app: Any, ids: list[str]) -> int:

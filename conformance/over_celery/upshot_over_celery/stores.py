@@ -88,8 +88,8 @@ class MongoBackend(CeleryBackend):
     settings: ClassVar = {
         "mongodb_backend_settings": {
             "options": {
-                "serverSelectionTimeoutMS": int(PATIENCE * _MILLISECONDS),
-                "socketTimeoutMS": int(PATIENCE * _MILLISECONDS),
+                # Of an operation with its second try; `socketTimeoutMS` is that of one request.
+                "timeoutMS": int(PATIENCE * _MILLISECONDS),
             }
         }
     }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from typing import Any
 
+from django.db.models import IntegerChoices, TextChoices
 from django.tasks import TaskContext, task
+from django.utils.safestring import mark_safe
 
 from upshot import current_task
 from upshot_contrib.django.tasks import UpshotContext
@@ -14,8 +17,11 @@ from upshot_contrib.django.tasks import UpshotContext
 __all__ = [
     "OPEN",
     "RUNS",
+    "Level",
     "RefusedError",
+    "Size",
     "add",
+    "add_elsewhere",
     "add_later",
     "attempt",
     "count_runs",
@@ -23,11 +29,15 @@ __all__ = [
     "everything",
     "fail",
     "fail_later",
+    "give_up",
     "leave",
     "nothing",
     "refuse",
     "report",
     "shared",
+    "sleep",
+    "subclasses",
+    "subclasses_later",
     "tell",
     "unserialisable",
     "wait_until_open",
@@ -39,6 +49,18 @@ OPEN = threading.Event()
 
 RUNS: list[Any] = []
 """What `count_runs` was called with, in that order."""
+
+
+class Size(TextChoices):
+    """Text that is a member of an enumeration."""
+
+    LARGE = "L"
+
+
+class Level(IntegerChoices):
+    """Numbers that are."""
+
+    HIGH = 3
 
 
 class RefusedError(Exception):
@@ -161,3 +183,40 @@ def elsewhere() -> str:
 def shared() -> str:
     """Be a task of the project's own app."""
     return "shared"
+
+
+@task
+def subclasses() -> list[Any]:
+    """Return what `json` writes and is no plain text or number."""
+    return [mark_safe("<b>"), Size.LARGE, Level.HIGH, {Size.LARGE: Level.HIGH}]
+
+
+@task
+async def subclasses_later() -> Any:
+    """Return such a value from a coroutine, as one that has rendered a template does."""
+    return mark_safe("<b>")
+
+
+@task
+def give_up() -> None:
+    """Ask to be run again for the exception that is being handled."""
+    try:
+        raise RefusedError("not today")
+    except RefusedError:
+        current_task().retry(countdown=0)
+
+
+@task
+async def add_elsewhere(times: int) -> Any:
+    """Have other tasks count, one after the other."""
+    total = 0
+    for _ in range(times):
+        result: Any = await add_later.aenqueue(total, 1)
+        total = (await result).return_value
+    return total
+
+
+@task
+async def sleep(seconds: float) -> None:
+    """Wait in a coroutine."""
+    await asyncio.sleep(seconds)

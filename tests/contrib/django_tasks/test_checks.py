@@ -55,6 +55,18 @@ def test_nothing_is_wrong_with_this_project() -> None:
             r"upshot.E005: settings.TASKS\['default'\]\['QUEUES'\] has 'b\\nc'",
         ),
         (
+            alias("a", 5, **{**IN_MEMORY, "namespace": "x"}),
+            r"upshot.E005: settings.TASKS\['default'\]\['QUEUES'\] has 5",
+        ),
+        (
+            {**alias(**{**IN_MEMORY, "namespace": "x"}), "QUEUES": "mail"},
+            r"upshot.E005: settings.TASKS\['default'\]\['QUEUES'\] is a list .*'mail' is text",
+        ),
+        (
+            {**alias(), "OPTIONS": ["broker"]},
+            r"upshot.E001: settings.TASKS\['default'\]\['OPTIONS'\]: it is a mapping, not list",
+        ),
+        (
             alias(broker="memory://", backend="django-db://?using=nowhere"),
             r"upshot.E001: .*DATABASES has no 'nowhere'",
         ),

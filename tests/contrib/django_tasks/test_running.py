@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 from django.tasks import Task, TaskResultStatus
 from django.tasks.signals import task_enqueued, task_finished, task_started
+from django.test import override_settings
 from django.utils import timezone
 
+from tests.contrib.django_tasks.project import BACKEND, IN_MEMORY
 from tests.contrib.django_tasks.untyped import task_backends, tasks
+from upshot.errors import SoftTimeLimitExceededError
 from upshot_contrib.django.tasks import UpshotBackend
 from upshot_contrib.django.tasks.known import KNOWN
 
@@ -290,6 +293,30 @@ def test_a_retry_has_begun_anew_and_has_not_finished() -> None:
 
     assert [name for name, *_ in said].count("started") == 2
     assert [name for name, *_ in said].count("finished") == 1
+
+
+def test_a_retry_that_is_not_left_has_finished() -> None:
+    with heard() as said:
+        result = ended(tasks.give_up)
+
+    assert (result.status, result.attempts) == ("FAILED", 4)
+    assert [name for name, *_ in said].count("started") == 4
+    assert said[-1] == ("finished", UpshotBackend, "FAILED", [tasks.RefusedError])
+    assert [name for name, *_ in said].count("finished") == 1
+    assert result.errors[0].exception_class is tasks.RefusedError
+
+
+def test_a_coroutine_that_takes_too_long_says_so_to_receivers() -> None:
+    options = {**IN_MEMORY, "namespace": "hasty", "task_soft_time_limit": 0.05}
+    with (
+        override_settings(TASKS={"default": {"BACKEND": BACKEND, "OPTIONS": options}}),
+        task_backends["default"].app.running(),
+        heard() as said,
+    ):
+        result = ended(tasks.sleep, 20)
+
+    assert result.errors[0].exception_class is SoftTimeLimitExceededError
+    assert said[-1] == ("finished", UpshotBackend, "FAILED", [SoftTimeLimitExceededError])
 
 
 @pytest.mark.parametrize("task", [tasks.add, tasks.add_later])

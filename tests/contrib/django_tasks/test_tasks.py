@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import pickle
-from datetime import datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -23,6 +23,7 @@ from django.utils.module_loading import import_string
 
 from tests.contrib.django_tasks.project import TASKS
 from tests.contrib.django_tasks.untyped import default_task_backend, task_backends, tasks
+from upshot.errors import DecodeError
 from upshot_contrib.django.tasks import UpshotBackend, UpshotResult
 
 # -- backends ------------------------------------------------------------------------------------
@@ -109,6 +110,22 @@ def test_the_bounds_are_priorities(priority: int) -> None:
 def test_a_moment_has_a_zone() -> None:
     with pytest.raises(InvalidTask, match="run_after must be an aware datetime"):
         tasks.nothing.using(run_after=datetime(2030, 1, 1))
+
+
+@pytest.mark.parametrize("zones", [True, False])
+def test_a_moment_is_one_that_a_message_takes(zones: bool) -> None:
+    zone = UTC if zones else None
+    with override_settings(USE_TZ=zones):
+        for wrong in (timedelta(hours=1), date(2030, 1, 1), "tomorrow", 5):
+            with pytest.raises(InvalidTask, match=f"a datetime, not {type(wrong).__name__}"):
+                tasks.nothing.using(run_after=wrong)
+        for far in (datetime.max, datetime.min, datetime(2100, 1, 1)):
+            with pytest.raises(InvalidTask, match="run_after must be less than 100 years from"):
+                tasks.nothing.using(run_after=far.replace(tzinfo=zone))
+        for near in (datetime(1900, 1, 1), datetime(2069, 1, 1)):
+            moment = near.replace(tzinfo=zone)
+            result = tasks.nothing.using(run_after=moment).enqueue()
+            assert tasks.nothing.get_result(result.id).task.run_after == moment
 
 
 def test_a_queue_is_one_that_the_alias_has() -> None:
@@ -257,4 +274,18 @@ def test_a_result_of_a_task_that_is_not_declared_here_is_refused() -> None:
     app.results.store(record._replace(info=record.info._replace(body=body)))
 
     with pytest.raises(TaskResultMismatch, match=r"No task '.*tasks\.odd' is declared"):
+        default_task_backend.get_result(result.id)
+
+
+def test_a_record_of_a_call_with_what_is_no_json_is_an_error_of_its_own() -> None:
+    app = task_backends["default"].app
+    result = tasks.add.enqueue(1, 2)
+    record = app.results.load(f"{result.id}/call")
+    assert record is not None
+    assert record.info is not None
+    body = record.info.body.replace(b"[1,2]", b'[{"$date":"2030-01-01"},2]')
+    assert body != record.info.body
+    app.results.store(record._replace(info=record.info._replace(body=body)))
+
+    with pytest.raises(DecodeError, match="arguments of a call are JSON values: Unsupported type"):
         default_task_backend.get_result(result.id)

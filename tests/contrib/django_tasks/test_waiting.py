@@ -73,6 +73,12 @@ def test_a_coroutine_awaits_results() -> None:
     assert asyncio.run(all_of_them()) == list(range(1, 21))
 
 
+def test_a_coroutine_task_awaits_another_task() -> None:
+    result = tasks.add_elsewhere.enqueue(3)
+
+    assert result.wait(timeout=20).return_value == 3
+
+
 def test_an_await_has_the_end_that_asyncio_gives_it() -> None:
     async def impatient() -> str:
         result = await tasks.wait_until_open.aenqueue()

@@ -5,6 +5,8 @@
 What is here, from what is known to what is done:
 
     known      the tasks that this process has declared: those alone can run
+    values     arguments and values as JSON has them
+    errors     the error of a task, whose class is one that is loaded already
     calls      what is kept of one call, beside its result
     results    a record as Django's `TaskResult`, with waiting, progress and revocation
     running    what a worker calls

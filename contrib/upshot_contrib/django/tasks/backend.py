@@ -29,7 +29,7 @@ from upshot import App
 from upshot.errors import InvalidTaskIdError, ServiceError, ServiceUnavailableError, UpshotError
 from upshot.message import is_name
 from upshot_contrib.django.companions import CALL, call_id
-from upshot_contrib.django.tasks.calls import HEADER, Call, is_carried, level
+from upshot_contrib.django.tasks.calls import HEADER, Call, check_run_after, is_carried, level
 from upshot_contrib.django.tasks.known import KNOWN, UpshotTask
 from upshot_contrib.django.tasks.results import UpshotResult
 from upshot_contrib.django.tasks.services import app_of
@@ -66,8 +66,10 @@ class UpshotBackend(BaseTaskBackend):
         """As Django does.
 
         Raises:
-            InvalidTask: its queue or its function has a name that no message can hold.
+            InvalidTask: its queue or its function has a name that no message can hold, or it is to
+                run at no moment of these 100 years.
         """
+        check_run_after(task.run_after)
         super().validate_task(task)
         for what, name in (("queue", task.queue_name), ("function", task.module_path)):
             if not is_name(name):
@@ -81,6 +83,7 @@ class UpshotBackend(BaseTaskBackend):
         Raises:
             InvalidTask: as `validate_task`.
             TypeError: an argument is no JSON value.
+            EncodeError: the arguments are nested deeper than 200 levels.
             PayloadTooLargeError: the arguments are more than broker or result backend take.
             ServiceError: broker or result backend could not take it.
         """
@@ -122,6 +125,7 @@ class UpshotBackend(BaseTaskBackend):
             TaskResultDoesNotExist: there is none, or it has expired.
             TaskResultMismatch: it is of a task that this process has not declared.
             NotImplementedError: results are carried, see `supports_get_result`.
+            CorruptRecordError, DecodeError: what is kept under that id cannot be read.
             ServiceError: the result backend could not be asked.
         """
         app = self.app

@@ -17,13 +17,12 @@ import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from django.tasks.base import Task
 from django.tasks.exceptions import InvalidTask, InvalidTaskBackend, TaskResultMismatch
 from django.utils import timezone
-from django.utils.json import normalize_json
 
 from upshot import App, clock
 from upshot.context import TaskContext
@@ -31,11 +30,13 @@ from upshot.envelope import unfinished
 from upshot.errors import DecodeError, ServiceError
 from upshot.outcome import decode_value, encode_value
 from upshot.record import Record, printable
+from upshot.request import FAR
 from upshot.serializers import Codecs
 from upshot_contrib.django.companions import CALL, call_id
 from upshot_contrib.django.tasks.known import KNOWN
+from upshot_contrib.django.tasks.values import plain
 
-__all__ = ["HEADER", "Call", "is_carried", "level"]
+__all__ = ["HEADER", "Call", "check_run_after", "is_carried", "level"]
 
 if TYPE_CHECKING:
     _Task = Task[..., Any]
@@ -62,6 +63,29 @@ def level(priority: int) -> int:
     if priority > 0:
         return _ZERO + (priority + 19) // 20
     return _ZERO + priority // 25
+
+
+def check_run_after(run_after: object) -> None:
+    """Check when a task may run: Django looks at the zone alone, and only where there are zones.
+
+    Raises:
+        InvalidTask: it is neither None nor a moment that a message takes.
+    """
+    if run_after is None:
+        return
+    if not isinstance(run_after, datetime):
+        raise InvalidTask(f"run_after must be a datetime, not {type(run_after).__name__}.")
+    try:
+        seconds = _aware(run_after).timestamp()
+    except (OverflowError, ValueError):  # its zone takes it out of the calendar
+        seconds = FAR
+    if abs(seconds) >= FAR:
+        raise InvalidTask("run_after must be less than 100 years from 1970.")
+
+
+def _aware(moment: datetime) -> datetime:
+    """Return it with a zone: what Django takes as naive is in the project's."""
+    return timezone.make_aware(moment) if timezone.is_naive(moment) else moment
 
 
 @final
@@ -92,19 +116,15 @@ class Call:
         Raises:
             TypeError: an argument is no JSON value.
         """
-        now = clock.now()
-        run_after: object = task.run_after
-        if isinstance(run_after, timedelta):
-            run_after = clock.to_datetime(now + run_after.total_seconds())
         return cls(
             name=task.module_path,
-            args=cast("list[Any]", normalize_json(list(args))),
-            kwargs=cast("dict[str, Any]", normalize_json(dict(kwargs))),
+            args=plain(list(args)),
+            kwargs=plain(dict(kwargs)),
             queue=task.queue_name,
             priority=int(task.priority),
-            run_after=run_after if isinstance(run_after, datetime) else None,
+            run_after=task.run_after,
             backend=task.backend,
-            enqueued_at=now,
+            enqueued_at=clock.now(),
         )
 
     @classmethod
@@ -202,9 +222,8 @@ class Call:
 
     @property
     def eta(self) -> datetime | None:
-        """When it may run, aware: what Django takes as naive is in the project's zone."""
-        moment = self.run_after
-        return timezone.make_aware(moment) if moment and timezone.is_naive(moment) else moment
+        """When it may run, aware."""
+        return None if self.run_after is None else _aware(self.run_after)
 
     def task(self) -> _Task:
         """Return the task as it was called: with that priority, queue, moment and backend.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.apps import apps
+from django.conf import settings
 from django.core.checks import CheckMessage, Error
 from django.core.exceptions import ImproperlyConfigured
 
@@ -43,6 +44,10 @@ def _said_of(where: str, exc: Exception) -> str:
 
 
 def _queues(where: str, backend: Any) -> list[CheckMessage]:
+    written: object = settings.TASKS[backend.alias].get("QUEUES")
+    if isinstance(written, str):  # Django takes it for a set of letters
+        said = f"settings.{where}['QUEUES'] is a list of names, and {written!r} is text."
+        return [Error(said, hint=f'"QUEUES": [{written!r}]', id="upshot.E005")]
     return [
         Error(
             f"settings.{where}['QUEUES'] has {name!r}: the name of a queue is 1 to 255 printable "

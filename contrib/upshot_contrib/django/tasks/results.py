@@ -19,7 +19,7 @@ from django.tasks.base import TASK_REFRESH_ATTRS, TaskError, TaskResult, TaskRes
 from django.utils import timezone
 
 from upshot import App, clock
-from upshot.errors import ResultTimeoutError, TaskRevokedError, UpshotError
+from upshot.errors import DecodeError, ResultTimeoutError, TaskRevokedError, UpshotError
 from upshot.failure import Failure
 from upshot.outcome import decode_value
 from upshot.record import Record
@@ -27,6 +27,7 @@ from upshot.serializers import Codecs
 from upshot.states import State
 from upshot_contrib.django.companions import call_id
 from upshot_contrib.django.tasks.calls import Call
+from upshot_contrib.django.tasks.errors import UpshotTaskError
 
 __all__ = ["UpshotResult", "moment", "workers"]
 
@@ -48,8 +49,8 @@ _MOST: Final = 10_000  # workers that are listed: a record only tells how many t
 
 
 @final
-# Django's is frozen, its stub is not.
-@dataclass(frozen=True, slots=True, kw_only=True)  # pyright: ignore[reportGeneralTypeIssues]
+# Django's is frozen, its stub is not. Two are equal when Django says so.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # pyright: ignore[reportGeneralTypeIssues]
 class UpshotResult(_TaskResult):  # type: ignore[misc]
     """The result of one call, as it was when it was looked at.
 
@@ -60,7 +61,7 @@ class UpshotResult(_TaskResult):  # type: ignore[misc]
         progress: what the task said last by `context.progress()`; None if nothing.
     """
 
-    progress: Mapping[str, Any] | None = field(init=False, default=None, compare=False)
+    progress: Mapping[str, Any] | None = field(init=False, default=None)
 
     def __hash__(self) -> int:
         return hash(self.id)  # `asyncio.gather` needs it; the arguments have none
@@ -70,23 +71,27 @@ class UpshotResult(_TaskResult):  # type: ignore[misc]
         """Return the result of a call that nobody has begun.
 
         Raises:
+            DecodeError: its arguments, which came from outside, are no JSON values.
             TaskResultMismatch: this process has not declared the task.
         """
         task = call.task()
-        return cls(
-            task=task,
-            id=task_id,
-            status=TaskResultStatus.READY,
-            enqueued_at=moment(call.enqueued_at),
-            started_at=None,
-            last_attempted_at=None,
-            finished_at=None,
-            args=call.args,
-            kwargs=call.kwargs,
-            backend=task.backend,
-            errors=[],
-            worker_ids=[],
-        )
+        try:
+            return cls(
+                task=task,
+                id=task_id,
+                status=TaskResultStatus.READY,
+                enqueued_at=moment(call.enqueued_at),
+                started_at=None,
+                last_attempted_at=None,
+                finished_at=None,
+                args=call.args,
+                kwargs=call.kwargs,
+                backend=task.backend,
+                errors=[],
+                worker_ids=[],
+            )
+        except (TypeError, ValueError) as exc:
+            raise DecodeError(f"the arguments of a call are JSON values: {exc}") from exc
 
     def see(self, record: Record, codecs: Codecs) -> Self:
         """Take over what a record of the task tells, and return this result.
@@ -218,7 +223,8 @@ def _errors(record: Record, codecs: Codecs) -> list[TaskError]:
             failure = Failure.from_data(codecs.decode(*record.outcome))
         except UpshotError as exc:  # the task has failed all the same
             return [_error(exc)]
-        return [TaskError(exception_class_path=failure.type_name, traceback=failure.traceback)]
+        path = failure.type_name
+        return [UpshotTaskError(exception_class_path=path, traceback=failure.traceback)]
     if record.state == State.REVOKED:
         return [_error(TaskRevokedError("the task was revoked"))]
     return []
@@ -226,4 +232,4 @@ def _errors(record: Record, codecs: Codecs) -> list[TaskError]:
 
 def _error(exc: UpshotError) -> TaskError:
     path = f"{type(exc).__module__}.{type(exc).__qualname__}"
-    return TaskError(exception_class_path=path, traceback=f"{path}: {exc}\n")
+    return UpshotTaskError(exception_class_path=path, traceback=f"{path}: {exc}\n")

@@ -3,7 +3,7 @@
 `task_started` is sent before the function is called, `task_finished` after it has returned or
 raised, by the worker, just before the outcome is stored. A receiver that raises is logged by Django
 and changes nothing: a success stays one. A task that never ran, because it was revoked or had
-expired, and one whose worker was lost or whose time was over, has no such signal.
+expired, and one whose worker was lost or whose hard time limit was over, has no such signal.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from dataclasses import dataclass
 from traceback import format_exception
 from typing import TYPE_CHECKING, Any, final
 
-from django.tasks.base import Task, TaskContext, TaskError, TaskResultStatus
+from django.tasks.base import Task, TaskContext, TaskResultStatus
 from django.tasks.signals import task_finished, task_started
 from django.utils import timezone
-from django.utils.json import normalize_json
 
 from upshot import App
 from upshot.context import TaskContext as Running
-from upshot.errors import Retry
+from upshot.errors import Retry, SoftTimeLimitExceededError
 from upshot_contrib.django.tasks.calls import Call
+from upshot_contrib.django.tasks.errors import UpshotTaskError
 from upshot_contrib.django.tasks.results import UpshotResult, workers
+from upshot_contrib.django.tasks.values import plain
 
 __all__ = ["UpshotContext", "runner"]
 
@@ -75,10 +76,10 @@ def _of_function(app: App) -> Callable[..., Any]:
         run = _Run(app, running, args, kwargs)
         task_started.send_robust(**run.told)
         try:
-            value = normalize_json(run.task.func(*run.args, **run.kwargs))
-        except Retry:
-            raise
+            value = plain(run.task.func(*run.args, **run.kwargs))
         except BaseException as exc:
+            if run.goes_on(exc):
+                raise
             run.fail(exc)
             run.keep_call()
             task_finished.send_robust(**run.told)
@@ -97,11 +98,11 @@ def _of_coroutine(app: App) -> Callable[..., Any]:
         run = _Run(app, running, args, kwargs)
         await task_started.asend_robust(**run.told)
         try:
-            value = normalize_json(await run.task.func(*run.args, **run.kwargs))
-        except Retry:
-            raise
+            value = plain(await run.task.func(*run.args, **run.kwargs))
         except BaseException as exc:
-            run.fail(exc)
+            if run.goes_on(exc):
+                raise
+            run.fail(_told(exc))
             trace = exc.__traceback__
             await asyncio.to_thread(run.keep_call)
             await task_finished.asend_robust(**run.told)
@@ -113,6 +114,16 @@ def _of_coroutine(app: App) -> Callable[..., Any]:
         return value
 
     return call
+
+
+def _told(exc: BaseException) -> BaseException:
+    """Return what a coroutine has failed with: upshot cancels one when its soft limit is over."""
+    task = asyncio.current_task()
+    if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
+        late = SoftTimeLimitExceededError("the task ran longer than its soft time limit")
+        late.__cause__ = exc
+        return late
+    return exc
 
 
 @final
@@ -132,6 +143,7 @@ class _Run:
         self, app: App, running: Running, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         self._app = app
+        self._running = running
         self._call = call = Call.of_message(running, list(args), kwargs)
         self.result = result = UpshotResult.of(call, running.task_id)
         self.task = task = result.task
@@ -149,13 +161,20 @@ class _Run:
         self.kwargs = result.kwargs
         self.told: dict[str, Any] = {"sender": type(task.get_backend()), "task_result": result}
 
+    def goes_on(self, exc: BaseException) -> bool:
+        """Tell whether this attempt has asked for another one, and will have it."""
+        most, before = self._running.max_retries, self._running.retries
+        return isinstance(exc, Retry) and (most is None or before < most)
+
     def fail(self, exc: BaseException) -> None:
         """Note that the function has raised; its traceback is to begin with the function."""
         trace = exc.__traceback__
         if trace is not None and trace.tb_next is not None:
             exc.__traceback__ = trace.tb_next
+        if isinstance(exc, Retry):  # of which none is left
+            exc = exc.reason or exc.__context__ or exc
         kind = type(exc)
-        error = TaskError(
+        error = UpshotTaskError(
             exception_class_path=f"{kind.__module__}.{kind.__qualname__}",
             traceback="".join(format_exception(exc)),
         )

@@ -156,5 +156,5 @@ def _queues_of(alias: str) -> Iterable[str]:
     """Return the queues that an alias allows; where it allows all, those that its tasks name."""
     named = task_backends[alias].queues
     if named:
-        return sorted(named)
+        return sorted(filter(is_name, named))  # of what is no name, the checks tell
     return [DEFAULT_TASK_QUEUE_NAME, *(task.queue_name for task in KNOWN if task.backend == alias)]
