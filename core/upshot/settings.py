@@ -288,7 +288,7 @@ class Setting:
                 Url.parse(value)
             except UrlError as exc:
                 raise UrlError(f"{self.name}: {exc}") from exc
-        if self.secret and isinstance(value, tuple):
+        if self.secret and kind is tuple:
             from upshot.keyring import check_keys  # only for those who have keys
 
             check_keys(self.name, cast("tuple[str, ...]", value))

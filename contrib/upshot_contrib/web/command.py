@@ -66,7 +66,6 @@ def web(
         configured = known_token(app.settings.web_token)
         if new_token and configured is not None:
             raise ConfigError("web_token is set already: give no --new-token, or set none")
-        app.results, app.broker  # noqa: B018 - a driver that is missing is an error here and now
         token = fresh_token() if new_token else configured
         with Address.bound(host, port) as address:
             address.require_token(token)

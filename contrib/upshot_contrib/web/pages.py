@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any, Final, final
@@ -47,10 +47,14 @@ class Site:
         app: whose results, workers and queues.
         queues: names of those that are shown.
         target: what `-A` says, for commands that the page recommends.
+
+    Raises:
+        ConfigError: there is no such result backend, or its driver is not installed.
     """
 
     def __init__(self, app: App, *, queues: Sequence[str], target: str) -> None:
         self.app = app
+        self._client = app.results
         self.queues = tuple(queues)
         self.target = target
         self.looks: Looks | None = None
@@ -59,7 +63,7 @@ class Site:
     @property
     def cannot_list(self) -> str:
         """Why results cannot be listed; "" if they can."""
-        client = self.app.results
+        client = self._client
         try:
             require_shared(client)
         except UnsupportedError as exc:
@@ -70,7 +74,7 @@ class Site:
 
     def context(self) -> dict[str, Any]:
         """What every page says of the app."""
-        client = self.app.results
+        client = self._client
         return {
             "target": printable(self.target),
             "namespace": printable(client.namespace),
@@ -83,7 +87,7 @@ class Site:
             self.streams.stop()
 
     @asynccontextmanager
-    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+    async def lifespan(self, _: Starlette) -> AsyncGenerator[None]:
         """Keep threads and streams as long as the server runs."""
         self.looks, self.streams = Looks(self.app, self.queues), Streams()
         try:

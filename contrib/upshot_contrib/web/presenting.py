@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import pprint
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, cast, final
 
@@ -22,6 +22,7 @@ from upshot.cli.results.moments import short_span
 from upshot.content_types import encryption_of, offloaded_of, plain_type
 from upshot.errors import UpshotError
 from upshot.inventory import last_change
+from upshot.items import count_of
 from upshot.record import Payload, Record, printable
 from upshot.states import State
 
@@ -32,7 +33,9 @@ _LISTED_FAILURE: Final = 2**20  # bytes: a failure has half as much of traceback
 _LARGEST: Final = 4 * 2**20  # bytes of a payload that is decoded at all: about a second's work
 _LINE: Final = 200  # characters of an outcome in a list
 _HEAD, _TAIL = 24_000, 6_000  # characters of a long text; its middle is left out
-_PRETTY: Final = 20_000  # characters of a value that is laid out in lines: what takes no time
+_PRETTY: Final = 200_000  # characters of plain data that is laid out in lines
+_PRETTY_REPR: Final = 20_000  # characters of anything else: pprint takes a hundred times as long
+_DEEPEST: Final = 20  # levels of what is: each indents all that is below it
 _WIDTH: Final = 88  # columns of a value
 _SHORT: Final = 72  # characters of a value that stays in one line
 _KINDS: Final[Mapping[str, str]] = {
@@ -182,7 +185,7 @@ class Row:
         """Decode as much of a record as a line needs, and has room for."""
         too_large = _too_large(record)
         report = _report(app, record._replace(outcome=None) if too_large else record)
-        outcome = too_large or report.outcome
+        outcome = too_large or _outcome(report)
         if report.failure is not None or report.unreadable:
             outcome = safe(outcome)
         return cls(
@@ -199,6 +202,17 @@ class Row:
             took="" if report.took is None else short_span(report.took),
             changed=Moment.of(last_change(record)),
         )
+
+
+def _outcome(report: Report) -> str:
+    try:
+        return report.outcome
+    except Exception as exc:  # the repr() of a class of the user's
+        return _without_repr(report.value, exc)
+
+
+def _without_repr(value: object, exc: Exception) -> str:
+    return f"<{type(value).__name__} that cannot be shown: {type(exc).__name__}>"
 
 
 def _too_large(record: Record) -> str:
@@ -234,7 +248,7 @@ def _report(app: App, record: Record) -> Report:
     except Exception as exc:  # a pickle runs code of whoever wrote it
         why = f"decoding it raised {type(exc).__name__}"
     bare = Report.of(app, record.task_id, record._replace(info=None, outcome=None))
-    return Report(**{name: getattr(bare, name) for name in bare.__slots__} | {"unreadable": why})
+    return replace(bare, unreadable=why)
 
 
 @final
@@ -247,6 +261,7 @@ class Shown:
         task_id: printable.
         is_over: whether nothing more will happen.
         steps: what happened when: label, moment, and a remark or "".
+        items: how many a task had yielded at its end; None for one that does not stream.
         value: of a task that succeeded.
         info: its last report, if it was no plain progress.
         failure: the class and message of the exception that ended it, or the last attempt.
@@ -258,6 +273,7 @@ class Shown:
     task_id: str
     is_over: bool = False
     steps: tuple[tuple[str, Moment, str], ...] = ()
+    items: int | None = None
     value: Text | None = None
     info: Text | None = None
     failure: Text | None = None
@@ -286,11 +302,14 @@ class Shown:
             task_id=printable(task_id),
             is_over=record.is_terminal,
             steps=tuple(_steps(record)),
+            items=count_of(record),
             value=Text.of(_laid_out(report.value)) if has_value else None,
             info=None
             if report.info is None or is_plain_progress
             else Text.of(_laid_out(report.info)),
-            failure=failure and Text.of(_masked(f"{failure.type_name}: {failure.message}")),
+            failure=None
+            if failure is None
+            else Text.of(_masked(f"{failure.type_name}: {failure.message}")),
             traceback=Text.of(_masked(failure.traceback.rstrip()))
             if failure is not None and failure.traceback
             else None,
@@ -325,11 +344,25 @@ def _masked(text: str) -> str:
 def _laid_out(value: object) -> str:
     """Return a value in lines, or in one if it is long: laying it out would take too long then."""
     try:
-        text = as_text(value)
-        if len(text) > _PRETTY or len(text) <= _SHORT:
+        text, plain = as_text(value), is_plain(value)
+        if len(text) <= _SHORT or len(text) > (_PRETTY if plain else _PRETTY_REPR):
             return text
-        if is_plain(value):
-            return json.dumps(value, ensure_ascii=False, indent=2)
-        return pprint.pformat(value, width=_WIDTH, sort_dicts=False)
+        if not plain:
+            return pprint.pformat(value, width=_WIDTH, sort_dicts=False)
+        return text if _is_deep(value) else json.dumps(value, ensure_ascii=False, indent=2)
     except Exception as exc:  # the repr() of a class of the user's
-        return f"<{type(value).__name__} that cannot be shown: {type(exc).__name__}>"
+        return _without_repr(value, exc)
+
+
+def _is_deep(value: object) -> bool:
+    """Tell whether plain data has more than `_DEEPEST` levels."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [each for above in level for each in _members(above)]
+    return bool(level)
+
+
+def _members(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return cast("Mapping[str, object]", value).values()
+    return cast("list[object]", value) if isinstance(value, list) else ()

@@ -34,7 +34,7 @@ SPANS: Final = (
 """Choices for how long ago the last change was, with their labels."""
 
 _LONGEST: Final = 300  # characters of a text that is looked for: a name or an id has fewer
-_LAST: Final = 10_000_000  # page; one that `newest` refuses long before
+_DIGITS: Final = 9  # of a page: `newest` refuses far smaller ones
 
 
 @final
@@ -66,7 +66,7 @@ class Query:
         since, page = parameters.get("since", "").strip(), parameters.get("page", "1")
         if since:
             _moment(since)
-        if not (page.isascii() and page.isdigit() and 0 < int(page[:9]) <= _LAST):
+        if not (page.isascii() and page.isdigit() and int(page[:_DIGITS]) > 0):
             raise ConfigError(f"there is no page {page!r:.100}")
         state = parameters.get("state", ANY).strip()
         return cls(
@@ -74,7 +74,7 @@ class Query:
             text=parameters.get("q", "").strip()[:_LONGEST],
             queue=parameters.get("queue", "").strip()[:_LONGEST],
             since=since,
-            page=int(page[:9]),
+            page=int(page[:_DIGITS]),
         )
 
     def filter(self) -> Filter:

@@ -24,12 +24,11 @@ _TEMPLATES: Final = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.globals["login"] = LOGIN
 
 
 def rendered(template: str, **context: Any) -> str:
     """Return what a template makes of `context`."""
-    return _TEMPLATES.get_template(template).render(context)
+    return _TEMPLATES.get_template(template).render(context, login=LOGIN)
 
 
 def page(template: str, *, status: HTTPStatus = HTTPStatus.OK, **context: Any) -> HTMLResponse:

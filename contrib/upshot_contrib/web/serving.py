@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -38,7 +38,7 @@ class Address:
 
     @classmethod
     @contextmanager
-    def bound(cls, host: str, port: int) -> Iterator[Address]:
+    def bound(cls, host: str, port: int) -> Generator[Address]:
         """Listen there inside the block.
 
         Args:
