@@ -12,7 +12,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
-__all__ = ["SECONDS", "chromium", "run", "shoot", "text_of"]
+__all__ = ["SECONDS", "chromium", "command", "run", "shoot", "text_of"]
 
 SCREENSHOTS = "UPSHOT_TEST_SCREENSHOTS"
 """The variable that names a folder in which pictures are kept."""
@@ -55,6 +55,12 @@ def run(browser: webdriver.Chrome, script: str, *arguments: object) -> Any:
     """Run JavaScript in the page, and return what it returns."""
     window: Any = browser  # selenium has hints of some of its arguments only
     return window.execute_script(script, *arguments)
+
+
+def command(browser: webdriver.Chrome, name: str, **arguments: object) -> Any:
+    """Send a command of the browser's own protocol."""
+    window: Any = browser
+    return window.execute_cdp_cmd(name, arguments)
 
 
 def shoot(browser: webdriver.Chrome, name: str, folder: Path, *, width: int = 1200) -> Path:

@@ -104,7 +104,7 @@ class Looks:
         All records are read for it. `sparing` is for who looks again and again: what was found
         before is then kept for ten times as long as it took, and only its rows are read again.
         """
-        key = ("results", query)
+        key: tuple[object, ...] = ("results", query)
         listed = await self._once(key, lambda: self._list(query), 1.0, sparing=sparing)
         if sparing and not self._looks[key].is_fresh(1.0, sparing=False):
             key = ("rows", query, listed.ids)

@@ -51,7 +51,7 @@ class Address:
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
             family, _, _, _, where = found[0]
-            listening = socket.create_server(where[:2], family=family, backlog=_BACKLOG)  # type: ignore[arg-type]
+            listening = socket.create_server(where[:2], family=family, backlog=_BACKLOG)
         except OSError as exc:
             raise ConfigError(
                 f"nothing can listen on port {port} of {host!r:.100}: {exc.strerror or exc}; "

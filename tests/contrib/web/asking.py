@@ -114,7 +114,7 @@ async def opened(
     messages: asyncio.Queue[Any] = asyncio.Queue()
     answers: asyncio.Queue[Any] = asyncio.Queue()
     lifespan = asyncio.ensure_future(
-        page({"type": "lifespan", "asgi": {"version": "3.0"}}, messages.get, answers.put)  # type: ignore[arg-type]
+        page({"type": "lifespan", "asgi": {"version": "3.0"}}, messages.get, answers.put)
     )
     await messages.put({"type": "lifespan.startup"})
     assert (await answers.get())["type"] == "lifespan.startup.complete"

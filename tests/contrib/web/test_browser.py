@@ -14,7 +14,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
-from tests.browsers import SECONDS, chromium, run, shoot, text_of
+from tests.browsers import SECONDS, chromium, command, run, shoot, text_of
 from tests.conftest import Worker
 from upshot import App, clock
 from upshot.outcome import encode_value
@@ -92,6 +92,8 @@ class Scene:
 
     def open(self, address: str = "") -> None:
         self.browser.get(self.web.link + address)
+        # The driver comes back before the style sheet is there, now and then.
+        self.until(lambda: run(self.browser, "return document.readyState") == "complete")
 
     def until(self, what: Callable[[], object]) -> None:
         def there(_: webdriver.Chrome) -> bool:
@@ -141,9 +143,14 @@ def raised(text: str) -> Exception:
 def store_evil(app: App) -> None:
     now = clock.now()
     for number, text in enumerate(EVIL):
-        named = {"name": text, "queue": text, "worker": text, "finished_at": now - number}
-        app.results.store(success(f"value{number}", {text: text})._replace(**named))  # pyright: ignore
-        app.results.store(failure(f"failure{number}", raised(text))._replace(**named))  # pyright: ignore
+        named: dict[str, Any] = {
+            "name": text,
+            "queue": text,
+            "worker": text,
+            "finished_at": now - number,
+        }
+        app.results.store(success(f"value{number}", {text: text})._replace(**named))
+        app.results.store(failure(f"failure{number}", raised(text))._replace(**named))
         progress = encode_value(CODECS, {"current": 1, "total": 2, "why": text})
         app.results.store(
             Record(f"runs{number}", State.STARTED, name=text, worker=text, info=progress)
@@ -319,7 +326,7 @@ def test_it_is_searched_and_filtered_by_keyboard(scene: Callable[..., Scene]) ->
 def test_without_scripts_it_shows_the_same(scene: Callable[..., Scene]) -> None:
     page = scene()
     page.app.results.store(success("one", 1)._replace(name="shop.order"))
-    page.browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    command(page.browser, "Emulation.setScriptExecutionDisabled", value=True)
     try:
         page.open()
         assert text_of(page.browser, ".c-task b") == ["shop.order"]
@@ -327,28 +334,31 @@ def test_without_scripts_it_shows_the_same(scene: Callable[..., Scene]) -> None:
         page.browser.find_element(By.ID, "search").send_keys("nothing" + Keys.ENTER)
         assert text_of(page.browser, ".empty h2") == ["Nothing matches"]
     finally:
-        page.browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+        command(page.browser, "Emulation.setScriptExecutionDisabled", value=False)
 
 
 def look_like(browser: webdriver.Chrome, scheme: str, width: int) -> None:
-    browser.execute_cdp_cmd(
-        "Emulation.setEmulatedMedia",
-        {"features": [{"name": "prefers-color-scheme", "value": scheme}]},
-    )
-    browser.execute_cdp_cmd(
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    command(browser, "Emulation.setEmulatedMedia", features=features)
+    command(
+        browser,
         "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500},
+        width=width,
+        height=900,
+        deviceScaleFactor=1,
+        mobile=width < 500,
     )
 
 
 OUTSIDE = """
     const dom = document.documentElement;
     if (dom.scrollWidth <= dom.clientWidth) return [];
-    return [`${dom.scrollWidth} of ${dom.clientWidth}`, ...document.querySelectorAll("body *")]
-      .filter((each) => !each.tagName || each.getBoundingClientRect().right > dom.clientWidth)
-      .map((each) => each.tagName ? `${each.tagName} ${each.className}` : each);
+    return [...document.querySelectorAll("body, body *")]
+      .map((each) => [each.tagName, each.className, each.getBoundingClientRect().right])
+      .filter(([, , right]) => right > dom.clientWidth)
+      .concat([["scrolls", dom.scrollWidth, dom.clientWidth]]);
 """
-"""The elements that reach beyond the window, if one can scroll there."""
+"""What reaches beyond the window, if one can scroll there."""
 
 CONTRASTS = """
     const light = (color) => {
@@ -415,8 +425,8 @@ def test_it_can_be_read_in_every_size_and_scheme(
                     path = shoot(page.browser, f"{name}-{scheme}-{width}", tmp_path, width=width)
                     assert path.stat().st_size > 5_000
     finally:
-        page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-        page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+        command(page.browser, "Emulation.clearDeviceMetricsOverride")
+        command(page.browser, "Emulation.setEmulatedMedia", features=[])
 
 
 def test_the_token_is_asked_for_and_remembered(tmp_path: Path, browser: webdriver.Chrome) -> None:
