@@ -66,16 +66,19 @@ class _Look(Generic[T]):
         task: what it finds.
         began: when, on the monotonic clock.
         ended: 0 while it is under way.
+        has_failed: whether it found nothing: that is not kept to spare the service.
     """
 
     task: asyncio.Task[T]
     began: float
     ended: float = 0.0
+    has_failed: bool = False
 
     def is_fresh(self, seconds: float, *, sparing: bool) -> bool:
         if not self.ended:
             return True
-        least = _SHARE * (self.ended - self.began) if sparing else 0.0
+        is_spared = sparing and not self.has_failed
+        least = _SHARE * (self.ended - self.began) if is_spared else 0.0
         return clock.monotonic() - self.ended < max(seconds, least)
 
 
@@ -106,7 +109,8 @@ class Looks:
         """
         key: tuple[object, ...] = ("results", query)
         listed = await self._once(key, lambda: self._list(query), 1.0, sparing=sparing)
-        if sparing and not self._looks[key].is_fresh(1.0, sparing=False):
+        look = self._looks.get(key)
+        if sparing and look is not None and not look.is_fresh(1.0, sparing=False):
             key = ("rows", query, listed.ids)
             rows = await self._once(key, lambda: self._rows(listed), 1.0)
             return replace(listed, rows=rows)
@@ -150,8 +154,8 @@ class Looks:
 
         def done(task: asyncio.Task[T]) -> None:
             look.ended = clock.monotonic()
-            if not task.cancelled():
-                task.exception()  # everybody who asked for it may be gone
+            # Asking for it keeps asyncio quiet: everybody who would get it may be gone.
+            look.has_failed = task.cancelled() or task.exception() is not None
 
         look.task.add_done_callback(done)
         return look

@@ -84,6 +84,7 @@ class Scene:
         (folder / "jobs.py").write_text(textwrap.dedent(JOBS))
         self.app = App("jobs", **self.settings)
         self.web = WebProcess(folder, environment=self.environment)
+        self.complaints()  # what comes before is another test's
 
     def close(self) -> None:
         self.browser.get("about:blank")
@@ -111,7 +112,8 @@ class Scene:
 
     def complaints(self) -> list[Any]:
         """What the browser complains of: a policy that was broken, say."""
-        found: list[Any] = self.browser.get_log("browser")  # type: ignore[no-untyped-call]  # pyright: ignore
+        window: Any = self.browser
+        found: list[Any] = window.get_log("browser")
         return found
 
 

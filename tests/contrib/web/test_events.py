@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import pytest
+
 from upshot import App, clock
 from upshot.errors import ServiceUnavailableError
+from upshot.inventory import Page
 from upshot.record import Record
 from upshot.states import State
 from upshot_conformance.records import success
+from upshot_contrib.web import looking
 from upshot_contrib.web.live import MAX_STREAMS, EventStream, Part, Streams, fingerprint
 from upshot_contrib.web.looking import Looks
 from upshot_contrib.web.queries import Query
@@ -204,5 +209,61 @@ def test_who_goes_away_takes_nothing_from_the_others(app: App) -> None:
         await asyncio.sleep(0)
         first.cancel()
         assert (await second).task_id == "it"
+
+    run(app, work)
+
+
+class Service:
+    """A list that takes five seconds of a clock that it moves itself, and may fail."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.calls = 0
+        self.error: Exception | None = None
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def newest(self, *_: object, **__: object) -> Page:
+        self.calls += 1
+        self.now += 5.0
+        if self.error is not None:
+            raise self.error
+        return Page(records=[], matched=0, unreadable=0, states=Counter())
+
+
+def test_what_takes_long_is_spared_but_a_failure_is_not_kept_as_long(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = Service()
+    monkeypatch.setattr(looking, "clock", service)
+    monkeypatch.setattr(looking, "newest", service.newest)
+
+    async def work(page: Asker) -> None:
+        looks = page.site.looks
+        assert looks is not None
+        service.error = ServiceUnavailableError("away")
+        with pytest.raises(ServiceUnavailableError):
+            await looks.results(Query(), sparing=True)
+        service.error = None
+        service.now += 1.5
+        for seconds, calls in ((0.0, 2), (1.5, 2), (40.0, 2), (10.0, 3)):
+            service.now += seconds
+            await looks.results(Query(), sparing=True)
+            assert service.calls == calls
+        service.now += 1.5
+        await looks.results(Query(), sparing=False)
+        assert service.calls == 4
+
+    run(app, work)
+
+
+def test_any_number_of_lists_may_be_looked_at_in_turn(app: App) -> None:
+    async def work(page: Asker) -> None:
+        looks = page.site.looks
+        assert looks is not None
+        queries = [Query(text=str(number)) for number in range(150)]
+        found = await asyncio.gather(*(looks.results(each, sparing=True) for each in queries))
+        assert [each.matched for each in found] == [0] * len(queries)
 
     run(app, work)
