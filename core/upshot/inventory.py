@@ -71,6 +71,7 @@ class Filter:
         since: the earliest `last_change`, in seconds since the epoch; None for no bound.
         before: what `last_change` is earlier than; None for no bound. A record without any
             moment is neither.
+        text: what the task's name or its id contains, in any case; "" for anything.
     """
 
     names: Sequence[str] = ()
@@ -79,21 +80,34 @@ class Filter:
     unfinished: bool = False
     since: float | None = None
     before: float | None = None
+    text: str = ""
 
     def accepts(self, record: Record) -> bool:
         """Tell whether `record` meets every condition."""
+        return self.accepts_state(record) and self.accepts_rest(record)
+
+    def accepts_state(self, record: Record) -> bool:
+        """Tell whether `record` meets what is said of its state: `states` and `unfinished`."""
         if self.states and record.state not in self.states:
             return False
-        if self.unfinished and record.is_terminal:
-            return False
+        return not (self.unfinished and record.is_terminal)
+
+    def accepts_rest(self, record: Record) -> bool:
+        """Tell whether `record` meets every other condition."""
         if self.queues and record.queue not in self.queues:
             return False
         if self.names and not any(fnmatchcase(record.name, name) for name in self.names):
+            return False
+        if self.text and not self._names(record):
             return False
         if self.since is None and self.before is None:
             return True
         moment = last_change(record)
         return moment is not None and self._is_in_time(moment)
+
+    def _names(self, record: Record) -> bool:
+        text = self.text.casefold()
+        return text in record.name.casefold() or text in record.task_id.casefold()
 
     def _is_in_time(self, moment: float) -> bool:
         return (self.since is None or moment >= self.since) and (
@@ -110,11 +124,13 @@ class Page:
         records: the last changed first; those without any moment come last.
         matched: how many the filter accepts in all.
         unreadable: how many cannot be read, so that nobody knows whether it would.
+        states: how many there are in each state that meet all other conditions of the filter.
     """
 
     records: list[Record]
     matched: int
     unreadable: int
+    states: Counter[str]
 
 
 def newest(client: ResultClient, accepted: Filter, *, limit: int = 50, page: int = 1) -> Page:
@@ -136,11 +152,14 @@ def newest(client: ResultClient, accepted: Filter, *, limit: int = 50, page: int
             f"only the last {MAX_SORTED} records are put in order, and page {page} of {limit} "
             "records each is none of these: go back in time, or ask for fewer states or names"
         )
-    counted = Counter[str]()
+    counted, states = Counter[str](), Counter[str]()
 
     def candidates() -> Iterator[tuple[float, str]]:
         for record in client.scan(lambda _: counted.update(("unreadable",))):
-            if accepted.accepts(record):
+            if not accepted.accepts_rest(record):
+                continue
+            states[record.state] += 1
+            if accepted.accepts_state(record):
                 counted["matched"] += 1
                 moment = last_change(record)
                 yield (clock.EARLIEST if moment is None else moment), record.task_id
@@ -152,7 +171,12 @@ def newest(client: ResultClient, accepted: Filter, *, limit: int = 50, page: int
         for record in client.load_many(task_id for _, task_id in found)
         if isinstance(record, Record) and accepted.accepts(record)
     ]
-    return Page(records=records, matched=counted["matched"], unreadable=counted["unreadable"])
+    return Page(
+        records=records,
+        matched=counted["matched"],
+        unreadable=counted["unreadable"],
+        states=states,
+    )
 
 
 @final

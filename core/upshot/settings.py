@@ -173,6 +173,12 @@ class Settings:
     warn_unreleased_results: bool = _setting(
         False, "Emit ResourceWarning for a result that was neither read nor forgotten."
     )
+    web_token: str | None = _setting(
+        None,
+        "What the page of `upshot web` asks of who looks at it, or file:/path of it; none asks "
+        "nothing, and then it listens on this machine only.",
+        secret=True,
+    )
 
     def __post_init__(self) -> None:
         for setting in SETTINGS.values():
@@ -228,7 +234,7 @@ class Setting:
         low: the smallest legal number, or None.
         high: the largest legal number, or None.
         url: whether the value is a URL, which may hold a password.
-        secret: whether the value is a list of keys, of which only the ids may be shown.
+        secret: whether the value may not be shown; of a list of keys, their ids may be.
         doc: what it does, in one sentence.
     """
 
@@ -282,7 +288,7 @@ class Setting:
                 Url.parse(value)
             except UrlError as exc:
                 raise UrlError(f"{self.name}: {exc}") from exc
-        if self.secret:
+        if self.secret and kind is tuple:
             from upshot.keyring import check_keys  # only for those who have keys
 
             check_keys(self.name, cast("tuple[str, ...]", value))
@@ -312,7 +318,8 @@ class Setting:
             return value
         if self.secret and not value.startswith("file:"):
             key_id, colon, _ = value.partition(":")
-            return f"{key_id}:{STARS}" if colon else STARS
+            is_key = colon and split_optional(self.annotation)[0] is tuple
+            return f"{key_id}:{STARS}" if is_key else STARS
         return mask(value)
 
     def _in_range(self, value: object) -> bool:

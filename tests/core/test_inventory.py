@@ -61,6 +61,9 @@ def test_the_last_change_is_the_latest_moment_that_is_known() -> None:
         (Filter(before=2.0), "a"),
         (Filter(since=2.0, before=3.0), "b"),
         (Filter(names=["shop.*"], since=2.0), "b"),
+        (Filter(text="PACK"), "b"),
+        (Filter(text="d"), "ad"),
+        (Filter(text="shop", states=frozenset({"SUCCESS"}), before=2.0), "a"),
     ],
 )
 def test_a_filter_accepts_what_meets_every_condition(accepted: Filter, found: str) -> None:
@@ -92,6 +95,16 @@ def test_what_cannot_be_read_is_counted_and_hides_nothing(client: ResultClient) 
     page = newest(client, Filter())
 
     assert ([record.task_id for record in page.records], page.unreadable) == (["good"], 1)
+
+
+def test_states_are_counted_whichever_are_asked_for(client: ResultClient) -> None:
+    client.store_many([ended("a", 1.0), ended("b", 9.0), Record(task_id="c", state="STARTED")])
+
+    page = newest(client, Filter(unfinished=True))
+    late = newest(client, Filter(states=frozenset({"STARTED"}), since=5.0))
+
+    assert (page.matched, page.states) == (1, {"SUCCESS": 2, "STARTED": 1})
+    assert (late.matched, late.states) == (0, {"SUCCESS": 1})
 
 
 @pytest.mark.parametrize(("limit", "page"), [(0, 1), (1, 0), (MAX_SORTED, 2), (-1, -1)])

@@ -27,6 +27,7 @@ ELSEWHERE = {
     "django.md",
     "operating.md",
     "streaming.md",
+    "web.md",
     "writing-a-backend.md",
 }
 """Pages whose blocks have tests of their own, which start what these pages are about."""

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
 from typing import Final
 
 import click
 
 from upshot import clock
-from upshot.app import App
-from upshot.broker import QueueStatus
 from upshot.cli.exits import OK
 from upshot.cli.parameters import SECONDS, app_option, json_option, queues_option
 from upshot.cli.printing import clear_screen, show_json, show_note, show_table
 from upshot.cli.target import load
-from upshot.errors import ServiceError, UnsupportedError
+from upshot.overview import Overview, WorkerStatus, overview
 from upshot.record import Record
-from upshot.states import State
 
 __all__ = ["status"]
 
@@ -27,49 +21,6 @@ _RECORDS: Final = 100_000
 """Records that are looked at, unless told otherwise: some seconds for a service nearby."""
 
 _SHORTEST: Final = 0.1  # seconds between two looks
-
-_NOT_RUNNING: Final = frozenset({State.PENDING, State.QUEUED, State.RETRY})
-_WORKER: Final = re.compile(r"(?P<name>(?P<host>.+):(?P<pid>\d+))(?:/\d+)?", re.DOTALL)
-_PROCESS: Final = re.compile(r"/\d+$")
-
-
-@dataclass(slots=True)
-class _Worker:
-    """One worker: a supervisor with its processes, each of which gives its own signs of life."""
-
-    name: str
-    processes: set[str] = field(default_factory=set[str])
-    queues: list[str] = field(default_factory=list[str])
-    running: int = 0
-
-    def to_data(self) -> dict[str, object]:
-        place = _WORKER.fullmatch(self.name)
-        return {
-            "worker": self.name,
-            "host": place and place["host"],
-            "pid": place and int(place["pid"]),
-            "processes": sorted(self.processes),
-            "queues": self.queues,
-            "running": self.running,
-        }
-
-
-@dataclass(slots=True, kw_only=True)
-class _Picture:
-    """What could be seen at one moment.
-
-    Attributes:
-        queues: by name.
-        workers: None if the broker does not tell.
-        running: records of tasks that run; None if they cannot be listed.
-        notes: what could not be seen, and why.
-    """
-
-    queues: dict[str, QueueStatus]
-    workers: list[_Worker] | None
-    running: list[Record] | None
-    notes: list[str]
-
 
 @click.command()
 @app_option
@@ -93,14 +44,9 @@ def status(
     keeps none is not among them.
     """
     with load(target) as app:
-        if not app.broker.current.capabilities.shared:
-            raise UnsupportedError(
-                f"{app.broker_url} keeps messages inside the process that sent them: from here "
-                "there is nothing to see"
-            )
         names = queues or tuple(app.queues())
         while True:
-            picture = _picture(app, names, records)
+            picture = overview(app, names, records=records)
             if watch is not None and not as_json:
                 clear_screen()
             _print(picture, as_json)
@@ -109,79 +55,10 @@ def status(
             clock.sleep(max(watch, _SHORTEST))
 
 
-def _picture(app: App, names: Sequence[str], most: int) -> _Picture:
-    found = app.broker.call(lambda broker, seconds: broker.survey(names, seconds))
-    queues = {name: found[name] for name in names}
-    notes: list[str] = []
-    if any(each.workers is None for each in queues.values()):
-        notes.append(f"{app.broker_url} does not tell which workers there are")
-    running = _running(app, set(names), most, notes)
-    return _Picture(queues=queues, workers=_workers(queues, running), running=running, notes=notes)
-
-
-def _running(app: App, names: set[str], most: int, notes: list[str]) -> list[Record] | None:
-    """Return the records of tasks of these queues that run, the oldest first."""
-    results = app.results
-    if not most:
-        return None
-    if results.backend.reply_to:
-        notes.append(
-            f"{results.url} carries results to who sent the task: running tasks cannot be listed"
-        )
-        return None
-    if not results.capabilities.shared:
-        notes.append(f"{results.url} keeps records in the process that stores them")
-        return None
-    if not results.capabilities.scan:
-        notes.append(f"{results.url} cannot list its records: running tasks cannot be shown")
-        return None
-    try:
-        records = results.scan()
-        found = [each for each in islice(records, most) if _is_running(each, names)]
-        if next(records, None) is not None:
-            notes.append(f"there are more than {most} records, of which not all were looked at")
-    except ServiceError as exc:
-        notes.append(f"running tasks cannot be listed: {exc}")
-        return None
-    return sorted(found, key=lambda each: each.started_at or 0.0)
-
-
-def _is_running(record: Record, names: set[str]) -> bool:
-    is_ours = not record.queue or record.queue in names
-    return is_ours and not record.is_terminal and record.state not in _NOT_RUNNING
-
-
-def _workers(
-    queues: dict[str, QueueStatus], running: Sequence[Record] | None
-) -> list[_Worker] | None:
-    if all(each.workers is None for each in queues.values()):
-        return None
-    workers: dict[str, _Worker] = {}
-    for queue, each in queues.items():
-        for process in each.workers or ():
-            name = _PROCESS.sub("", process)
-            worker = workers.setdefault(name, _Worker(name))
-            worker.processes.add(process)
-            if queue not in worker.queues:
-                worker.queues.append(queue)
-    for record in running or ():
-        name = _PROCESS.sub("", record.worker)
-        if name in workers:
-            workers[name].running += 1
-    return [workers[name] for name in sorted(workers)]
-
-
-def _alive(record: Record, workers: Sequence[_Worker] | None) -> bool | None:
-    """Tell whether the worker of a task gives signs of life; None if nobody knows."""
-    if workers is None:
-        return None
-    return any(record.worker in worker.processes for worker in workers)
-
-
 # -- printing --------------------------------------------------------------------------------------
 
 
-def _print(picture: _Picture, as_json: bool) -> None:
+def _print(picture: Overview, as_json: bool) -> None:
     if as_json:
         show_json(_to_data(picture))
         return
@@ -192,7 +69,7 @@ def _print(picture: _Picture, as_json: bool) -> None:
         show_note(note)
 
 
-def _tables(picture: _Picture) -> Iterator[tuple[str, Sequence[str], list[Sequence[str]]]]:
+def _tables(picture: Overview) -> Iterator[tuple[str, Sequence[str], list[Sequence[str]]]]:
     yield (
         "Queues",
         ("queue", "ready", "delayed", "at workers", "dead", "worker processes"),
@@ -235,8 +112,7 @@ def _tables(picture: _Picture) -> Iterator[tuple[str, Sequence[str], list[Sequen
                     each.state,
                     str(each.attempt),
                     _age(each),
-                    each.worker
-                    + ("" if _alive(each, picture.workers) is not False else "  (gone)"),
+                    each.worker + ("" if picture.is_alive(each) is not False else "  (gone)"),
                 )
                 for each in picture.running
             ],
@@ -254,7 +130,7 @@ def _age(record: Record) -> str:
     return f"{hours}:{minutes:02}:{rest:02}"
 
 
-def _to_data(picture: _Picture) -> dict[str, object]:
+def _to_data(picture: Overview) -> dict[str, object]:
     return {
         "queues": [
             {
@@ -267,7 +143,7 @@ def _to_data(picture: _Picture) -> dict[str, object]:
             }
             for queue, each in picture.queues.items()
         ],
-        "workers": picture.workers and [each.to_data() for each in picture.workers],
+        "workers": picture.workers and [_worker(each) for each in picture.workers],
         "running": None
         if picture.running is None
         else [
@@ -278,13 +154,24 @@ def _to_data(picture: _Picture) -> dict[str, object]:
                 "state": each.state,
                 "attempt": each.attempt,
                 "worker": each.worker or None,
-                "worker_alive": _alive(each, picture.workers),
+                "worker_alive": picture.is_alive(each),
                 "started_at": _iso(each.started_at),
                 "seconds": each.started_at and max(0.0, clock.now() - each.started_at),
             }
             for each in picture.running
         ],
         "notes": picture.notes,
+    }
+
+
+def _worker(worker: WorkerStatus) -> dict[str, object]:
+    return {
+        "worker": worker.name,
+        "host": worker.host,
+        "pid": worker.pid,
+        "processes": sorted(worker.processes),
+        "queues": worker.queues,
+        "running": worker.running,
     }
 
 

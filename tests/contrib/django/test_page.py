@@ -13,14 +13,13 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
+from tests.browsers import SECONDS, chromium, shoot, text_of
 from tests.pages import FENCE
 from upshot import clock
 from upshot_conformance.servers.ports import PortReservation
@@ -29,8 +28,6 @@ ROOT = Path(__file__).resolve().parents[3]
 TEXT = (ROOT / "docs" / "django.md").read_text(encoding="utf-8")
 PASSWORD = "a long pass phrase"
 STAYING = ("upshot_worker", "runserver")  # commands that run until they are stopped
-SCREENSHOTS = "UPSHOT_TEST_SCREENSHOTS"
-SECONDS = 60
 
 
 @cache
@@ -140,42 +137,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
-    """Debian's Chromium, without a window, that speaks to nobody but the page's own server."""
-    options = webdriver.ChromeOptions()
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",  # which root may not have
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        f"--user-data-dir={tmp_path / 'profile'}",
-        "--window-size=1200,1000",
-    ):
-        options.add_argument(argument)
-    options.binary_location = "/usr/bin/chromium"
-    driver = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
-    driver.implicitly_wait(10)
-    driver.set_page_load_timeout(SECONDS)
-    yield driver
-    driver.quit()
-
-
-def shoot(browser: webdriver.Chrome, name: str, folder: Path) -> Path:
-    """Take a picture of the page, of its whole height."""
-    window: Any = browser  # selenium has hints of some of its arguments only
-    height: int = window.execute_script("return document.documentElement.scrollHeight")
-    window.set_window_size(1200, max(700, height + 150))
-    path = Path(os.environ.get(SCREENSHOTS, folder)) / f"{name}.png"
-    assert window.save_screenshot(str(path))
-    return path
-
-
-def text_of(browser: webdriver.Chrome, selector: str) -> list[str]:
-    return [each.text for each in browser.find_elements(By.CSS_SELECTOR, selector)]
+    with chromium(tmp_path / "profile") as opened:
+        yield opened
 
 
 @pytest.mark.timeout(300)
