@@ -8,5 +8,5 @@ from __future__ import annotations
 
 from upshot.engine.consumer import Consumer
 from upshot.engine.host import Host
+from upshot.engine.pulse import Pulse
 
-__all__ = ["Consumer", "Host"]
