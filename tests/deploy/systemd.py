@@ -29,6 +29,7 @@ for folder in etc var/lib; do
     mount -t overlay overlay "/$folder" -o \\
         "lowerdir=/$folder,upperdir=/run/over/$folder/upper,workdir=/run/over/$folder/work"
 done
+rm -rf /etc/systemd/system && mkdir -p /etc/systemd/system
 mkdir -p "$FOLDER/log" /srv/log
 mount --bind "$FOLDER/log" /srv/log
 mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
@@ -36,9 +37,13 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 hostname upshot-test
 cp -r "$FOLDER/units" /run/units
 mount --make-rshared /  # as credentials need it; the machine's own mounts are apart since above
-exec env -i container=upshot-test PATH="$PATH" SYSTEMD_UNIT_PATH=/run/units \\
+exec env -i container=upshot-test PATH="$PATH" LANG=C.UTF-8 \\
+    SYSTEMD_UNIT_PATH=/etc/systemd/system:/run/units \\
     /lib/systemd/systemd --system --unit=multi-user.target --log-target=console --show-status=no
 """
+
+
+UNIT_PATH = "/etc/systemd/system:/run/units"
 
 
 class Systemd:
@@ -114,7 +119,7 @@ class Systemd:
         """Run a command beside it, and return what that printed."""
         done = subprocess.run(
             ["nsenter", f"--target={self._init}", "--mount", "--pid", "--cgroup", *command],
-            env={"PATH": os.environ["PATH"], "SYSTEMD_UNIT_PATH": "/run/units"},
+            env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "SYSTEMD_UNIT_PATH": UNIT_PATH},
             input=input,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

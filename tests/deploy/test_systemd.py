@@ -71,6 +71,10 @@ QUICK = """
 [Service]
 WatchdogSec=2s
 """
+HASTY = """
+[Service]
+TimeoutStopSec=1s
+"""
 KEYS = "k1:QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=\n"
 
 
@@ -191,6 +195,20 @@ def test_a_worker_that_hangs_is_started_again(
     until(lambda: systemd.show(UNIT, "MainPID") not in {"0", before}, systemd)
     assert systemd.show(UNIT, "NRestarts") == "1"
     assert app.send_task("tasks.add", [2, 3]).get(timeout=30) == 5
+
+
+def test_a_worker_gets_the_time_that_its_tasks_have(
+    systemd: Systemd, app: App, drop_in: Callable[[str], None]
+) -> None:
+    drop_in(HASTY)
+    systemd.run("systemctl", "start", UNIT)
+    running = app.send_task("tasks.nap", [5.0])
+    until(lambda: running.state == State.STARTED, systemd)
+
+    systemd.run("systemctl", "stop", UNIT)
+
+    assert running.get(timeout=0) == 5.0
+    assert systemd.show(UNIT, "Result") == "success"
 
 
 def test_a_wrong_setting_is_not_tried_again(systemd: Systemd, redis: RedisServer) -> None:
