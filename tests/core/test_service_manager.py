@@ -60,6 +60,16 @@ def heard(channel: socket.socket) -> list[str]:
             return found
 
 
+def fill(address: str) -> int:
+    """Send until the socket takes no more, or this sender may not; return how often it took it."""
+    sent = 0
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other, suppress(BlockingIOError):
+        other.setblocking(False)
+        while other.sendto(b"FULL=1", address):
+            sent += 1
+    return sent
+
+
 def test_it_is_ready_once_when_all_processes_consume(address: str, listen: MakeSocket) -> None:
     channel = listen(address)
     manager = ServiceManager({"NOTIFY_SOCKET": address})
@@ -189,11 +199,8 @@ def test_what_a_full_socket_does_not_take_is_told_later(
 ) -> None:
     channel = listen(address)
     manager = ServiceManager({"NOTIFY_SOCKET": address})
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
-        other.setblocking(False)
-        with suppress(BlockingIOError):
-            while other.sendto(b"FULL=1", address):
-                pass
+    while fill(address):
+        pass
 
     manager.running(1, 1)
     manager.running(1, 1)

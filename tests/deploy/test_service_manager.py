@@ -164,3 +164,23 @@ def test_a_reload_is_told_as_one(
     assert "STOPPING" not in told
     assert worker.stop() == 0
     manager.until(lambda lines: "STOPPING" in lines)
+
+
+def test_a_stop_in_the_middle_of_a_reload_is_a_warm_stop(
+    manager: Manager, app: App, start_worker: StartWorker, project: Path
+) -> None:
+    worker = start_worker("-c", "1", "--reload")
+    manager.until(is_ready)
+    running = app.send_task("jobs.nap", [3.0])
+    while running.state != State.STARTED:
+        manager.listen(30)
+    with (project / "jobs.py").open("a") as jobs:
+        jobs.write("\n# changed\n")
+    manager.until(lambda lines: "RELOADING" in lines)
+
+    code = worker.stop()
+
+    assert code == 0
+    assert running.get(timeout=0) == 3.0
+    assert "starting again" not in worker.output()
+    manager.until(lambda lines: lines.get("STOPPING") == "1")

@@ -47,8 +47,8 @@ class ServiceManager:
         self._taken = {name: variables.pop(name) for name in _VARIABLES if name in variables}
         self._address = _address(self._taken.get("NOTIFY_SOCKET", ""))
         self._interval = math.inf if self._address is None else _interval(self._taken)
-        self._is_ready = self._is_stopping = self._is_unheard = False
-        self._status = ""
+        self._is_ready = self._is_unheard = False
+        self._status = self._ending = ""
         self._pinged_at = self._extended_at = -math.inf
 
     @property
@@ -89,16 +89,16 @@ class ServiceManager:
         """
         now = clock.monotonic()
         lines: dict[str, str] = {}
-        if not self._is_stopping:
+        ending = "RELOADING" if restarts else "STOPPING"
+        if ending != self._ending:
+            lines[ending] = "1"
             if restarts:
-                lines = {"RELOADING": "1", "MONOTONIC_USEC": f"{now * _MICRO:.0f}"}
-            else:
-                lines = {"STOPPING": "1"}
+                lines["MONOTONIC_USEC"] = f"{now * _MICRO:.0f}"
             lines["STATUS"] = f"stopping: running tasks have {left:.0f} seconds to finish"
         if left > 0 and now >= self._extended_at + _EXTENDED_EVERY:
             lines["EXTEND_TIMEOUT_USEC"] = f"{_EXTENSION * _MICRO:.0f}"
         if lines and self._tell(lines):
-            self._is_stopping = True
+            self._ending = ending
             self._extended_at = now if left > 0 else self._extended_at
 
     def alive(self) -> None:

@@ -146,6 +146,8 @@ class Supervisor:
             self._report()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.changed:  # the stop for a changed file becomes one for good, as warm as it was
+            self.changed, self._stops = False, 0
         self._stops += 1
         self._cold_asked |= number == signal.SIGQUIT or self._stops > 1
 
