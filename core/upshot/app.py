@@ -49,8 +49,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-_LAST_GRACE = 2.0  # seconds for giving tasks back; their threads cannot be ended
-
 
 @final
 class App:
@@ -124,6 +122,28 @@ class App:
         """Take settings from a TOML file; otherwise like `config_from_object`."""
         self._not_open()
         self.configuration.add_file(path)
+
+    @contextmanager
+    def overridden(self, **settings: Any) -> Generator[App]:
+        """Use these settings, over all others, inside the `with` block; for tests.
+
+        What was open stays so, aside. What a task took of the settings when it was registered, such
+        as its time limits, it keeps.
+
+        Raises:
+            ConfigError: a setting is unknown or wrong, or `running()` is not over.
+        """
+        if self._running:
+            raise ConfigError("leave app.running() before overriding the settings of its app")
+        before = self.configuration, self._services_made
+        self.configuration, self._services_made = self.configuration.overridden(settings), None
+        try:
+            yield self
+        finally:
+            made = self._services_made
+            self.configuration, self._services_made = before
+            if made is not None:
+                made.close()
 
     def _not_open(self) -> None:
         made = self._services_made
@@ -362,22 +382,16 @@ class App:
             ConfigError: one of the two is something else.
         """
         from upshot.checks import check_queues, check_threads  # see at the top
-        from upshot.engine import Consumer
+        from upshot.engine import Consumer, in_background
 
         check_threads(threads)
         names = check_queues(queues) or self.queues()
         consumer = Consumer(self.host(), queues=names, threads=threads)
-        thread = threading.Thread(target=consumer.run, name="upshot-worker", daemon=True)
         self._running += 1
-        thread.start()
         try:
-            yield self
+            with in_background(consumer, self.settings.worker_shutdown_timeout):
+                yield self
         finally:
-            consumer.stop()
-            thread.join(self.settings.worker_shutdown_timeout)
-            if thread.is_alive():  # a task that outlasts the grace goes back to its queue
-                consumer.stop_cold()
-                thread.join(_LAST_GRACE)
             self._running -= 1
 
     def queues(self) -> list[str]:

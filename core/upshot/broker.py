@@ -140,6 +140,8 @@ class QueueStatus:
         dead: messages that were buried.
         workers: names of the workers that gave a sign of life within the last lease; None if
             the service cannot tell.
+        next_eta: the earliest `eta` of those delayed, in seconds since the epoch; None if none is,
+            or if the broker does not tell.
     """
 
     ready: int
@@ -147,6 +149,7 @@ class QueueStatus:
     leased: int | None
     dead: int
     workers: tuple[str, ...] | None
+    next_eta: float | None = None
 
 
 class Broker(abc.ABC):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
@@ -18,6 +19,7 @@ __all__ = [
     "is_moment",
     "monotonic",
     "now",
+    "read_from",
     "sleep",
     "to_datetime",
 ]
@@ -29,23 +31,41 @@ LATEST: Final = 253_402_214_400
 """The last one: the end of 9999-12-30 UTC, so that no time zone takes it out of `datetime`."""
 
 # As they are now: a task that replaces them, to freeze time for itself, must not freeze its worker.
-_TIME, _MONOTONIC, _SLEEP = time.time, time.monotonic, time.sleep
+_time, _monotonic, _sleep = time.time, time.monotonic, time.sleep
 
 
 def now() -> float:
     """Return wall-clock seconds since 1970-01-01 UTC."""
-    return _TIME()
+    return _time()
 
 
 def monotonic() -> float:
     """Return seconds on a clock that never steps; only differences mean something."""
-    return _MONOTONIC()
+    return _monotonic()
 
 
 def sleep(seconds: float) -> None:
     """Suspend the calling thread; zero or less returns at once."""
     if seconds > 0:
-        _SLEEP(seconds)
+        _sleep(seconds)
+
+
+def read_from(
+    time_of_day: Callable[[], float], steady: Callable[[], float]
+) -> tuple[Callable[[], float], Callable[[], float]]:
+    """Read these two clocks from now on, in the whole process; for `upshot.testing`.
+
+    Args:
+        time_of_day: what `now` returns.
+        steady: what `monotonic` returns.
+
+    Returns:
+        The two that were read until now.
+    """
+    global _time, _monotonic
+    before = _time, _monotonic
+    _time, _monotonic = time_of_day, steady
+    return before
 
 
 def is_moment(seconds: float) -> bool:

@@ -147,6 +147,20 @@ class Configuration:
         self._files |= _checked(values, f"file {file}")
         self._settings = None
 
+    def overridden(self, keywords: Mapping[str, Any]) -> Configuration:
+        """Return a copy in which these values win over all others.
+
+        Raises:
+            UnknownSettingError: a name is no setting.
+            ConfigError: a value is wrong.
+        """
+        made = Configuration({}, {})
+        made._keywords = self._keywords | _checked(keywords, "keyword")
+        made._environment = self._environment
+        made._objects = dict(self._objects)
+        made._files = dict(self._files)
+        return made
+
     def explain(self) -> list[Explained]:
         """Return every setting with its value and source; passwords are masked."""
         settings, sources = self.settings, self.sources

@@ -31,13 +31,15 @@
     │   ├── WorkerLostError                  the task took its workers down too many times
     │   ├── StreamTooLongError               it yielded more items than `stream_max_items`
     │   └── Retry                            raised by `current_task().retry()` to leave the task
-    └── ResultError
-        ├── ResultTimeoutError (TimeoutError)  the deadline passed before the task ended
-        ├── ResultForgottenError (LookupError) the record was forgotten during the wait
-        ├── ResultConsumedError              this service hands a result out once, and did
-        ├── StreamBrokenError (LookupError)  an item of a stream is gone: expired, or evicted
-        ├── TaskRevokedError                 the task was revoked, there is no value
-        └── RemoteError                      the task failed with a class not loaded here
+    ├── ResultError
+    │   ├── ResultTimeoutError (TimeoutError)  the deadline passed before the task ended
+    │   ├── ResultForgottenError (LookupError) the record was forgotten during the wait
+    │   ├── ResultConsumedError              this service hands a result out once, and did
+    │   ├── StreamBrokenError (LookupError)  an item of a stream is gone: expired, or evicted
+    │   ├── TaskRevokedError                 the task was revoked, there is no value
+    │   └── RemoteError                      the task failed with a class not loaded here
+    ├── NotDrainedError                      `upshot.testing.drain` left messages waiting
+    └── UnreleasedResultsError               a test neither read nor forgot the results it asked for
 
 Every class survives `pickle` and `copy` with its attributes, and can be raised twice.
 """
@@ -54,6 +56,7 @@ __all__ = [
     "EncodeError",
     "InvalidTaskIdError",
     "KeyMissingError",
+    "NotDrainedError",
     "PayloadMissingError",
     "PayloadTooLargeError",
     "RemoteError",
@@ -80,6 +83,7 @@ __all__ = [
     "UnknownSchemeError",
     "UnknownSettingError",
     "UnknownTaskError",
+    "UnreleasedResultsError",
     "UnsupportedError",
     "UntrustedContentError",
     "UpshotError",
@@ -356,3 +360,19 @@ class RemoteError(ResultError):
     def is_(self, type_name: str) -> bool:
         """Tell whether the original was a `module.Class`, or derived from one."""
         return type_name == self.type_name or type_name in self.bases
+
+
+class NotDrainedError(UpshotError):
+    """Not all that was sent in a test was run: messages wait for a moment that does not come."""
+
+
+class UnreleasedResultsError(UpshotError):
+    """Results that a test asked for were neither read nor forgotten.
+
+    Attributes:
+        task_ids: whose.
+    """
+
+    def __init__(self, message: str, *, task_ids: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.task_ids = task_ids

@@ -24,6 +24,7 @@ DOCS = ROOT / "docs"
 ELSEWHERE = {
     "celery-backends.md",
     "celery.md",
+    "deployment.md",
     "django.md",
     "operating.md",
     "streaming.md",

@@ -52,6 +52,10 @@ class _Entry:
             return self.leased_until <= clock.monotonic()
         return self.message.eta is None or self.message.eta <= clock.now()
 
+    def is_delayed(self) -> bool:
+        waits = self.reason is None and self.leased_until is None
+        return waits and (self.message.eta or 0.0) > clock.now()
+
     def due_in(self) -> float:
         """Seconds until it can be delivered, if nobody touches it."""
         if self.reason is not None:
@@ -195,13 +199,15 @@ class MemoryBroker(Broker):
         ready = sum(entry.is_due() for entry in mine)
         dead = sum(entry.reason is not None for entry in mine)
         leased = sum((entry.leased_until or 0.0) > now for entry in mine)
+        delayed = [entry for entry in mine if entry.is_delayed()]
         seen = room.seen_until.items()
         return QueueStatus(
             ready=ready,
-            delayed=len(mine) - ready - dead - leased,
+            delayed=len(delayed),
             leased=leased,
             dead=dead,
             workers=tuple(sorted(name for (at, name), till in seen if at == queue and till > now)),
+            next_eta=min((entry.message.eta or 0.0 for entry in delayed), default=None),
         )
 
     def purge(self, queues: Sequence[str], timeout: float) -> int:

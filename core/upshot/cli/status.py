@@ -22,6 +22,7 @@ _RECORDS: Final = 100_000
 
 _SHORTEST: Final = 0.1  # seconds between two looks
 
+
 @click.command()
 @app_option
 @queues_option

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+from upshot.engine.background import in_background
 from upshot.engine.consumer import Consumer
 from upshot.engine.host import Host
+from upshot.engine.pulse import Pulse
 
-__all__ = ["Consumer", "Host"]
+__all__ = ["Consumer", "Host", "Pulse", "in_background"]

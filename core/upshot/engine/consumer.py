@@ -12,11 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, final
 
 from upshot import clock
-from upshot.broker import Delivery, Settlement
+from upshot.broker import Delivery
 from upshot.engine.coroutines import Loops
 from upshot.engine.host import Host
 from upshot.engine.intake import Intake
 from upshot.engine.job import Job
+from upshot.engine.pulse import Pulse
+from upshot.engine.returning import give_back
 from upshot.engine.settling import shown
 from upshot.errors import ServiceClosedError, ServiceError, UpshotError
 from upshot.retrying import jitter
@@ -51,6 +53,7 @@ class Consumer:
         tidy: called in a task's thread when its function has ended, before its outcome is stored.
         limited: told the moment, on the monotonic clock, when the soonest hard limit strikes; a
             near one, again and again, while a task is being ended; None if there is neither.
+        pulse: gives signs of life for whoever looks for them; None if nobody does.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Consumer:
         is_orphaned: Callable[[], bool] | None = None,
         tidy: Callable[[], object] = lambda: None,
         limited: Callable[[float | None], object] = lambda moment: None,
+        pulse: Pulse | None = None,
     ) -> None:
         self.name = name or f"{socket.gethostname()}:{os.getpid()}"
         self._host = host
@@ -84,6 +88,7 @@ class Consumer:
         self._is_orphaned = is_orphaned
         self._tidy = tidy
         self._tell_limit = limited
+        self._pulse = pulse or Pulse(host.settings)
         self._pid = os.getpid()
         # Plain flags, so that a signal handler may set them: one handler may interrupt another in
         # the same thread, and an Event's lock would then be waited for by its own holder.
@@ -167,6 +172,7 @@ class Consumer:
         pause = 0.0
         # What an exchange has brought along before a stop is still to be given back.
         while (not self._stop_asked and self._left != 0) or self._intake.has_taken:
+            self._pulse.fetching()
             if not self._slots.acquire(timeout=_TICK):
                 continue
             try:
@@ -201,6 +207,7 @@ class Consumer:
             if self._stop_asked and not intake.has_taken:
                 return False  # asked for afterwards, it waits for what is on its way
             deliveries = intake.fetch(is_burst=self._burst, is_busy=bool(self._jobs))
+            self._pulse.consumes()
             found = bool(deliveries)
             while deliveries:  # taken out: a large message must not stay while the next is awaited
                 self._start(deliveries.pop(0), start)
@@ -273,6 +280,7 @@ class Consumer:
         pause = 0.0
         while not (self._done.wait(pause) or self._cold.is_set()):
             began = clock.monotonic()
+            self._pulse.renewing()
             try:
                 self._beat(lease)
             except UpshotError as exc:
@@ -285,6 +293,7 @@ class Consumer:
         """Strike at hard limits, notice a cold stop and a lost parent."""
         while not self._done.wait(self._until_limit()):
             try:
+                self._pulse.look(is_busy=bool(self._jobs))
                 if self._stop_asked:
                     self._stopping.set()
                 if self._cold_asked:
@@ -344,40 +353,17 @@ class Consumer:
         self._stop_asked = True
         deadline = clock.Deadline(_FAREWELL)
         try:
-            self._give_back(why, deadline)
+            give_back(self._host, self._snapshot(), why, deadline)
             # What was given back, here or by another process that stops, may be what a fetch of
             # this very process has waited for.
             self._intake.nothing_on_its_way.wait(deadline.left(_LAST_FETCH))
-            self._give_back(why, deadline)
+            give_back(self._host, self._snapshot(), why, deadline)
         except Exception:
             logger.exception("giving tasks back failed")
         finally:
             if self._end_process is not None:
                 self._end_process()
             self._is_cut.set()
-
-    def _give_back(self, why: str, deadline: clock.Deadline) -> None:
-        """Give back all that is not settled, in one step."""
-        jobs, taken = self._snapshot(), list[Settlement]()
-        for job in jobs:
-            try:
-                settlement = job.take_back(why)
-            except Exception:  # the others are not to stay for it
-                logger.exception("a task cannot be given back")
-                continue
-            if settlement is not None:
-                taken.append(settlement)
-        try:
-            if taken:
-                self._host.broker.call(
-                    lambda broker, seconds: broker.settle(taken, seconds), deadline=deadline
-                )
-        except UpshotError as exc:
-            logger.warning("tasks come back when their lease ends: %s", exc)
-        mine = {settlement.delivery.token for settlement in taken}
-        for job in jobs:
-            if job.delivery.token not in mine:  # its own thread is telling the broker
-                job.settling.await_told(deadline.left() or 0.0)
 
     def _snapshot(self) -> list[Job]:
         with self._lock:

@@ -14,7 +14,7 @@ from typing import Final, NoReturn, final
 
 from upshot import clock
 from upshot.app import App
-from upshot.engine import Consumer
+from upshot.engine import Consumer, Pulse
 from upshot.errors import UpshotError
 from upshot.worker.options import WorkerOptions
 from upshot.worker.signs import Ending, Signs
@@ -58,6 +58,7 @@ def serve(
         is_orphaned=stops.is_orphaned,
         tidy=lambda: _tidy(surroundings, signs),
         limited=lambda moment: setattr(signs, "limit", moment),
+        pulse=Pulse(app.settings, beat=signs.beat, consumes=signs.consume),
     )
     kept = _listen_for_signals(stops.heard)
     surroundings = Surroundings(kept, (*_STOPS, *_LEFT_TO_PARENT))

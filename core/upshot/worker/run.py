@@ -11,6 +11,7 @@ from upshot.app import App
 from upshot.errors import ConfigError
 from upshot.record import printable
 from upshot.worker.banner import banner
+from upshot.worker.manager import ServiceManager
 from upshot.worker.options import WorkerOptions
 from upshot.worker.reload import Watcher
 from upshot.worker.supervisor import Supervisor
@@ -49,6 +50,8 @@ class _StderrHandler(logging.StreamHandler[TextIO]):
 def run(app: App, options: WorkerOptions) -> int:
     """Run a worker for `app` in this process and its children; returns when it has stopped.
 
+    A service manager that has set NOTIFY_SOCKET is told how it goes: systemd's `Type=notify`.
+
     Returns:
         0 after a clean stop; 1 if running tasks were given back instead of finished, or if in
         burst mode a process was lost or a service could not be reached.
@@ -59,6 +62,7 @@ def run(app: App, options: WorkerOptions) -> int:
     handler = _StderrHandler(sys.stderr)
     handler.setFormatter(_LogFormatter(_FORMAT))
     logging.basicConfig(level=options.loglevel.upper(), handlers=[handler])
+    manager = ServiceManager()
     app.close()  # whatever importing the app's module opened: connections do not cross a fork
     settings = app.settings
     processes = options.concurrency or settings.worker_concurrency or os.cpu_count() or 1
@@ -73,10 +77,12 @@ def run(app: App, options: WorkerOptions) -> int:
         processes=processes,
         threads=threads,
         has_changed=Watcher() if options.reload else lambda: False,
+        manager=manager,
     )
     code = supervisor.run()
     if supervisor.changed:
         logging.getLogger("upshot.worker").info("a file has changed: starting again")
+        manager.restore()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves
     return code
 

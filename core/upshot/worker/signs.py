@@ -14,7 +14,10 @@ from typing import Final, final
 __all__ = ["Ending", "Signs"]
 
 _LIMIT: Final = struct.Struct("d")
-_ENDING_AT: Final = _LIMIT.size  # one byte after the limit
+_BEATS: Final = struct.Struct("Q")
+_BEATS_AT: Final = _LIMIT.size
+_ENDING_AT: Final = _BEATS_AT + _BEATS.size  # one byte, as the next
+_CONSUMES_AT: Final = _ENDING_AT + 1
 
 
 class Ending(enum.IntEnum):
@@ -48,7 +51,7 @@ class Signs:
     """A few bytes that outlive a fork; made by the supervisor, one for each process."""
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, _LIMIT.size + 1)
+        self._memory = mmap.mmap(-1, _CONSUMES_AT + 1)
 
     @property
     def ending(self) -> Ending:
@@ -68,6 +71,25 @@ class Signs:
     @limit.setter
     def limit(self, moment: float | None) -> None:
         _LIMIT.pack_into(self._memory, 0, moment or 0.0)
+
+    @property
+    def beats(self) -> int:
+        """How many signs of life it has given; 0 until it is ready to give any."""
+        (count,) = _BEATS.unpack_from(self._memory, _BEATS_AT)
+        return int(count)
+
+    def beat(self) -> None:
+        """Give a sign of life; for one thread of the process."""
+        _BEATS.pack_into(self._memory, _BEATS_AT, self.beats + 1)
+
+    @property
+    def consumes(self) -> bool:
+        """Whether its broker has answered it: it gets messages."""
+        return bool(self._memory[_CONSUMES_AT])
+
+    def consume(self) -> None:
+        """Say that it gets messages."""
+        self._memory[_CONSUMES_AT] = 1
 
     def close(self) -> None:
         """Give the memory back; only for the supervisor, once the process has gone."""

@@ -22,6 +22,7 @@ from typing import Final, final
 from upshot import clock
 from upshot.app import App
 from upshot.worker import child
+from upshot.worker.manager import ServiceManager
 from upshot.worker.options import WorkerOptions
 from upshot.worker.signs import Ending, Signs
 
@@ -57,12 +58,18 @@ class _Child:
         signs: what it says itself.
         born: on the monotonic clock.
         overdue: for how long, in seconds of this process's life, a hard limit has passed in it.
+        beats: how many signs of life it had given when it was last looked at.
+        silent: for how long, in seconds of this process's life, it has given none.
+        is_killed: whether that was too long.
     """
 
     process: ForkProcess
     signs: Signs
     born: float
     overdue: float = 0.0
+    beats: int = 0
+    silent: float = 0.0
+    is_killed: bool = False
 
     @property
     def pid(self) -> int:
@@ -80,6 +87,7 @@ class Supervisor:
         processes: how many children.
         threads: tasks at once in each.
         has_changed: asked every tick; True stops warm, so that the caller can start anew.
+        manager: told how it goes; None if there is nobody.
     """
 
     def __init__(
@@ -90,6 +98,7 @@ class Supervisor:
         processes: int,
         threads: int,
         has_changed: Callable[[], bool] = lambda: False,
+        manager: ServiceManager | None = None,
     ) -> None:
         self.changed = False
         self._app = app
@@ -97,12 +106,14 @@ class Supervisor:
         self._processes = processes
         self._threads = threads
         self._has_changed = has_changed
+        self._manager = manager or ServiceManager({})
         self._grace = (
             app.settings.worker_shutdown_timeout if options.grace is None else options.grace
         )
         self._context: ForkContext = multiprocessing.get_context("fork")
         self._children: list[_Child] = []
         self._looked = clock.monotonic()
+        self._lifeless = 0.0
         self._stops = 0
         self._cold_asked = False
         self._is_cold = False
@@ -132,8 +143,11 @@ class Supervisor:
                 self.changed = True
                 self._stops = 1
             self._pass_on()
+            self._report()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.changed:  # the stop for a changed file becomes one for good, as warm as it was
+            self.changed, self._stops = False, 0
         self._stops += 1
         self._cold_asked |= number == signal.SIGQUIT or self._stops > 1
 
@@ -200,13 +214,14 @@ class Supervisor:
         return cut_short
 
     def _strike(self) -> None:
-        """Kill a process that does not end a task whose hard limit has passed.
+        """Kill a process that does not end a task whose hard limit has passed, or that is wedged.
 
         A task that never lets go of the interpreter keeps the process's own threads from doing so.
         Only time that this process has seen pass counts: the whole machine may have been paused.
         """
         now = clock.monotonic()
         seen, self._looked = min(now - self._looked, 2 * _TICK), now
+        self._listen(seen)
         for each in self._children:
             limit = each.signs.limit
             each.overdue = each.overdue + seen if limit is not None and limit < now else 0.0
@@ -214,6 +229,44 @@ class Supervisor:
                 logger.warning("process %s is killed: a task holds it beyond its limit", each.pid)
                 each.overdue = 0.0
                 each.process.kill()
+
+    def _listen(self, seen: float) -> None:
+        """Look for the processes' signs of life; kill one that gives none, if there is a watchdog.
+
+        Without one, nobody has said how long is too long: a task may hold the interpreter.
+
+        Args:
+            seen: seconds since the last look.
+        """
+        patience, is_alive = self._manager.patience, False
+        for each in self._children:
+            beats = each.signs.beats
+            each.silent = each.silent + seen if beats == each.beats else 0.0
+            each.beats = beats
+            # A stop has limits of its own.
+            if each.silent > patience and not (self._stops or each.is_killed):
+                each.is_killed = True
+                logger.warning("process %s is killed: it gives no sign of life", each.pid)
+                each.process.kill()
+            is_alive |= beats > 0 and each.silent <= patience
+        self._lifeless = 0.0 if is_alive else self._lifeless + seen
+
+    def _report(self) -> None:
+        """Tell the service manager how it goes.
+
+        It is told that the worker lives while one process at least gives signs of life, and none
+        stays wedged: that is killed, and counts again only if it does not even die of that. So one
+        bad process costs the others nothing, and what this process cannot mend begins anew.
+        """
+        if self._stops and self._cold_at is not None:
+            left = max(0.0, self._cold_at - clock.monotonic())
+            self._manager.stopping(left, restarts=self.changed)
+        elif not self._stops:
+            consuming = sum(each.signs.consumes for each in self._children)
+            self._manager.running(consuming, self._processes)
+        patience = self._manager.patience
+        if self._lifeless <= patience and all(each.silent <= patience for each in self._children):
+            self._manager.alive()
 
     @property
     def _expected_end(self) -> bool:

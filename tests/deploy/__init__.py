@@ -1,0 +1,1 @@
+"""How upshot is run in earnest: under service managers, in containers, and as `docs/` says."""
