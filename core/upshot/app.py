@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from upshot.client import ResultClient
     from upshot.engine import Host
     from upshot.execution import AroundTask
+    from upshot.observing import Observer
     from upshot.origin import Origin
     from upshot.registration import BoundDecorator, Decorator
     from upshot.request import Request
@@ -93,6 +94,8 @@ class App:
         self._lock = threading.RLock()
         self.around_task: AroundTask = nullcontext
         """Makes what workers enter around each run of a task, on its thread; set it before that."""
+        self.observers: list[Observer] = []
+        """Who looks on; `observe` adds to them."""
         forking.register(self)
 
     def __repr__(self) -> str:
@@ -154,7 +157,7 @@ class App:
                 made = self._services_made
                 if made is None:
                     made = self._services_made = Services(
-                        self.settings, annotation=self._returns, module=self._module
+                        self.settings, self.observers, annotation=self._returns, module=self._module
                     )
         return made
 
@@ -311,6 +314,16 @@ class App:
         """
         self._services.forget_key(name, key)
 
+    def observe(self, observer: Observer) -> None:
+        """Tell `observer` of what is sent, run and read from now on; see `upshot.observing`.
+
+        Raises:
+            ConfigError: it is no `Observer`, or it observes this app already.
+        """
+        from upshot.observing import add_observer  # see at the top
+
+        add_observer(observer, self.observers)
+
     # -- results ----------------------------------------------------------------------------------
 
     def AsyncResult(self, task_id: str) -> Handle[Any]:  # noqa: N802 - as in Celery
@@ -343,6 +356,7 @@ class App:
             client=self._services.make_results(),
             broker=self._services.make_broker(),
             around_task=self.around_task,
+            observers=self.observers,
             sealing=self._services.sealing,
         )
 
