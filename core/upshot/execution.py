@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from types import AsyncGeneratorType, GeneratorType
@@ -38,13 +39,26 @@ from upshot.serializers import Codecs, shape
 from upshot.spec import TaskSpec
 from upshot.states import State
 
-__all__ = ["Again", "AroundTask", "Execution", "Finished", "Outcome", "SoftLimit", "call"]
+__all__ = [
+    "Again",
+    "AroundTask",
+    "Execution",
+    "Finished",
+    "Outcome",
+    "SoftLimit",
+    "call",
+    "in_hand",
+]
 
 AroundTask = Callable[[], AbstractContextManager[object]]
 """Makes what is entered before the function of a task is called, and left after it has returned."""
 
 SoftLimit = Callable[[float], AbstractContextManager[None]]
 """Makes a context manager that raises SoftTimeLimitExceededError in its block after so long."""
+
+
+in_hand: Final[ContextVar[Execution | None]] = ContextVar("upshot_in_hand", default=None)
+"""What this thread or coroutine of a worker is at; logs say so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +195,7 @@ class Execution:
         with Watch(self._observers, lambda each: each.running(run)):
             outcome = self._run(reporter, soft_limit, run_coroutine)
             run.state = outcome.record.state
-            if run.state != State.SUCCESS:
-                run.exception = self._raised
+            run.exception = None if run.state == State.SUCCESS else self._raised
         self._raised = run.exception = None  # with what its frames keep alive
         return outcome
 

@@ -24,7 +24,10 @@ __all__ = ["SETTINGS", "Setting", "Settings", "is_misspelt", "name_hint"]
 T = TypeVar("T")
 
 _TINY: Final = 1e-3  # seconds: what "more than nothing" means for a duration
-_COMPRESSIONS: Final = (None, "gzip", "zstd")
+_CHOICES: Final = {
+    "result_compression": ("gzip", "zstd", None),
+    "worker_log_format": ("text", "json"),
+}
 _LONGEST_SHOWN: Final = 80  # characters of a wrong value that an error repeats
 
 
@@ -167,6 +170,7 @@ class Settings:
     worker_max_tasks_per_child: int | None = _setting(
         None, "Tasks after which a process is replaced; none is never.", low=1
     )
+    worker_log_format: str = _setting("text", "What a worker's log is: text, or json lines.")
     no_worker_warning: float | None = _seconds(
         3.0, "How long get() waits before it looks whether a worker is there; none never looks."
     )
@@ -189,10 +193,10 @@ class Settings:
                     f"{name} is {serializer!r}, which accept_content "
                     f"{self.accept_content!r} does not have; add it there"
                 )
-        if self.result_compression not in _COMPRESSIONS:
-            raise ConfigError(
-                f"result_compression is gzip, zstd or none; not {self.result_compression!r}"
-            )
+        for name, choices in _CHOICES.items():
+            if (value := getattr(self, name)) not in choices:
+                *some, last = [each or "none" for each in choices]
+                raise ConfigError(f"{name} is {', '.join(some)} or {last}; not {value!r}")
 
     def __repr__(self) -> str:
         values = ((setting, getattr(self, setting.name)) for setting in SETTINGS.values())

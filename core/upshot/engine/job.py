@@ -40,7 +40,7 @@ from upshot.errors import (
     TimeLimitExceededError,
     WorkerLostError,
 )
-from upshot.execution import Again, Execution, Outcome
+from upshot.execution import Again, Execution, Outcome, in_hand
 from upshot.message import Message
 from upshot.record import Record, printable
 from upshot.sealing import open_message
@@ -122,6 +122,7 @@ class Job:
             around_task=self._host.around_task,
             observers=self._host.observers,
         )
+        in_hand.set(execution)
         recorder = self._recorder = self._record_for(execution)
         reporting = self._reporting = Reporting(self._host, execution, recorder)
         try:
@@ -138,6 +139,8 @@ class Job:
         except Exception as flaw:  # the same defect, most likely: no record of it can be made
             logger.exception("task %s is put away", _label(execution))
             self.settling.settle(Action.BURY, reason=f"{type(flaw).__name__}: {flaw}")
+        finally:
+            in_hand.set(None)
 
     def _record_for(self, execution: Execution) -> Recorder:
         message = execution.message
@@ -364,6 +367,7 @@ class Job:
         execution, recorder, reporting = self._execution, self._recorder, self._reporting
         if execution is None or recorder is None or reporting is None:
             return
+        in_hand.set(execution)  # in the thread of the limit, which ends soon
         seconds = execution.time_limit
         error = TimeLimitExceededError(f"the task ran longer than {seconds} seconds")
         applied, record = True, execution.failed(error)
