@@ -189,8 +189,8 @@ class Observer:
     def closing(self) -> None:
         """Send what is left: a process of a worker ends now, without what `atexit` would do.
 
-        It has a tenth of a second if the worker is stopped cold, else one, or three after all its
-        tasks have ended; what takes longer is given up.
+        It has three seconds, or a tenth of one if the worker is stopped cold; what takes longer is
+        given up.
         """
 
     def process_gone(self, pid: int) -> None:

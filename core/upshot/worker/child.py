@@ -28,8 +28,8 @@ logger = logging.getLogger("upshot.worker")
 
 _STOPS: Final = (signal.SIGTERM, signal.SIGQUIT)
 _LEFT_TO_PARENT: Final = (signal.SIGINT, signal.SIGHUP)
-_LAST_WORDS: Final = {Ending.DONE: 3.0, Ending.CUT_SHORT: 0.1}  # seconds for observers
-_OTHER_LAST_WORDS: Final = 1.0
+_LAST_WORDS: Final = 3.0  # seconds for observers; a cold stop has no more than a second for all
+_LAST_WORDS_COLD: Final = 0.1
 
 _End = Callable[[Ending], NoReturn]
 
@@ -128,7 +128,8 @@ def _end(app: App, signs: Signs, why: Ending) -> NoReturn:
     program that ends.
     """
     signs.ending = why
-    seconds = _LAST_WORDS.get(why, _OTHER_LAST_WORDS) if app.observers else 0.0
+    seconds = _LAST_WORDS_COLD if why is Ending.CUT_SHORT else _LAST_WORDS
+    seconds = seconds if app.observers else 0.0
     signs.limit = clock.monotonic() + seconds  # the supervisor kills what does not end then
     try:
         if why is not Ending.DAMAGED:  # what they have open may be somebody else's then

@@ -33,7 +33,7 @@ class JsonLines(JsonFormatter):
     """
 
     def __init__(self) -> None:
-        super().__init__(
+        super().__init__(  # pyright: ignore[reportUnknownMemberType]
             _FIELDS,
             rename_fields=_NAMES,
             defaults={"time": ""},  # so that it comes first
