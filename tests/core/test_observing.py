@@ -238,6 +238,9 @@ def test_a_time_limit_ends_a_run_that_goes_on(app: App, diary: Diary) -> None:
 
     with app.running():
         endless.delay().exception(timeout=10)
+        deadline = time.monotonic() + 30
+        while not diary.of("ended") and time.monotonic() < deadline:
+            time.sleep(0.02)
         release.set()
 
     assert diary.of("ended") == [("endless", "FAILURE", True, "TimeLimitExceededError")]

@@ -7,6 +7,7 @@ import importlib
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -341,6 +342,9 @@ def test_a_time_limit_ends_the_span_and_the_reader_finds_it(app: App, spans: Spa
 
     with app.running():
         endless.delay().exception(timeout=10)
+        deadline = time.monotonic() + 30
+        while not spans("process") and time.monotonic() < deadline:
+            time.sleep(0.02)
         release.set()
 
     (run,), (read,) = spans("process"), spans("get")
