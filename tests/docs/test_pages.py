@@ -25,6 +25,7 @@ ELSEWHERE = {
     "celery-backends.md",
     "celery.md",
     "django.md",
+    "observing.md",
     "operating.md",
     "streaming.md",
     "writing-a-backend.md",
