@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -391,3 +393,32 @@ def test_notes_are_read_from_any_token(token: str) -> None:
     found = notes_of(Record(task_id="1", state="SUCCESS", token=token))
 
     assert all(name == "" or value == "" for name, value in found.items())
+
+
+def test_what_a_task_raised_is_kept_alive_by_nobody(app: App, diary: Diary) -> None:
+    class Large:
+        pass
+
+    seen: list[weakref.ref[Large]] = []
+
+    @app.task(name="heavy")
+    def heavy() -> None:
+        large = Large()
+        seen.append(weakref.ref(large))
+        raise ValueError("with a frame")
+
+    runs: list[Run] = []
+
+    class Keeping(Observer):
+        @contextmanager
+        def running(self, run: Run) -> Generator[None]:
+            runs.append(run)
+            yield
+
+    app.observe(Keeping())
+    with app.running():
+        heavy.delay().exception(timeout=10)
+
+    gc.collect()
+    assert runs[0].state == "FAILURE"
+    assert seen[0]() is None
