@@ -13,7 +13,7 @@ from typing import Final
 
 from benchmarks.figures import Figure, grid, markdown
 from benchmarks.player import python_of
-from benchmarks.reasons import reason_for
+from benchmarks.reasons import REASONS, UNMEASURED, Reason, reason_for
 from benchmarks.targets import COLUMNS, Target, verdicts
 
 __all__ = ["Run", "page"]
@@ -61,8 +61,8 @@ a bound without a name, the figure itself. Each is a median with its quartiles.
 {table}
 {reasons}"""
 
-_MISSED: Final = """
-### What is missed, and why
+_EXPLAINED: Final = """
+### {title}
 
 {reasons}
 """
@@ -118,18 +118,25 @@ def _targets(run: Run) -> str:
         missed=met.count(False),
         unknown=met.count(None),
         table=grid(COLUMNS[:4], COLUMNS[4:], [each.cells for each in found]),
-        reasons=_reasons([each.target for each in found if each.met is False]),
+        reasons=_reasons(
+            "What is missed, and why", [each.target for each in found if each.met is False], REASONS
+        )
+        + _reasons(
+            "What is not measured, and why",
+            [each.target for each in found if each.met is None],
+            UNMEASURED,
+        ),
     )
 
 
-def _reasons(missed: Sequence[Target]) -> str:
-    """Return a paragraph for each reason, with what it explains; "" if nothing is missed."""
+def _reasons(title: str, targets: Sequence[Target], reasons: Sequence[Reason]) -> str:
+    """Return a paragraph for each reason, with what it explains; "" if there is no target."""
     explained: dict[str, dict[str, None]] = {}
-    for each in missed:
-        text = reason_for(each.service, each.figure) or _UNKNOWN
+    for each in targets:
+        text = reason_for(each.service, each.figure, reasons) or _UNKNOWN
         explained.setdefault(text, {})[f"{each.service}: {each.figure}"] = None
     paragraphs = [f"**{'; '.join(names)}.** {text}" for text, names in explained.items()]
-    return _MISSED.format(reasons="\n\n".join(paragraphs)) if paragraphs else ""
+    return _EXPLAINED.format(title=title, reasons="\n\n".join(paragraphs)) if paragraphs else ""
 
 
 def _machine() -> str:

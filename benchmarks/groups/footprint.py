@@ -8,7 +8,6 @@ divides it among them, so that what a worker's processes share is counted once.
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -27,8 +26,8 @@ _FEW: Final = ("upshot", "celery")  # of whom growth is measured, and quickly ev
 _IMPORTS: Final = (7, 3)  # rounds, in full and quickly
 _ROUNDS: Final = (2, 1)  # of starting a worker
 _GROWTH: Final = ((20_000, "20 000"), (1_000, "1 000"))  # tasks
-_WARM: Final = 1000  # tasks before growth is measured: until then, caches and pools fill
-_AT_ONCE: Final = 1000  # tasks that are submitted before any result is got
+_WARM: Final = 5  # rounds before growth is measured: until 4 000 tasks, caches and pools fill
+_AT_ONCE: Final = 1000  # tasks of a round: all are submitted before any result is got
 
 _APPS: Final = {
     "upshot": "from upshot import App; App(broker='redis://', backend='redis://')",
@@ -69,10 +68,7 @@ def _imports(service: str, queues: Sequence[_Queue], quick: bool) -> list[Figure
 
     def measured(figure: Figure, program: Callable[[str], str]) -> None:
         def act(queue: _Queue) -> None:
-            # The bare interpreter of the same environment, right before: what it finds at its
-            # start differs from one environment to the next.
-            bare = processor_time(queue.name, "pass")
-            figure.add(queue.name, (processor_time(queue.name, program(queue.name)) - bare) * 1e3)
+            figure.add(queue.name, processor_time(queue.name, program(queue.name)) * 1e3)
 
         in_turn(queues, 1, lambda queue: processor_time(queue.name, program(queue.name)))
         in_turn(queues, _IMPORTS[quick], act)
@@ -86,6 +82,8 @@ def _imports(service: str, queues: Sequence[_Queue], quick: bool) -> list[Figure
 def processor_time(name: str, program: str) -> float:
     """Run a program of one line in a fresh process; return the seconds of processor it took.
 
+    What the interpreter takes to start is not counted.
+
     Args:
         name: the task queue in whose environment it runs.
         program: Python.
@@ -94,12 +92,19 @@ def processor_time(name: str, program: str) -> float:
         RuntimeError: it failed.
     """
     environment, _ = APPLICATIONS[name]
-    process = subprocess.Popen([python_of(environment), "-W", "ignore", "-c", program], cwd=ROOT)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{name}: {program} ended with {process.returncode}")
-    return usage.ru_utime + usage.ru_stime
+    timed = (
+        f"import time; began = time.process_time(); {program}; print(time.process_time() - began)"
+    )
+    done = subprocess.run(
+        [python_of(environment), "-W", "ignore", "-c", timed],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{name}: {program} ended with {done.returncode}")
+    return float(done.stdout)
 
 
 # -- memory ---------------------------------------------------------------------------------------
@@ -134,13 +139,16 @@ def _growth(
         sides = all_at_work(stack, growing, folder)
         before: dict[str, float] = {}
 
-        def warm(side: Side) -> None:
-            side.client.ask("throughput", count=_WARM)
+        def work(side: Side) -> None:
+            side.client.ask("throughput", count=_AT_ONCE)
+
+        def look(side: Side) -> None:
             before[side.name] = side.resident()
 
-        in_turn(sides, 1, warm)
+        in_turn(sides, 1 if quick else _WARM, work)
+        in_turn(sides, 1, look)
         able = [side for side in sides if side.name in before]
-        in_turn(able, count // _AT_ONCE, lambda side: side.client.ask("throughput", count=_AT_ONCE))
+        in_turn(able, count // _AT_ONCE, work)
         for side in able:
             figure.add(side.name, side.resident() - before[side.name])
     return figure

@@ -19,7 +19,7 @@ from benchmarks.line import usage
 from benchmarks.page import Run, page
 from benchmarks.player import MissingError, in_turn
 from benchmarks.plot import SHOWN, plot
-from benchmarks.reasons import REASONS
+from benchmarks.reasons import REASONS, UNMEASURED, Reason
 from benchmarks.services import SERVICES
 from benchmarks.targets import BEST, TARGETS, Target, board, verdicts
 from rich.console import Console
@@ -280,25 +280,27 @@ def test_the_page_says_how_it_was_made_and_shows_plot_targets_and_tables(
     assert text.index("## Targets") < text.index("## Store, fetch, forget")
 
 
-def test_the_page_says_why_a_target_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_says_why_a_target_is_missed_or_not_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(page_module, "_peers", lambda: "celery 5")
-
-    def reason_for(service: str, name: str) -> str:
-        return "It waits for the disk." if name == STORE else ""
-
-    monkeypatch.setattr(page_module, "reason_for", reason_for)
+    monkeypatch.setattr(
+        page_module, "REASONS", [Reason(("redis",), (STORE,), "It waits for the disk.")]
+    )
     run = Run("make bench")
     fetch = figure("fetch small", upshot=[10.0], celery=[10.0])
     run.groups["Store"] = [figure(upshot=[10.0], celery=[10.0]), fetch]
 
     text = page(run, "benchmarks.svg")
 
-    assert "**redis: store small.** It waits for the disk." in text
-    assert "**redis: fetch small.** Nobody has found out yet." in text
+    missed, unmeasured = text.split("### What is not measured, and why")
+    assert "**redis: store small.** It waits for the disk." in missed
+    assert "**redis: fetch small.** Nobody has found out yet." in missed
+    assert "In Celery's rpc backend each thread has a queue of replies of its own" in unmeasured
 
 
 def test_reasons_are_given_for_figures_that_are_aimed_at() -> None:
-    for reason in REASONS:
+    for reason in (*REASONS, *UNMEASURED):
         for service in reason.services:
             aimed = [each.figure for each in TARGETS if each.service == service]
             for beginning in reason.figures:
