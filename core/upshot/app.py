@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import threading
 import types
 from collections.abc import (
@@ -19,10 +18,9 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, final, overload
 
 from upshot import forking
-from upshot.config import Configuration
+from upshot.configurable import Configurable
 from upshot.errors import ConfigError
 from upshot.naming import check_main
-from upshot.settings import Settings
 from upshot.url import Url
 
 # An app takes little to make. What its first task, call or worker takes beyond that is most of
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
     from upshot.client import ResultClient
     from upshot.engine import Host
     from upshot.execution import AroundTask
+    from upshot.observing import Observer
     from upshot.origin import Origin
     from upshot.registration import BoundDecorator, Decorator
     from upshot.request import Request
@@ -51,7 +50,7 @@ T = TypeVar("T")
 
 
 @final
-class App:
+class App(Configurable):
     """A set of tasks with one broker and one result backend.
 
     Nothing is opened before it is needed; everything is safe to use from any thread, and after a
@@ -83,14 +82,14 @@ class App:
                 if name in settings:
                     raise ConfigError(f"{name} is given twice")
                 settings[name] = url
+        super().__init__(settings)
         self.main = check_main(main)
-        self.configuration = Configuration(settings)
         self._tasks: dict[str, TaskSpec] = {}
-        self._services_made: Services | None = None
-        self._running = 0
         self._lock = threading.RLock()
         self.around_task: AroundTask = nullcontext
         """Makes what workers enter around each run of a task, on its thread; set it before that."""
+        self.observers: list[Observer] = []
+        """Who looks on; `observe` adds to them."""
         forking.register(self)
 
     def __repr__(self) -> str:
@@ -102,54 +101,7 @@ class App:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # -- configuration ----------------------------------------------------------------------------
-
-    @property
-    def settings(self) -> Settings:
-        """The values in force."""
-        return self.configuration.settings
-
-    def config_from_object(self, source: str | types.ModuleType | Mapping[str, Any]) -> None:
-        """Take settings from a module or mapping; keywords and environment win over them.
-
-        Raises:
-            ConfigError: a setting is unknown or wrong, or broker and backend are open already.
-        """
-        self._not_open()
-        self.configuration.add_object(source)
-
-    def config_from_file(self, path: str | os.PathLike[str]) -> None:
-        """Take settings from a TOML file; otherwise like `config_from_object`."""
-        self._not_open()
-        self.configuration.add_file(path)
-
-    @contextmanager
-    def overridden(self, **settings: Any) -> Generator[App]:
-        """Use these settings, over all others, inside the `with` block; for tests.
-
-        What was open stays so, aside. What a task took of the settings when it was registered, such
-        as its time limits, it keeps.
-
-        Raises:
-            ConfigError: a setting is unknown or wrong, or `running()` is not over.
-        """
-        if self._running:
-            raise ConfigError("leave app.running() before overriding the settings of its app")
-        before = self.configuration, self._services_made
-        self.configuration, self._services_made = self.configuration.overridden(settings), None
-        try:
-            yield self
-        finally:
-            made = self._services_made
-            self.configuration, self._services_made = before
-            if made is not None:
-                made.close()
-
-    def _not_open(self) -> None:
-        made = self._services_made
-        if made is not None and made.is_open:
-            raise ConfigError("configure the app before its first task is sent or result is read")
-        self._services_made = None  # it may have been asked for a URL, and has the settings of then
+    # -- what is open -----------------------------------------------------------------------------
 
     @property
     def broker_url(self) -> Url:
@@ -160,8 +112,6 @@ class App:
     def backend_url(self) -> Url:
         """Where results go: as set, or else the broker's own service."""
         return self._services.backend_url
-
-    # -- what is open -----------------------------------------------------------------------------
 
     @property
     def _services(self) -> Services:
@@ -174,7 +124,7 @@ class App:
                 made = self._services_made
                 if made is None:
                     made = self._services_made = Services(
-                        self.settings, annotation=self._returns, module=self._module
+                        self.settings, self.observers, annotation=self._returns, module=self._module
                     )
         return made
 
@@ -331,6 +281,16 @@ class App:
         """
         self._services.forget_key(name, key)
 
+    def observe(self, observer: Observer) -> None:
+        """Tell `observer` of what is sent, run and read from now on; see `upshot.observing`.
+
+        Raises:
+            ConfigError: it is no `Observer`, or it observes this app already.
+        """
+        from upshot.observing import add_observer  # see at the top
+
+        add_observer(observer, self.observers)
+
     # -- results ----------------------------------------------------------------------------------
 
     def AsyncResult(self, task_id: str) -> Handle[Any]:  # noqa: N802 - as in Celery
@@ -363,6 +323,7 @@ class App:
             client=self._services.make_results(),
             broker=self._services.make_broker(),
             around_task=self.around_task,
+            observers=self.observers,
             sealing=self._services.sealing,
         )
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
 
 from upshot.errors import ConfigError, UnknownSettingError
-from upshot.settings import SETTINGS, Setting, Settings, is_misspelt, name_hint
+from upshot.settings import SETTINGS, Setting, Settings
+from upshot.spelling import hint, is_misspelt
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -180,7 +181,7 @@ def _checked(values: Mapping[str, Any], source: str) -> dict[str, _Found]:
 
 def _found(name: str, value: Any, source: str) -> _Found:
     if name not in SETTINGS:
-        raise UnknownSettingError(f"{source}: there is no setting {name!r}; {name_hint(name)}")
+        raise UnknownSettingError(f"{source}: there is no setting {name!r}; {hint(name, SETTINGS)}")
     return _Found(_naming(source, SETTINGS[name].check, value), source)
 
 
@@ -199,7 +200,7 @@ def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, _Fo
         name = variable.removeprefix(_PREFIX).lower()
         source = f"environment {variable}"
         if name not in SETTINGS or not variable.isupper():
-            raise UnknownSettingError(f"{source}: no setting is called so; {name_hint(name)}")
+            raise UnknownSettingError(f"{source}: no setting is called so; {hint(name, SETTINGS)}")
         yield name, _Found(_naming(source, SETTINGS[name].read, text), source)
 
 
@@ -227,7 +228,7 @@ def _variables(module: types.ModuleType) -> Iterator[tuple[str, Any]]:
             continue
         if callable(value) or isinstance(value, types.ModuleType):
             continue
-        if name in SETTINGS or is_misspelt(name):
+        if name in SETTINGS or is_misspelt(name, SETTINGS):
             yield name, value
 
 

@@ -11,8 +11,9 @@ import contextlib
 import inspect
 import math
 import os
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from types import AsyncGeneratorType, GeneratorType
@@ -30,6 +31,7 @@ from upshot.errors import (
     TaskExpiredError,
 )
 from upshot.message import Message, RetryPolicy
+from upshot.observing import Observer, Run, Watch
 from upshot.outcome import encode_failure, encode_value
 from upshot.record import Payload, Record
 from upshot.retrying import jitter
@@ -37,13 +39,25 @@ from upshot.serializers import Codecs, shape
 from upshot.spec import TaskSpec
 from upshot.states import State
 
-__all__ = ["Again", "AroundTask", "Execution", "Finished", "Outcome", "SoftLimit", "call"]
+__all__ = [
+    "Again",
+    "AroundTask",
+    "Execution",
+    "Finished",
+    "Outcome",
+    "SoftLimit",
+    "call",
+    "in_hand",
+]
 
 AroundTask = Callable[[], AbstractContextManager[object]]
 """Makes what is entered before the function of a task is called, and left after it has returned."""
 
 SoftLimit = Callable[[float], AbstractContextManager[None]]
 """Makes a context manager that raises SoftTimeLimitExceededError in its block after so long."""
+
+in_hand: Final[ContextVar[Execution | None]] = ContextVar("upshot_in_hand", default=None)
+"""What this thread or coroutine of a worker is at; logs say so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +95,7 @@ class Execution:
         token: the delivery's; a later delivery has another one.
         codecs: for arguments and outcome.
         around_task: what it raises, the task has raised.
+        observers: who looks on.
     """
 
     def __init__(
@@ -93,6 +108,7 @@ class Execution:
         token: str,
         codecs: Codecs,
         around_task: AroundTask = contextlib.nullcontext,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self.message = message
         self.spec = spec
@@ -100,6 +116,9 @@ class Execution:
         self.token = token
         self._codecs = codecs
         self._around_task = around_task
+        self._observers = observers
+        self.observed: Run | None = None  # what observers know of the run, once it has begun
+        self._raised: BaseException | None = None
         self._begun = Record(
             task_id=message.task_id,
             state=State.STARTED,
@@ -168,8 +187,23 @@ class Execution:
                 task after so many seconds; an `async def` task is cancelled by its loop.
             run_coroutine: runs an `async def` task to its end.
         """
-        spec = self.spec
-        if spec is None:
+        if not self._observers:
+            return self._run(reporter, soft_limit, run_coroutine)
+        run = self.observed = Run(self.message, self.attempt, self._begun.worker)
+        with Watch(self._observers, lambda each: each.running(run)):
+            outcome = self._run(reporter, soft_limit, run_coroutine)
+            run.state = outcome.record.state
+            run.exception = None if run.state == State.SUCCESS else self._raised
+        self._raised = run.exception = None  # with what its frames keep alive
+        return outcome
+
+    def _run(
+        self,
+        reporter: Reporter | None,
+        soft_limit: SoftLimit | None,
+        run_coroutine: Callable[[Coroutine[Any, Any, Any]], Any],
+    ) -> Outcome:
+        if (spec := self.spec) is None:
             raise AssertionError("the worker refuses unknown tasks before running them")
         context = self.context(reporter)
         try:
@@ -199,23 +233,24 @@ class Execution:
             ):
                 return self._again(exc, None, spec)
             return Finished(self.failed(exc))
-        return Finished(
-            self._begun._replace(state=State.SUCCESS, finished_at=clock.now(), outcome=outcome)
-        )
+        return Finished(self._ended(State.SUCCESS, outcome, clock.now()))
 
     def failed(self, exc: BaseException) -> Record:
         """Return the FAILURE record for `exc`; REVOKED if the message had expired."""
         state = State.REVOKED if type(exc) is TaskExpiredError else State.FAILURE
-        return self._begun._replace(
-            state=state,
-            finished_at=clock.now(),
-            outcome=self._described(exc),
-        )
+        return self._ended(state, self._described(exc), clock.now())
+
+    def _ended(self, state: State, outcome: Payload, at: float | None = None) -> Record:
+        """Return the record that ends the attempt, with what observers have noted of it."""
+        token = self._begun.token
+        token = self.observed.noted(token) if self.observed else token
+        return self._begun._replace(state=state, finished_at=at, outcome=outcome, token=token)
 
     def _encode_item(self, serializer: str | None, value: object) -> Payload:
         return encode_value(self._codecs, value, serializer=serializer, root="item")
 
     def _described(self, exc: BaseException) -> Payload:
+        self._raised = exc if self._observers else None
         try:
             _hide_our_frames(exc)
             return encode_failure(self._codecs, exc)
@@ -261,7 +296,7 @@ class Execution:
             wrong = ConfigError(f"retry: countdown is seconds, not {countdown!r}")
             wrong.__cause__ = exc
             return Finished(self.failed(wrong))
-        record = self._begun._replace(state=State.RETRY, outcome=self._described(exc))
+        record = self._ended(State.RETRY, self._described(exc))
         delay = _delay(policy, message.retries) if countdown is None else max(0.0, countdown)
         again = message._replace(
             attempt=self.attempt + 1,

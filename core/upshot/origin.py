@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, final
 
 from upshot import clock, forking
@@ -21,6 +21,7 @@ from upshot.errors import (
     UnsupportedError,
     UpshotError,
 )
+from upshot.observing import Observer, Reading, Watch
 from upshot.record import Record, printable
 from upshot.serializers import Codecs
 from upshot.states import State
@@ -49,6 +50,7 @@ class Origin:
         missing_worker: says in a sentence that no worker serves a queue, or None if one does or
             nobody knows.
         patience: seconds that a `get()` waits before it asks `missing_worker`; None never asks.
+        observers: who looks on.
     """
 
     def __init__(
@@ -59,11 +61,13 @@ class Origin:
         annotation: Callable[[str], object] = _no_annotation,
         missing_worker: Callable[[str], str | None] = _unknown,
         patience: float | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self.client = client
         self.codecs = codecs
         self.annotation = annotation
         self.patience = patience
+        self.observers = observers
         self.handles: weakref.WeakSet[Any] = weakref.WeakSet()
         """Live `AsyncResult`s that were neither read nor forgotten."""
         self._missing_worker = missing_worker
@@ -121,8 +125,46 @@ class Origin:
             reply_to=self.client.backend.reply_to,
         )
 
+    def wait(self, task_id: str, queue: str, timeout: float | None) -> Record:
+        """Wait for the end of a task, as `AsyncResult.get` does."""
+        if not self.observers:
+            return self._wait(task_id, queue, timeout)
+        reading = Reading((task_id,), queue)
+        with self.watch(reading):
+            record = self._wait(task_id, queue, timeout)
+            reading.records = (record,)
+        return record
+
+    def watch(self, reading: Reading) -> Watch:
+        """Return what surrounds a wait that observers see."""
+        return Watch(self.observers, lambda each: each.reading(reading))
+
+    def _wait(self, task_id: str, queue: str, timeout: float | None) -> Record:
+        deadline, patience = clock.Deadline(timeout), self.patience
+        is_long = patience is not None and (timeout is None or timeout > patience)
+        if is_long:
+            try:
+                return self.client.wait(task_id, timeout=patience)
+            except ResultTimeoutError as exc:
+                if exc.__cause__ is None:
+                    self.warn_if_no_worker([task_id], queue)
+        try:
+            return self.client.wait(task_id, timeout=deadline.left(), look=not is_long)
+        except ResultTimeoutError as exc:
+            trouble = exc.__cause__
+            raise self.explain_timeout(task_id, timeout, trouble) from trouble
+
     async def wait_async(self, task_id: str, queue: str, timeout: float | None) -> Record:
-        """Wait like `AsyncResult.get`, without blocking the event loop."""
+        """Wait like `wait`, without blocking the event loop."""
+        if not self.observers:
+            return await self._wait_async(task_id, queue, timeout)
+        reading = Reading((task_id,), queue)
+        with self.watch(reading):
+            record = await self._wait_async(task_id, queue, timeout)
+            reading.records = (record,)
+        return record
+
+    async def _wait_async(self, task_id: str, queue: str, timeout: float | None) -> Record:
         deadline = clock.Deadline(timeout)
         if self.patience is not None and (timeout is None or timeout > self.patience):
             try:

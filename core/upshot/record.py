@@ -137,7 +137,8 @@ class Record(NamedTuple):
         name: the task's registered name, "" if unknown (a revocation of an unknown id).
         queue: the queue it was sent to, "" if unknown.
         worker: who ran or runs it, "" before it starts.
-        token: names the delivery that wrote the record, "" if no worker wrote it.
+        token: names the delivery that wrote the record, "" if no worker wrote it. Behind the last
+            record of a run, observers may have left notes: see `upshot.observing.notes_of`.
         queued_at: seconds since the epoch, None if unknown; likewise `started_at`, `finished_at`.
         info: the last progress report, None if there was none. It survives the task's end.
         outcome: SUCCESS: the value; FAILURE, RETRY: the failure; otherwise None.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, final
 from upshot import clock
 from upshot.clock import Deadline
 from upshot.content_types import offloaded_of
-from upshot.errors import ResultTimeoutError, TaskRevokedError, UpshotError
+from upshot.errors import TaskRevokedError, UpshotError
 from upshot.items import is_plain
 from upshot.origin import Origin, restore
 from upshot.outcome import decode_failure, decode_value, failure_traceback
@@ -339,26 +339,13 @@ class AsyncResult(Generic[T]):
             self.origin.handles.discard(self)
 
     def _wait(self, timeout: float | None) -> Record:
-        deadline = Deadline(timeout)
         if self._record is not None:
+            Deadline(timeout)  # refuses what is no timeout, also where nothing is waited for
             return self._record
-        origin = self.origin
-        patience = origin.patience
-        is_long = patience is not None and (timeout is None or timeout > patience)
-        if is_long:
-            try:
-                return origin.client.wait(self.id, timeout=patience)
-            except ResultTimeoutError as exc:
-                if exc.__cause__ is None:
-                    origin.warn_if_no_worker([self.id], self.queue)
-        try:
-            return origin.client.wait(self.id, timeout=deadline.left(), look=not is_long)
-        except ResultTimeoutError as exc:
-            trouble = exc.__cause__
-            raise origin.explain_timeout(self.id, timeout, trouble) from trouble
+        return self.origin.wait(self.id, self.queue, timeout)
 
     async def _wait_async(self, timeout: float | None) -> Record:
-        Deadline(timeout)  # refuses what is no timeout, also where nothing is waited for
+        Deadline(timeout)  # as above
         return self._record or await self.origin.wait_async(self.id, self.queue, timeout)
 
     def settle(self, record: Record, propagate: bool = True) -> T:

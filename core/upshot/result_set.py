@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, TypeVar, final
 
 from upshot.clock import Deadline
 from upshot.errors import ConfigError, ResultTimeoutError, UpshotError
+from upshot.observing import Reading
 from upshot.origin import Origin
 from upshot.record import Record
 from upshot.result import AsyncResult
@@ -69,21 +71,29 @@ class ResultSet(Generic[T]):
             ResultTimeoutError: not all ended in time; nothing was consumed.
             Exception: what a task raised, as `AsyncResult.get` says.
         """
-        completed: Iterable[tuple[str, Record]] = self._completed(timeout)
-        if progress:
-            from upshot.bar import shown  # with rich, which takes longer to import than upshot
+        reading = self._reading()
+        with self._watch(reading):
+            completed: Iterable[tuple[str, Record]] = self._completed(timeout)
+            if progress:
+                from upshot.bar import shown  # with rich, which takes longer to import than upshot
 
-            completed = shown(completed, len(self._by_id()))
-        records = dict(completed)
+                completed = shown(completed, len(self._by_id()))
+            records = dict(completed)
+            if reading is not None:
+                reading.records = tuple(records.values())
         return [handle.settle(records[handle.id], propagate) for handle in self._handles]
 
     async def aget(self, timeout: float | None = None, propagate: bool = True) -> list[T]:
         """Like `get`, for coroutines."""
-        completed = self._completed_async(timeout)
-        try:
-            records = {handle.id: record async for handle, record in completed}
-        finally:
-            await completed.aclose()
+        reading = self._reading()
+        with self._watch(reading):
+            completed = self._completed_async(timeout)
+            try:
+                records = {handle.id: record async for handle, record in completed}
+            finally:
+                await completed.aclose()
+            if reading is not None:
+                reading.records = tuple(records.values())
         return [
             await handle.settle_async(records[handle.id], propagate) for handle in self._handles
         ]
@@ -193,6 +203,15 @@ class ResultSet(Generic[T]):
     @property
     def _origin(self) -> Origin:
         return self._handles[0].origin
+
+    def _reading(self) -> Reading | None:
+        """Return what observers see of a wait; None if there are none."""
+        if not (self._handles and self._origin.observers):
+            return None
+        return Reading(tuple(self._by_id()), self._handles[0].queue)
+
+    def _watch(self, reading: Reading | None) -> AbstractContextManager[None]:
+        return nullcontext() if reading is None else self._origin.watch(reading)
 
     def _by_id(self) -> dict[str, AsyncResult[T]]:
         return {handle.id: handle for handle in self._handles}

@@ -23,6 +23,7 @@ from upshot.errors import (
     UnsupportedError,
 )
 from upshot.message import Message
+from upshot.observing import Observer, Sending, Watch
 from upshot.outcome import encode_value
 from upshot.reading import batches
 from upshot.record import Record, check_task_id, printable
@@ -76,6 +77,7 @@ class Outbox:
         client: ResultClient,
         broker: OpenService[Broker],
         sealing: Sealing | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._settings = settings
         self._codecs = codecs
@@ -84,6 +86,7 @@ class Outbox:
         self.repeats: set[int] = set()
         """Which of the requests, by position, found their keys taken."""
         self._sealing = sealing
+        self._observers = observers
 
     def send(self, requests: Sequence[Request]) -> list[Message]:
         """Send all requests, and return what was sent, now or under the same key before.
@@ -101,6 +104,16 @@ class Outbox:
         now = clock.now()
         reply_to = self._client.backend.reply_to
         messages = [self._message(request, now, reply_to) for request in requests]
+        if self._observers and messages:
+            sending = Sending(messages, self.repeats)
+            with Watch(self._observers, lambda each: each.sending(sending)):
+                return self._leave(requests, messages, now)
+        return self._leave(requests, messages, now)
+
+    def _leave(
+        self, requests: Sequence[Request], messages: list[Message], now: float
+    ) -> list[Message]:
+        """Encode the messages of `requests`, and let them leave."""
         posts = [self._posted(message, now) for message in messages]
         longest = self._broker.current.capabilities.max_message_bytes
         for post in posts:

@@ -11,6 +11,7 @@ from upshot.broker import Broker
 from upshot.client import ResultClient
 from upshot.errors import ServiceError, UnknownSchemeError
 from upshot.keyring import Keyring
+from upshot.observing import Observer
 from upshot.origin import Origin
 from upshot.request import Request
 from upshot.result import AsyncResult
@@ -36,6 +37,7 @@ class Services:
 
     Args:
         settings: the app's.
+        observers: who looks on, now or from some later moment.
         annotation: the return annotation of a task, by name; None if unknown.
         module: says which module a worker is started for, where one is missing.
     """
@@ -43,6 +45,7 @@ class Services:
     def __init__(
         self,
         settings: Settings,
+        observers: Sequence[Observer] = (),
         *,
         annotation: Callable[[str], object],
         module: Callable[[], str],
@@ -50,6 +53,7 @@ class Services:
         self._settings = settings
         self._annotation = annotation
         self._module = module
+        self._observers = observers
         self._opened: dict[str, Any] = {}
         self._lock = threading.RLock()
         forking.register(self)
@@ -181,6 +185,7 @@ class Services:
             annotation=self._annotation,
             missing_worker=self._missing_worker,
             patience=self._settings.no_worker_warning,
+            observers=self._observers,
         )
 
     def _missing_worker(self, queue: str) -> str | None:
@@ -231,6 +236,7 @@ class Services:
             client=self.results,
             broker=self.broker,
             sealing=self.sealing,
+            observers=self._observers,
         )
         warn, origin = settings.warn_unreleased_results, self.origin
         handles: list[AsyncResult[Any]] = [

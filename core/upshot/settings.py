@@ -15,16 +15,19 @@ from typing import Any, Final, TypeVar, cast, get_type_hints
 
 from upshot.errors import ConfigError, UnknownSettingError, UrlError
 from upshot.masking import STARS
-from upshot.spelling import CELERY, near
+from upshot.spelling import hint
 from upshot.typed_text import describe_type, parse_text, split_optional
 from upshot.url import Url, mask
 
-__all__ = ["SETTINGS", "Setting", "Settings", "is_misspelt", "name_hint"]
+__all__ = ["SETTINGS", "Setting", "Settings"]
 
 T = TypeVar("T")
 
 _TINY: Final = 1e-3  # seconds: what "more than nothing" means for a duration
-_COMPRESSIONS: Final = (None, "gzip", "zstd")
+_CHOICES: Final = {
+    "result_compression": ("gzip", "zstd", None),
+    "worker_log_format": ("text", "json"),
+}
 _LONGEST_SHOWN: Final = 80  # characters of a wrong value that an error repeats
 
 
@@ -167,6 +170,7 @@ class Settings:
     worker_max_tasks_per_child: int | None = _setting(
         None, "Tasks after which a process is replaced; none is never.", low=1
     )
+    worker_log_format: str = _setting("text", "What a worker's log is: text, or json lines.")
     no_worker_warning: float | None = _seconds(
         3.0, "How long get() waits before it looks whether a worker is there; none never looks."
     )
@@ -195,10 +199,10 @@ class Settings:
                     f"{name} is {serializer!r}, which accept_content "
                     f"{self.accept_content!r} does not have; add it there"
                 )
-        if self.result_compression not in _COMPRESSIONS:
-            raise ConfigError(
-                f"result_compression is gzip, zstd or none; not {self.result_compression!r}"
-            )
+        for name, choices in _CHOICES.items():
+            if (value := getattr(self, name)) not in choices:
+                *some, last = [each or "none" for each in choices]
+                raise ConfigError(f"{name} is {', '.join(some)} or {last}; not {value!r}")
 
     def __repr__(self) -> str:
         values = ((setting, getattr(self, setting.name)) for setting in SETTINGS.values())
@@ -217,7 +221,7 @@ class Settings:
             UnknownSettingError: a change names no setting.
         """
         for name in changes.keys() - SETTINGS.keys():
-            raise UnknownSettingError(f"there is no setting {name!r}; {name_hint(name)}")
+            raise UnknownSettingError(f"there is no setting {name!r}; {hint(name, SETTINGS)}")
         return dataclasses.replace(self, **changes)
 
 
@@ -375,26 +379,3 @@ def _definitions() -> dict[str, Setting]:
 
 SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(_definitions())
 """Every setting by name, in the order of `Settings`."""
-
-
-def name_hint(name: str) -> str:
-    """Return what to write in place of a name that no setting has.
-
-    A name of Celery's gets what it is called or done with here, any other the nearest setting.
-    """
-    plain = name.lower().removeprefix("celery_").removeprefix("upshot_")
-    if plain in CELERY:
-        return CELERY[plain]
-    found = [plain] if plain in SETTINGS else near(plain, SETTINGS, most=1)
-    return f"did you mean {found[0]!r}?" if found else "`upshot config` lists them all"
-
-
-def is_misspelt(name: str) -> bool:
-    """Tell whether a variable of a user's module was meant to be a setting, and is none.
-
-    True for Celery's names and for those that differ from a setting's by a few letters: a likeness
-    of 0.85 tells `result_expire` from a module's own `results`.
-    """
-    if name in SETTINGS:
-        return False
-    return name in CELERY or bool(near(name, SETTINGS, likeness=0.85))

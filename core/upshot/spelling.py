@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
-__all__ = ["CELERY", "near"]
+__all__ = ["CELERY", "hint", "is_misspelt", "near"]
 
 CELERY: Final = {
     "backend": "here it is called 'result_backend'",
@@ -42,3 +42,26 @@ def near(name: str, known: Iterable[str], *, most: int = 3, likeness: float = 0.
     from difflib import get_close_matches  # only where there is an error, so seldom
 
     return get_close_matches(name, list(known), n=most, cutoff=likeness)
+
+
+def hint(name: str, settings: Collection[str]) -> str:
+    """Return what to write in place of a name that no setting has.
+
+    A name of Celery's gets what it is called or done with here, any other the nearest setting.
+    """
+    plain = name.lower().removeprefix("celery_").removeprefix("upshot_")
+    if plain in CELERY:
+        return CELERY[plain]
+    found = [plain] if plain in settings else near(plain, settings, most=1)
+    return f"did you mean {found[0]!r}?" if found else "`upshot config` lists them all"
+
+
+def is_misspelt(name: str, settings: Collection[str]) -> bool:
+    """Tell whether a variable of a user's module was meant to be a setting, and is none.
+
+    True for Celery's names and for those that differ from a setting's by a few letters: a likeness
+    of 0.85 tells `result_expire` from a module's own `results`.
+    """
+    if name in settings:
+        return False
+    return name in CELERY or bool(near(name, settings, likeness=0.85))

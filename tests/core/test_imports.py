@@ -32,6 +32,7 @@ APP = {
     "upshot",
     "upshot.app",
     "upshot.config",
+    "upshot.configurable",
     "upshot.errors",
     "upshot.forking",
     "upshot.masking",

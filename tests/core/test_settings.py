@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from upshot.errors import ConfigError, UnknownSettingError, UrlError
-from upshot.settings import SETTINGS, Setting, Settings, is_misspelt, name_hint
+from upshot.settings import SETTINGS, Setting, Settings
+from upshot.spelling import is_misspelt
 from upshot.typed_text import split_optional
 
 
@@ -175,7 +176,7 @@ def test_the_repr_shows_what_differs_and_no_password() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"),
+    ("name", "written"),
     [
         ("result_expire", "did you mean 'result_expires'?"),
         ("RESULT_BACKEND", "did you mean 'result_backend'?"),
@@ -186,15 +187,15 @@ def test_the_repr_shows_what_differs_and_no_password() -> None:
         ("zzz", "`upshot config` lists them all"),
     ],
 )
-def test_a_name_that_is_no_setting_gets_a_hint(name: str, hint: str) -> None:
-    assert name_hint(name) == hint
+def test_a_name_that_is_no_setting_gets_a_hint(name: str, written: str) -> None:
+    assert hint(name, SETTINGS) == written
 
 
 @pytest.mark.parametrize("name", ["result_expire", "broker_uri", "task_acks_late", "timezone"])
 def test_near_names_and_celerys_names_are_taken_for_settings(name: str) -> None:
-    assert is_misspelt(name)
+    assert is_misspelt(name, SETTINGS)
 
 
 @pytest.mark.parametrize("name", ["results", "worker", "queue", "names", "namespace", "x"])
 def test_settings_and_ordinary_names_are_not_misspelt(name: str) -> None:
-    assert not is_misspelt(name)
+    assert not is_misspelt(name, SETTINGS)

@@ -26,6 +26,7 @@ ELSEWHERE = {
     "celery.md",
     "deployment.md",
     "django.md",
+    "observing.md",
     "operating.md",
     "streaming.md",
     "web.md",

@@ -12,6 +12,7 @@ from upshot.worker import STOPS, WorkerOptions, run
 
 __all__ = ["worker"]
 
+_FORMATS = ("text", "json")
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -35,6 +36,11 @@ _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
     show_envvar=True,
     help="Log this and what is graver.",
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(_FORMATS),
+    help="Text, or one JSON object a line; by default as set (worker_log_format).",
+)
 @click.option("-n", "--name", help="What others see; by default the host and process id.")
 @click.option("--burst", is_flag=True, help="Stop when nothing is due.")
 @click.option("--reload", is_flag=True, help="Start again when a module's file changes.")
@@ -50,6 +56,7 @@ def worker(
     threads: int | None,
     queues: tuple[str, ...],
     loglevel: str,
+    log_format: str | None,
     name: str | None,
     burst: bool,
     reload: bool,
@@ -73,6 +80,7 @@ def worker(
         queues=queues,
         name=name,
         loglevel=loglevel.upper(),
+        log_format=log_format,
         burst=burst,
         reload=reload,
         max_tasks_per_child=max_tasks_per_child,

@@ -10,6 +10,7 @@ from upshot.broker import Action, Delivery
 from upshot.engine.host import Host
 from upshot.engine.recorder import Recorder
 from upshot.engine.settling import Settling, shown
+from upshot.engine.telling import tell_end
 from upshot.engine.unreadable import owner_of
 from upshot.errors import ServiceError, UpshotError
 from upshot.outcome import encode_failure
@@ -84,6 +85,8 @@ def bury(
         return
     except Exception:  # there is no record to be had; the dead letter is left to look at
         logger.exception("the failure of %s cannot be recorded", whose)
+    whose_end = Record(task_id="", state=State.FAILURE, queue=delivery.queue, worker=worker)
+    tell_end(host, None, whose_end, error)
     settling.settle(Action.BURY, reason=reason)
 
 

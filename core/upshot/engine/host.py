@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -10,6 +10,7 @@ from upshot.broker import Broker
 from upshot.client import ResultClient
 from upshot.engine.clerk import Clerk
 from upshot.execution import AroundTask
+from upshot.observing import Observer
 from upshot.sealing import Sealing
 from upshot.serializers import Codecs
 from upshot.service import OpenService
@@ -21,7 +22,7 @@ __all__ = ["Host"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """Tasks, what goes on around each, settings, and where messages and results are.
+    """Tasks, what goes on around each, who looks on, settings, and where messages and results are.
 
     The two services are the worker's own: a task that closes its app does not close them.
     """
@@ -32,6 +33,7 @@ class Host:
     client: ResultClient
     broker: OpenService[Broker]
     around_task: AroundTask = nullcontext
+    observers: Sequence[Observer] = ()
     clerk: Clerk = field(default_factory=Clerk)
     sealing: Sealing | None = None
 

@@ -30,6 +30,7 @@ from upshot.engine.recorder import Recorder
 from upshot.engine.refusal import lost, refusal
 from upshot.engine.reporting import Reporting
 from upshot.engine.settling import Settling, shown
+from upshot.engine.telling import tell_end
 from upshot.errors import (
     DecodeError,
     PayloadTooLargeError,
@@ -39,7 +40,7 @@ from upshot.errors import (
     TimeLimitExceededError,
     WorkerLostError,
 )
-from upshot.execution import Again, Execution, Outcome
+from upshot.execution import Again, Execution, Outcome, in_hand
 from upshot.message import Message
 from upshot.record import Record, printable
 from upshot.sealing import open_message
@@ -119,7 +120,9 @@ class Job:
             token=self.delivery.token,
             codecs=self._host.codecs,
             around_task=self._host.around_task,
+            observers=self._host.observers,
         )
+        in_hand.set(execution)
         recorder = self._recorder = self._record_for(execution)
         reporting = self._reporting = Reporting(self._host, execution, recorder)
         try:
@@ -136,6 +139,8 @@ class Job:
         except Exception as flaw:  # the same defect, most likely: no record of it can be made
             logger.exception("task %s is put away", _label(execution))
             self.settling.settle(Action.BURY, reason=f"{type(flaw).__name__}: {flaw}")
+        finally:
+            in_hand.set(None)
 
     def _record_for(self, execution: Execution) -> Recorder:
         message = execution.message
@@ -220,12 +225,15 @@ class Job:
         if execution.ignore_result:
             # No record would tell of it; that it came too late is what its sender asked for.
             expired = type(why) is TaskExpiredError
+            tell_end(self._host, execution, execution.failed(why), why)
             self.settling.settle(Action.ACK if expired else Action.BURY, reason=str(why))
             return
         known = recorder.recall()
         if known is not None:
             execution.resume(known)
-        self._store(execution, recorder.refuse, execution.failed(why))
+        record = execution.failed(why)
+        if self._store(execution, recorder.refuse, record):
+            tell_end(self._host, execution, record, why)
         self.settling.settle(Action.ACK)
 
     def _finish(
@@ -238,6 +246,8 @@ class Job:
             self._settle(Action.REPLACE if applied else Action.ACK, again)
         else:
             applied = self._end(execution, recorder, record)
+        if applied:
+            tell_end(self._host, execution, record)
         state = record.state if applied else f"{record.state} not stored: it had ended already"
         level = logging.INFO if record.state == State.SUCCESS else logging.WARNING
         logger.log(
@@ -295,6 +305,7 @@ class Job:
         if not execution.ignore_result:
             # Not as patient as with an outcome: storing may be what has brought us here.
             self._store(execution, recorder.refuse, execution.failed(exc))
+        tell_end(self._host, execution, execution.failed(exc), exc)
         self.settling.settle(Action.ACK)
 
     def _store(self, execution: Execution, store: Callable[[Record], bool], record: Record) -> bool:
@@ -356,18 +367,20 @@ class Job:
         execution, recorder, reporting = self._execution, self._recorder, self._reporting
         if execution is None or recorder is None or reporting is None:
             return
+        in_hand.set(execution)  # in the thread of the limit, which ends soon
         seconds = execution.time_limit
         error = TimeLimitExceededError(f"the task ran longer than {seconds} seconds")
-        applied = True
+        applied, record = True, execution.failed(error)
         try:
             if not execution.ignore_result:
-                record = reporting.cut_short(execution.failed(error))
+                record = reporting.cut_short(record)
                 applied = self._store(execution, recorder.end, record)
             self.settling.settle(Action.ACK)
         except ServiceError as exc:
             logger.error("task %s: %s", _label(execution), exc)
             return
         if applied:  # otherwise it ended just before
+            tell_end(self._host, execution, record, error)
             logger.warning("task %s FAILURE: %s", _label(execution), error)
 
 

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Final, NoReturn, final
 
@@ -16,6 +17,7 @@ from upshot import clock
 from upshot.app import App
 from upshot.engine import Consumer, Pulse
 from upshot.errors import UpshotError
+from upshot.observing import close_all
 from upshot.worker.options import WorkerOptions
 from upshot.worker.signs import Ending, Signs
 from upshot.worker.surroundings import DamagedError, Surroundings
@@ -26,6 +28,10 @@ logger = logging.getLogger("upshot.worker")
 
 _STOPS: Final = (signal.SIGTERM, signal.SIGQUIT)
 _LEFT_TO_PARENT: Final = (signal.SIGINT, signal.SIGHUP)
+_LAST_WORDS: Final = 3.0  # seconds for observers; a cold stop has no more than a second for all
+_LAST_WORDS_COLD: Final = 0.1
+
+_End = Callable[[Ending], NoReturn]
 
 
 def serve(
@@ -46,7 +52,8 @@ def serve(
     """
     for number in _LEFT_TO_PARENT:
         signal.signal(number, signal.SIG_IGN)
-    stops = _Stops(signs, parent=parent, grace=grace)
+    end = partial(_end, app, signs)
+    stops = _Stops(end, parent=parent, grace=grace)
     consumer = stops.consumer = Consumer(
         app.host(),
         queues=options.queues or app.queues(),
@@ -56,7 +63,7 @@ def serve(
         max_tasks=options.max_tasks_per_child or app.settings.worker_max_tasks_per_child,
         end_process=stops.end,
         is_orphaned=stops.is_orphaned,
-        tidy=lambda: _tidy(surroundings, signs),
+        tidy=lambda: _tidy(surroundings, end),
         limited=lambda moment: setattr(signs, "limit", moment),
         pulse=Pulse(app.settings, beat=signs.beat, consumes=signs.consume),
     )
@@ -66,11 +73,11 @@ def serve(
         consumer.run()
     except UpshotError as exc:  # of a service, or a URL that leads to none
         logger.error("%s", exc)
-        _end(signs, Ending.UNAVAILABLE)
+        end(Ending.UNAVAILABLE)
     except BaseException:  # a defect of ours, or a task's doing; the supervisor starts another
         logger.exception("the process ends")
-        _end(signs, Ending.LOST)
-    _end(signs, stops.ending)
+        end(Ending.LOST)
+    end(stops.ending)
 
 
 @final
@@ -81,8 +88,8 @@ class _Stops:
     ending = Ending.DONE
     """How the process ends if it ends now, by itself or by a cold stop."""
 
-    def __init__(self, signs: Signs, *, parent: int, grace: float) -> None:
-        self._signs = signs
+    def __init__(self, end: _End, *, parent: int, grace: float) -> None:
+        self._end = end
         self._parent = parent
         self._grace = grace
         self._is_cold = False
@@ -100,7 +107,7 @@ class _Stops:
 
     def end(self) -> NoReturn:
         """End the process while tasks run in it."""
-        _end(self._signs, self.ending if self._is_cold else Ending.TIME_LIMIT)
+        self._end(self.ending if self._is_cold else Ending.TIME_LIMIT)
 
     def is_orphaned(self) -> bool:
         """Tell whether the parent is gone; stop cold once that is so for longer than the grace."""
@@ -114,7 +121,7 @@ class _Stops:
         return True
 
 
-def _end(signs: Signs, why: Ending) -> NoReturn:
+def _end(app: App, signs: Signs, why: Ending) -> NoReturn:
     """End the process now, with what tasks left in it.
 
     Python cannot end a thread that runs somebody's code, and would wait for it; only the process
@@ -122,8 +129,12 @@ def _end(signs: Signs, why: Ending) -> NoReturn:
     program that ends.
     """
     signs.ending = why
-    signs.limit = clock.monotonic()  # the supervisor kills what does not come to its end now
+    seconds = _LAST_WORDS_COLD if why is Ending.CUT_SHORT else _LAST_WORDS
+    seconds = seconds if app.observers else 0.0
+    signs.limit = clock.monotonic() + seconds  # the supervisor kills what does not end then
     try:
+        if why is not Ending.DAMAGED:  # what they have open may be somebody else's then
+            close_all(app.observers, seconds)
         for process in multiprocessing.active_children():
             process.terminate()
         logging.shutdown()
@@ -132,12 +143,12 @@ def _end(signs: Signs, why: Ending) -> NoReturn:
         os._exit(why.exit_code)
 
 
-def _tidy(surroundings: Surroundings, signs: Signs) -> None:
+def _tidy(surroundings: Surroundings, end: _End) -> None:
     try:
         surroundings.restore()
     except DamagedError as exc:
         logger.error("the process ends: %s", exc)
-        _end(signs, Ending.DAMAGED)
+        end(Ending.DAMAGED)
 
 
 def _listen_for_signals(heard: Callable[[int], object]) -> int:

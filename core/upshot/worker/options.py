@@ -18,6 +18,7 @@ class WorkerOptions:
         queues: empty for all that the app's tasks name.
         name: what others see; None is host and process id.
         loglevel: a level's name, such as `"INFO"`.
+        log_format: `"text"` or `"json"`.
         burst: stop when nothing is due.
         reload: start again when a module's file changes.
         max_tasks_per_child: tasks after which a process is replaced.
@@ -30,6 +31,7 @@ class WorkerOptions:
     queues: tuple[str, ...] = ()
     name: str | None = None
     loglevel: str = "INFO"
+    log_format: str | None = None
     burst: bool = False
     reload: bool = False
     max_tasks_per_child: int | None = None

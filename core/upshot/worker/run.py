@@ -5,46 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import TextIO, final
 
 from upshot.app import App
 from upshot.errors import ConfigError
-from upshot.record import printable
 from upshot.worker.banner import banner
+from upshot.worker.logs import begin_logging
 from upshot.worker.manager import ServiceManager
 from upshot.worker.options import WorkerOptions
 from upshot.worker.reload import Watcher
 from upshot.worker.supervisor import Supervisor
 
 __all__ = ["run"]
-
-_FORMAT = "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s"
-
-
-@final
-class _LogFormatter(logging.Formatter):
-    """Lets no text that is logged pass for a line of the log, or drive a terminal.
-
-    A task's exception is whatever its arguments made of it: control characters are escaped, and
-    every line of a record but its first is indented.
-    """
-
-    def format(self, record: logging.LogRecord) -> str:
-        first, *others = super().format(record).split("\n")
-        return "\n".join([printable(first), *(f"    {printable(line)}" for line in others)])
-
-
-@final
-class _StderrHandler(logging.StreamHandler[TextIO]):
-    """Writes to what stderr is at the moment: a task may have closed what it was.
-
-    A process that was started without a stderr has None.
-    """
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.stream = sys.stderr
-        if sys.stderr is not None:
-            super().emit(record)
 
 
 def run(app: App, options: WorkerOptions) -> int:
@@ -59,17 +30,19 @@ def run(app: App, options: WorkerOptions) -> int:
     Raises:
         ConfigError: the app's broker or backend lives in one process only, or a setting is wrong.
     """
-    handler = _StderrHandler(sys.stderr)
-    handler.setFormatter(_LogFormatter(_FORMAT))
-    logging.basicConfig(level=options.loglevel.upper(), handlers=[handler])
-    manager = ServiceManager()
     app.close()  # whatever importing the app's module opened: connections do not cross a fork
     settings = app.settings
+    log_format = options.log_format or settings.worker_log_format
+    begin_logging(options.loglevel.upper(), log_format)
+    manager = ServiceManager()
     processes = options.concurrency or settings.worker_concurrency or os.cpu_count() or 1
     threads = options.threads or settings.worker_threads
     _check(app)
-    if sys.stderr is not None:
-        sys.stderr.write(banner(app, options, processes=processes, threads=threads) + "\n")
+    lines = banner(app, options, processes=processes, threads=threads)
+    if log_format == "json":
+        logging.getLogger("upshot.worker").info("%s", lines)
+    elif sys.stderr is not None:
+        sys.stderr.write(lines + "\n")
         sys.stderr.flush()
     supervisor = Supervisor(
         app,

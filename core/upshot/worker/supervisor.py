@@ -21,6 +21,7 @@ from typing import Final, final
 
 from upshot import clock
 from upshot.app import App
+from upshot.observing import tell
 from upshot.worker import child
 from upshot.worker.manager import ServiceManager
 from upshot.worker.options import WorkerOptions
@@ -204,6 +205,7 @@ class Supervisor:
             pid, ending, code = each.pid, each.signs.ending, each.process.exitcode
             each.process.close()
             each.signs.close()
+            self._tell_observers(pid)
             cut_short |= ending in _CUT_SHORT and bool(self._stops or self._options.burst)
             if self._stops or (self._options.burst and ending in _LAST_IN_BURST):
                 continue
@@ -212,6 +214,9 @@ class Supervisor:
                 self._slow_down(clock.monotonic() - each.born)
                 logger.warning("process %s ended with %s; replacing it", pid, _cause(ending, code))
         return cut_short
+
+    def _tell_observers(self, pid: int) -> None:
+        tell(self._app.observers, lambda each: each.process_gone(pid))
 
     def _strike(self) -> None:
         """Kill a process that does not end a task whose hard limit has passed, or that is wedged.

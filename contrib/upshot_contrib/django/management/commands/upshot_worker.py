@@ -17,6 +17,7 @@ from upshot_contrib.django.settings import NAME
 
 __all__ = ["Command"]
 
+_FORMATS: Final = ("text", "json")
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _APP: Final = "upshot_contrib.django.app"
 
@@ -41,6 +42,9 @@ class Command(BaseCommand):
             help="UPSHOT, or an alias in TASKS that has OPTIONS; only if the project has several",
         )
         parser.add_argument("-l", "--loglevel", type=str.upper, choices=_LEVELS, default="INFO")
+        parser.add_argument(
+            "--log-format", choices=_FORMATS, help="as set (worker_log_format), if you give none"
+        )
         parser.add_argument("-n", "--name", help="what others see")
         parser.add_argument("--burst", action="store_true", help="stop when nothing is due")
         parser.add_argument(
@@ -60,6 +64,7 @@ class Command(BaseCommand):
             queues=tuple(name for name in options["queues"].split(",") if name) or served.queues,
             name=options["name"],
             loglevel=options["loglevel"],
+            log_format=options["log_format"],
             burst=options["burst"],
             max_tasks_per_child=options["max_tasks_per_child"],
             grace=options["grace"],
