@@ -11,7 +11,7 @@ import pytest
 
 from upshot.errors import ConfigError, UnknownSettingError, UrlError
 from upshot.settings import SETTINGS, Setting, Settings
-from upshot.spelling import is_misspelt
+from upshot.spelling import hint, is_misspelt
 from upshot.typed_text import split_optional
 
 
