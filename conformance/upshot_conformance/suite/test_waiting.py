@@ -318,7 +318,7 @@ def set_wall_clock(monkeypatch: pytest.MonkeyPatch, step: float) -> None:
     The core keeps `time.time` as it was when it was imported.
     """
     true_time = time.time
-    for place, name in ((time, "time"), (clock, "_TIME")):
+    for place, name in ((time, "time"), (clock, "_time")):
         monkeypatch.setattr(place, name, lambda: true_time() + step)
 
 
