@@ -67,6 +67,10 @@ instructions: $(VENV)/.installed-dev services ## count those of the hottest path
 docs: $(VENV)/.installed-dev ## build the site of the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --quiet
 
+.PHONY: casts
+casts: $(VENV)/.installed-dev ## record anew what the command line looks like, for the documentation
+	$(bin)/python -m scripts.casts
+
 .PHONY: services
 services: $(VENV)/.made ## install the services that tests start privately; start none
 	@PYTHON=$(bin)/python scripts/install-services.sh
