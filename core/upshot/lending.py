@@ -32,18 +32,28 @@ _SAFETY_LOOK: Final = 1.0  # seconds between looks that no hint asked for
 
 @final
 class Forgotten:
-    """The keys whose records this process has deleted lately: there may be old news of them."""
+    """The keys whose records this process has deleted lately: there may be old news of them.
+
+    Attributes:
+        times: how often records were deleted.
+    """
 
     def __init__(self) -> None:
-        self._keys: OrderedDict[str, None] = OrderedDict()
+        self._keys: OrderedDict[str, int] = OrderedDict()
+        self.times = 0
 
     def __contains__(self, key: object) -> bool:
         return key in self._keys
 
+    def since(self, times: int, keys: Iterable[str]) -> list[str]:
+        """Return those of the keys that were deleted since `times` was what is given."""
+        return [key for key in keys if self._keys.get(key, 0) > times] if times < self.times else []
+
     def add(self, keys: Iterable[str]) -> None:
         """Note that records were deleted; the last ones are known, however many there were."""
+        self.times += 1
         for key in keys:
-            self._keys[key] = None
+            self._keys[key] = self.times
             self._keys.move_to_end(key)
         while len(self._keys) > _REMEMBERED:
             self._keys.popitem(last=False)

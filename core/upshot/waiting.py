@@ -81,8 +81,7 @@ class Hub(Generic[T]):
         self._sinks: dict[str, list[Sink[T]]] = {}
         self._left: deque[tuple[tuple[str, ...], Sink[T]]] = deque()
         self._forgotten = Forgotten()
-        # Each key once, and only while it matters: waits may come and go for hours while the
-        # service is away, and nobody takes these off.
+        # Each key once: waits may come and go for hours while the service is away.
         self._new: dict[str, None] = {}
         self._gone: dict[str, None] = {}
         self._listener: Listener | None = None
@@ -151,10 +150,7 @@ class Hub(Generic[T]):
             self._left.append((left, sink))
 
     def forget(self, keys: Iterable[str]) -> None:
-        """End the waits of this process for `keys`, whose records were just deleted.
-
-        Their notification may have come before their subscription, and without push none comes.
-        """
+        """End waits for `keys`, just deleted: their news may have come too early, or never come."""
         gone = dict.fromkeys(keys)
         self._finish({key: ResultForgottenError("forgotten during the wait") for key in gone})
         with self._lock:
@@ -278,10 +274,7 @@ class Hub(Generic[T]):
                 listener.subscribe(new)
 
     def _pause(self, cost: float, listener: Listener | None) -> float:
-        """Return how long to rest between two looks at everything, in seconds.
-
-        Never shorter than a look takes, so that the hub spends at most half its time reading.
-        """
+        """Return the seconds between two looks at everything: at most half the time it reads."""
         if listener is not None:
             return max(_SAFETY_LOOK, cost)
         waited = clock.monotonic() - self._youngest
@@ -307,31 +300,31 @@ class Hub(Generic[T]):
         ended: dict[str, T | UpshotError] = {}
         unread: list[str] = []
         erased: set[str] = set()
+        times = self._forgotten.times
         for key, body in hints:
             if key is None:
                 continue
             found = self._decode(key, body) if body else None
-            if found is None or isinstance(found, UpshotError):
-                unread.append(key)  # anybody may send a hint: only what is stored can be corrupt
-            elif key in self._forgotten:
-                unread.append(key)  # the id may be in use again, and the news be of its last use
+            # Anybody may send a hint, and it may be of an id's last use: what is stored decides.
+            if found is None or isinstance(found, UpshotError) or key in self._forgotten:
+                unread.append(key)
             elif self._is_ended(found):
                 ended[key] = found
             if body == b"":
                 erased.add(key)
-        self._finish(ended)
+        self._finish(ended, times)
         if unread:
             self._look(unread, erased)
 
     def _look(self, keys: Sequence[str], erased: Container[str] = ()) -> UpshotError | None:
         """Read `keys` once and deliver those that ended; return why some could not be read.
 
-        Of `erased` a hint said that the record was deleted. It may be an old one: who uses an id
-        again begins to wait while the news that it was forgotten before is still on its way.
+        Of `erased` a hint said that the record was deleted, which may be news of an id's last use.
         """
         keys = list(dict.fromkeys(keys))
         ended: dict[str, T | UpshotError] = {}
         trouble: UpshotError | None = None
+        times = self._forgotten.times
         with self._troubles.asking():
             seen = self._load(keys)
         for key, found in zip(keys, seen, strict=True):
@@ -341,17 +334,24 @@ class Hub(Generic[T]):
                 ended[key] = ResultForgottenError("forgotten during the wait")
             elif found is not None and (isinstance(found, UpshotError) or self._is_ended(found)):
                 ended[key] = found
-        self._finish(ended)
+        self._finish(ended, times)
         if trouble is not None:
             self._troubles.note(trouble)
         return trouble
 
-    def _finish(self, ended: Mapping[str, T | UpshotError]) -> None:
-        """Take ended keys off the books and deliver them, one batch per sink."""
+    def _finish(self, ended: Mapping[str, T | UpshotError], times: int | None = None) -> None:
+        """Take ended keys off the books and deliver them, one batch per sink.
+
+        A key that was forgotten since so many `times` may be in use again: it is looked at anew.
+        """
         batches: dict[int, tuple[Sink[T], list[tuple[str, T | UpshotError]]]] = {}
         with self._lock:
             self._settle()
+            again = [] if times is None else self._forgotten.since(times, ended)
+            self._new.update(dict.fromkeys(key for key in again if key in self._sinks))
             for key, found in ended.items():
+                if key in again:
+                    continue
                 for sink in self._sinks.get(key, ()):
                     batches.setdefault(id(sink), (sink, []))[1].append((key, found))
                 self._drop(key)

@@ -189,6 +189,41 @@ def test_news_of_an_ids_last_use_ends_no_wait_for_what_is_there() -> None:
             client.wait("task", timeout=PATIENCE)
 
 
+def test_a_look_that_began_before_its_id_was_used_again_ends_no_wait() -> None:
+    answers = iter([OLD])
+    reading, goes_on = threading.Event(), threading.Event()
+
+    def load(keys: Sequence[str]) -> Sequence[Record]:
+        found = next(answers, success("task", "new"))
+        if found is OLD:
+            reading.set()
+            assert goes_on.wait(PATIENCE)
+        return [found] * len(keys)
+
+    hub = Hub[Record](
+        load=load,
+        decode=lambda _key, _body: CorruptRecordError("never called", task_id="task"),
+        is_ended=lambda record: record.is_terminal,
+        listen=lambda: None,
+        explain=lambda _exc: None,
+        poll_interval=1.0,
+        name="test-hub",
+    )
+    first, second = ThreadSink[Record](), ThreadSink[Record]()
+    hub.watch(["task"], first)
+    assert reading.wait(PATIENCE)
+    hub.unwatch(["task"], first)  # it has found the end by itself meanwhile
+    hub.forget(["task"])
+    hub.watch(["task"], second)
+    goes_on.set()
+
+    ((_, found),) = second.collect(1, Deadline(PATIENCE))
+    hub.close()
+
+    assert isinstance(found, Record)
+    assert value_of(found) == "new"
+
+
 class TellsOnce(Listener):
     """Says once, after so many seconds, that something may have changed."""
 
