@@ -25,7 +25,7 @@ __all__ = ["processor_time", "run"]
 _FEW: Final = ("upshot", "celery")  # of whom growth is measured, and quickly everything
 _IMPORTS: Final = (7, 3)  # rounds, in full and quickly
 _ROUNDS: Final = (2, 1)  # of starting a worker
-_GROWTH: Final = ((20_000, "20 000"), (1_000, "1 000"))  # tasks
+_GROWTH: Final = 20  # rounds
 _WARM: Final = 5  # rounds before growth is measured: until 4 000 tasks, caches and pools fill
 _AT_ONCE: Final = 1000  # tasks of a round: all are submitted before any result is got
 
@@ -54,8 +54,9 @@ def run(service: str, url: str, contenders: Sequence[str], quick: bool) -> list[
         where = places(service, url, Path(folder), names)
         figures = _imports(service, queues, quick)
         figures += _memory(service, queues, where, Path(folder), quick)
-        growing = [each for each in queues if each.name in _FEW]
-        figures.append(_growth(service, growing, where, Path(folder), quick))
+        if not quick:
+            growing = [each for each in queues if each.name in _FEW]
+            figures.append(_growth(service, growing, where, Path(folder)))
     return [figure for figure in figures if figure.samples]
 
 
@@ -130,10 +131,9 @@ def _memory(
 
 
 def _growth(
-    service: str, queues: Sequence[_Queue], where: dict[str, Place], folder: Path, quick: bool
+    service: str, queues: Sequence[_Queue], where: dict[str, Place], folder: Path
 ) -> Figure:
-    count, shown = _GROWTH[quick]
-    figure = Figure("footprint", service, f"worker, after {shown} more tasks: growth", "MB")
+    figure = Figure("footprint", service, "worker, after 20 000 more tasks: growth", "MB")
     with contextlib.ExitStack() as stack:
         growing = {each.name: where[each.name] for each in queues}
         sides = all_at_work(stack, growing, folder)
@@ -145,10 +145,10 @@ def _growth(
         def look(side: Side) -> None:
             before[side.name] = side.resident()
 
-        in_turn(sides, 1 if quick else _WARM, work)
+        in_turn(sides, _WARM, work)
         in_turn(sides, 1, look)
         able = [side for side in sides if side.name in before]
-        in_turn(able, count // _AT_ONCE, work)
+        in_turn(able, _GROWTH, work)
         for side in able:
             figure.add(side.name, side.resident() - before[side.name])
     return figure

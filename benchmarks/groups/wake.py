@@ -65,11 +65,9 @@ def run(service: str, url: str, contenders: Sequence[str], quick: bool) -> list[
         if not quick:
             figures.append(_one_coroutine(pairs, service, quick))
     # In new processes, so that only what these figures are about is connected.
-    if not quick or service in _CROWDED:
-        # On PostgreSQL, Celery's threads time out at their pool, after half a minute.
-        without = quick and service == "postgresql"
-        able = [each for each in few if not (without and each == "celery")]
-        with _opened(able, service, url) as pairs:
+    # On PostgreSQL, Celery's threads time out at their pool, after half a minute.
+    if not quick or (service in _CROWDED and service != "postgresql"):
+        with _opened(few, service, url) as pairs:
             figures += _threads(pairs, service, quick)
     if not quick or service == "redis":
         with _opened(few, service, url) as pairs:
