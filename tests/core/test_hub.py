@@ -189,6 +189,21 @@ def test_news_of_an_ids_last_use_ends_no_wait_for_what_is_there() -> None:
             client.wait("task", timeout=PATIENCE)
 
 
+def hub_of(
+    load: Callable[[Sequence[str]], Sequence[Record | None]], listener: Listener | None
+) -> Hub[Record]:
+    """Return a hub that reads so, and hears so; nobody tells it a body."""
+    return Hub[Record](
+        load=load,
+        decode=lambda _key, _body: CorruptRecordError("never called", task_id="task"),
+        is_ended=lambda record: record.is_terminal,
+        listen=lambda: listener,
+        explain=lambda _exc: None,
+        poll_interval=1.0,
+        name="test-hub",
+    )
+
+
 def test_a_look_that_began_before_its_id_was_used_again_ends_no_wait() -> None:
     answers = iter([OLD])
     reading, goes_on = threading.Event(), threading.Event()
@@ -200,15 +215,7 @@ def test_a_look_that_began_before_its_id_was_used_again_ends_no_wait() -> None:
             assert goes_on.wait(PATIENCE)
         return [found] * len(keys)
 
-    hub = Hub[Record](
-        load=load,
-        decode=lambda _key, _body: CorruptRecordError("never called", task_id="task"),
-        is_ended=lambda record: record.is_terminal,
-        listen=lambda: None,
-        explain=lambda _exc: None,
-        poll_interval=1.0,
-        name="test-hub",
-    )
+    hub = hub_of(load, None)
     first, second = ThreadSink[Record](), ThreadSink[Record]()
     hub.watch(["task"], first)
     assert reading.wait(PATIENCE)
@@ -269,15 +276,7 @@ def test_a_hub_that_has_rested_looks_at_once() -> None:
         return [None] * len(keys)
 
     listener = TellsOnce(after=0.85)
-    hub = Hub[Record](
-        load=load,
-        decode=lambda _key, _body: CorruptRecordError("never called", task_id="task"),
-        is_ended=lambda record: record.is_terminal,
-        listen=lambda: listener,
-        explain=lambda _exc: None,
-        poll_interval=1.0,
-        name="test-hub",
-    )
+    hub = hub_of(load, listener)
     hub.watch(["task"], ThreadSink[Record]())
     assert second.wait(PATIENCE)
     hub.close()

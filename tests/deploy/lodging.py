@@ -12,9 +12,30 @@ import sys
 import sysconfig
 from pathlib import Path
 
-__all__ = ["MOUNTS", "PROGRAM", "PROGRAM_IN_PYTHON", "ROOT", "environment"]
+__all__ = ["MOUNTS", "PROGRAM", "PROGRAM_IN_PYTHON", "ROOT", "TASKS", "environment"]
 
 ROOT = Path(__file__).resolve().parents[2]
+
+TASKS = """
+import os
+import time
+
+from upshot import App
+
+app = App()
+
+
+@app.task
+def add(x, y):
+    return x + y
+
+
+@app.task
+def nap(seconds):
+    time.sleep(seconds)
+    return seconds
+"""
+"""A module with an app, and two tasks that every example runs."""
 
 MOUNTS = """
 set -eu

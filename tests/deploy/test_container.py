@@ -22,7 +22,7 @@ import pytest
 import yaml
 
 from tests.conftest import AS_IN_FRONT
-from tests.deploy.lodging import MOUNTS, PROGRAM, PROGRAM_IN_PYTHON, ROOT, environment
+from tests.deploy.lodging import MOUNTS, PROGRAM, PROGRAM_IN_PYTHON, ROOT, TASKS, environment
 from upshot import App, State
 from upshot.config import Configuration
 from upshot_conformance.servers import RedisServer, new_password
@@ -34,24 +34,7 @@ STEPS = [
         r"^([A-Z]+) (.*)$", (FOLDER / "Containerfile").read_text(), re.MULTILINE
     )
 ]
-TASKS = """
-import os
-import time
-
-from upshot import App
-
-app = App()
-
-
-@app.task
-def add(x, y):
-    return x + y
-
-
-@app.task
-def nap(seconds):
-    time.sleep(seconds)
-    return seconds
+MORE_TASKS = """
 
 
 @app.task
@@ -116,7 +99,7 @@ class Container:
             *("env", "-i", *(f"{name}={text}" for name, text in variables.items())),
         ]
         self._log = folder / "log"
-        (folder / "tasks.py").write_text(TASKS)
+        (folder / "tasks.py").write_text(TASKS + MORE_TASKS)
         (folder / "upshot").write_text(PROGRAM)
         (folder / "upshot.py").write_text(PROGRAM_IN_PYTHON)
         entry = [*json.loads(step("ENTRYPOINT")), *json.loads(step("CMD"))]

@@ -15,13 +15,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import AS_IN_FRONT
+from tests.deploy.lodging import ROOT, TASKS
 from upshot import App, State
 from upshot_conformance.servers import RedisServer, new_password
 
-EXAMPLE = (
-    Path(__file__).resolve().parents[2]
-    / "examples" / "deploy" / "supervisord" / "upshot-worker.conf"
-)  # fmt: skip
+EXAMPLE = ROOT / "examples" / "deploy" / "supervisord" / "upshot-worker.conf"
 PROGRAM = "program:upshot-worker"
 URL = "redis://:secret@127.0.0.1:6379/0"
 
@@ -45,24 +43,6 @@ serverurl=unix://{folder}/supervisor.sock
 
 [include]
 files = {folder}/conf.d/*.conf
-"""
-TASKS = """
-import time
-
-from upshot import App
-
-app = App()
-
-
-@app.task
-def add(x, y):
-    return x + y
-
-
-@app.task
-def nap(seconds):
-    time.sleep(seconds)
-    return seconds
 """
 
 

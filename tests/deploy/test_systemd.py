@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.deploy.lodging import ROOT
+from tests.deploy.lodging import ROOT, TASKS
 from tests.deploy.systemd import Systemd
 from upshot import App, State
 from upshot_conformance.servers import RedisServer, new_password
@@ -18,24 +18,7 @@ EXAMPLES = ROOT / "examples" / "deploy" / "systemd"
 UNIT = "upshot-worker@shop.service"
 URL = "redis://:secret@127.0.0.1:6379/0"
 
-TASKS = """
-import os
-import time
-
-from upshot import App
-
-app = App()
-
-
-@app.task
-def add(x, y):
-    return x + y
-
-
-@app.task
-def nap(seconds):
-    time.sleep(seconds)
-    return seconds
+MORE_TASKS = """
 
 
 @app.task
@@ -93,7 +76,7 @@ def systemd(tmp_path_factory: pytest.TempPathFactory, redis: RedisServer) -> Ite
     more.mkdir()
     (more / "log.conf").write_text(TO_A_FILE)
     with systemd:
-        systemd.install("shop", TASKS)
+        systemd.install("shop", TASKS + MORE_TASKS)
         settings = (EXAMPLES / "shop.env").read_text()
         assert URL in settings
         systemd.write("/etc/upshot/shop.env", settings.replace(URL, redis.url), mode="600")
@@ -212,7 +195,7 @@ def test_a_worker_gets_the_time_that_its_tasks_have(
 
 
 def test_a_wrong_setting_is_not_tried_again(systemd: Systemd, redis: RedisServer) -> None:
-    systemd.install("wrong", TASKS)
+    systemd.install("wrong", TASKS + MORE_TASKS)
     settings = f"UPSHOT_APP=tasks\nUPSHOT_BROKER_URL={redis.url}\nUPSHOT_WORKER_LEASE=soon\n"
     systemd.write("/etc/upshot/wrong.env", settings, mode="600")
     unit = UNIT.replace("shop", "wrong")
