@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from dataclasses import dataclass
 
-__all__ = ["FENCE", "Block", "as_pattern", "blocks"]
+__all__ = ["FENCE", "Block", "as_pattern", "blocks", "help_of"]
 
 FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 _LABEL = re.compile(r"# ([\w./-]+)\n")
@@ -53,3 +55,16 @@ def as_pattern(expected: str) -> str:
         for line in expected.splitlines()
     ]
     return "".join(lines)
+
+
+def help_of(*commands: str) -> str:
+    """Return what these sub-commands of `upshot` say of themselves, all together."""
+    return "".join(
+        subprocess.run(
+            [sys.executable, "-m", "upshot", command, "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for command in commands
+    )

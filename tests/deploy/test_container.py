@@ -25,7 +25,7 @@ from tests.conftest import AS_IN_FRONT
 from tests.deploy.lodging import MOUNTS, PROGRAM, PROGRAM_IN_PYTHON, ROOT, TASKS, environment
 from upshot import App, State
 from upshot.config import Configuration
-from upshot_conformance.servers import RedisServer, new_password
+from upshot_conformance.servers import RedisServer
 
 FOLDER = ROOT / "examples" / "deploy" / "container"
 STEPS = [
@@ -153,18 +153,6 @@ class Container:
         if self.process.poll() is None:
             os.kill(self.first, signal.SIGKILL)
             self.process.wait(30)
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with RedisServer(password=new_password()) as server:
-        yield server
-
-
-@pytest.fixture
-def app(redis: RedisServer) -> Iterator[App]:
-    with App(broker=redis.url, result_backend=redis.url) as app:
-        yield app
 
 
 @pytest.fixture

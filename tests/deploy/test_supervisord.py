@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import AS_IN_FRONT
 from tests.deploy.lodging import ROOT, TASKS
 from upshot import App, State
-from upshot_conformance.servers import RedisServer, new_password
+from upshot_conformance.servers import RedisServer
 
 EXAMPLE = ROOT / "examples" / "deploy" / "supervisord" / "upshot-worker.conf"
 PROGRAM = "program:upshot-worker"
@@ -108,18 +108,6 @@ class Supervisord:
             self.process.wait(60)
         finally:
             self.process.kill()
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with RedisServer(password=new_password()) as server:
-        yield server
-
-
-@pytest.fixture
-def app(redis: RedisServer) -> Iterator[App]:
-    with App(broker=redis.url, result_backend=redis.url) as app:
-        yield app
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from tests.deploy.lodging import ROOT, TASKS
 from tests.deploy.systemd import Systemd
 from upshot import App, State
-from upshot_conformance.servers import RedisServer, new_password
+from upshot_conformance.servers import RedisServer
 
 EXAMPLES = ROOT / "examples" / "deploy" / "systemd"
 UNIT = "upshot-worker@shop.service"
@@ -62,12 +62,6 @@ KEYS = "k1:QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=\n"
 
 
 @pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with RedisServer(password=new_password()) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def systemd(tmp_path_factory: pytest.TempPathFactory, redis: RedisServer) -> Iterator[Systemd]:
     """With the unit, the app, and its settings, but for the keys."""
     systemd = Systemd(tmp_path_factory.mktemp("systemd"))
@@ -81,12 +75,6 @@ def systemd(tmp_path_factory: pytest.TempPathFactory, redis: RedisServer) -> Ite
         assert URL in settings
         systemd.write("/etc/upshot/shop.env", settings.replace(URL, redis.url), mode="600")
         yield systemd
-
-
-@pytest.fixture
-def app(redis: RedisServer) -> Iterator[App]:
-    with App(broker=redis.url, result_backend=redis.url) as app:
-        yield app
 
 
 @pytest.fixture

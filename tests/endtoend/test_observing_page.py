@@ -19,7 +19,7 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.contrib.opentelemetry.collector import collecting
-from tests.pages import Block, as_pattern, blocks
+from tests.pages import Block, as_pattern, blocks, help_of
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 TEXT: Final = (ROOT / "docs" / "observing.md").read_text(encoding="utf-8")
@@ -158,14 +158,6 @@ def test_every_metric_and_option_on_the_page_exists() -> None:
     known = {name for each in sources for name in re.findall(r'"(upshot_\w+)"', each.read_text())}
     assert set(re.findall(r"^\| `(upshot_\w+)`", metrics, re.MULTILINE)) == known
 
-    said = "".join(
-        subprocess.run(
-            [sys.executable, "-m", "upshot", command, "--help"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for command in ("metrics", "worker", "call")
-    )
+    said = help_of("metrics", "worker", "call")
     options = set(re.findall(r"(?<=[ `])--[a-z][a-z-]*", TEXT))
     assert {option for option in options if option not in said} == set()

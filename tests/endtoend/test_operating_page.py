@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from tests.pages import FENCE, as_pattern
+from tests.pages import FENCE, as_pattern, help_of
 from upshot_conformance.servers import RedisServer
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -49,15 +49,7 @@ def test_every_command_prints_what_the_page_says(tmp_path: Path) -> None:
 
 
 def test_every_option_on_the_page_exists() -> None:
-    known = "".join(
-        subprocess.run(
-            [sys.executable, "-m", "upshot", command, "--help"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for command in ("doctor", "status", "worker")
-    )
+    known = help_of("doctor", "status", "worker")
     options = set(re.findall(r"`[^`\n]*?(--[a-z-]+)", TEXT))
 
     assert options >= {"--strict", "--json", "--watch", "--records"}
