@@ -11,8 +11,8 @@ from typing import Final, final
 from upshot import retrying
 from upshot.url import Url
 from upshot_backends.amqp.channel import Channel, Received
-from upshot_backends.amqp.connection import AmqpConnection
-from upshot_backends.amqp.driver import ConnectionLostError, NoAnswerError
+from upshot_backends.amqp.connection import AmqpConnection, Session
+from upshot_backends.amqp.driver import ConnectionLostError, NoAnswerError, RefusedForNowError
 from upshot_backends.amqp.io_thread import IoThread
 
 __all__ = ["ReplyQueue"]
@@ -28,6 +28,7 @@ _SET_UP: Final = 10.0  # seconds that opening and declaring may take
 _FIRST_PAUSE: Final = 0.05  # seconds between two attempts to reach a server that is away;
 _LONGEST_PAUSE: Final = 2.0  # doubles up to this
 _FAREWELL: Final = 0.4  # seconds for the server to delete the queue when we close
+_NOT_FOUND: Final = 404  # AMQP's reply code
 
 
 @final
@@ -154,6 +155,8 @@ class ReplyQueue:
         try:
             async with asyncio.timeout(_SET_UP):
                 session = await self._connection.session()
+                if self._readers:
+                    await self._look_for_loss(session)
                 channel = await session.channel()
                 await channel.declare(self._name, arguments=self._arguments)
                 await channel.limit(_PREFETCH)
@@ -173,6 +176,21 @@ class ReplyQueue:
             if isinstance(exc, TimeoutError):
                 raise NoAnswerError(f"no answer within {_SET_UP:g} seconds") from exc
             raise
+
+    async def _look_for_loss(self, session: Session) -> None:
+        """Say so if the queue is gone, which may have held results."""
+        channel = await session.channel()
+        try:
+            await channel.declare(self._name, passive=True)
+        except RefusedForNowError as exc:
+            if exc.code == _NOT_FOUND:
+                logger.warning(
+                    "%s: the server has lost the queue of this process, with any results in it;"
+                    " tasks that end from now on are not affected",
+                    self._url,
+                )
+        else:
+            channel.close()
 
     def _take(self, acks: _Acks, message: Received) -> None:
         try:

@@ -103,6 +103,17 @@ class RabbitMQServer(Server):
         tool = str(self._required().with_name("rabbitmqctl"))
         return self._run([tool, "--quiet", "--node", _NODE, *arguments], self.folder)
 
+    def write_down_queues(self) -> None:
+        """Return once every durable queue that was declared will outlive a `kill()`.
+
+        The server compacts its log of declarations each hundred of them. Killed meanwhile, it may
+        forget one that it has confirmed: 3.10.8 did, in one of fourteen trials by plain pika.
+
+        Raises:
+            ServerError: it does not answer.
+        """
+        self.control("eval", "mnesia:dump_log().")
+
     def _prepare(self) -> None:
         self._port_mapper.start()
         self._started().write(

@@ -82,6 +82,7 @@ def test_a_result_that_was_confirmed_while_nobody_could_be_reached_outlives_the_
     worker = open_client(elsewhere_url(fragile.url))
     task_id = new_id()
     submit(submitter, task_id)
+    fragile.write_down_queues()
     waiting = start(partial(submitter.wait, task_id, timeout=300))
 
     network.die()
@@ -101,6 +102,7 @@ def test_results_that_were_sent_while_the_connection_was_cut_are_found(
     open_client: ClientOpener,
     open_network: Callable[..., Any],
     worker: ResultClient,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     network = open_network()
     submitter = open_client(network.url)
@@ -114,6 +116,8 @@ def test_results_that_were_sent_while_the_connection_was_cut_are_found(
         worker.store(success(task_id, 1), reply_to=submitter.backend.reply_to)
 
     assert sorted(waiting.result(310)) == sorted(ids)
+    assert "results wait there" in caplog.text
+    assert "has lost" not in caplog.text
 
 
 def test_a_frozen_server_ends_waits_and_stores_in_time(
@@ -165,6 +169,7 @@ def test_a_queue_that_somebody_deletes_is_declared_anew(
     connection: AmqpConnection,
     is_there: IsThere,
     eventually: Eventually,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     task_id = new_id()
     submit(submitter, task_id)
@@ -175,6 +180,7 @@ def test_a_queue_that_somebody_deletes_is_declared_anew(
 
     connection.call(delete, 30.0)
     eventually(lambda: is_there(address))
+    assert "has lost the queue of this process" in caplog.text
 
     worker.store(success(task_id, "found"), reply_to=address)
     assert value_of(submitter.wait(task_id, timeout=30)) == "found"
