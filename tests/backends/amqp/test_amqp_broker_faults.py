@@ -298,6 +298,7 @@ def test_a_killed_server_keeps_everything(
     assert list(broker.settle([reason], 10.0)) == [True]
     eta = clock.now() + 12.0
     broker.publish([message("delayed", eta=eta), message("far", eta=eta + 1e6)], (), 10.0)
+    fragile.write_down_queues()
     fragile.kill()
     fragile.restart()
 

@@ -51,6 +51,7 @@ def test_a_server_that_is_killed_during_a_hundred_waits_loses_no_result(
     submitter, worker = open_client(fragile.url), open_client(elsewhere_url(fragile.url))
     ids = [new_id() for _ in range(100)]
     submit(submitter, *ids)
+    fragile.write_down_queues()
     address = submitter.backend.reply_to
     waits = [start(partial(submitter.wait, task_id, timeout=300)) for task_id in ids]
     half = threading.Event()
