@@ -9,7 +9,7 @@ import pytest
 
 from upshot.archive import to_line
 from upshot.record import Payload, Record
-from upshot_conformance.records import success
+from upshot_conformance.records import streamed, success
 
 from .places import Command, Place, json_of, opened
 from .services import SERVICES
@@ -73,6 +73,16 @@ def test_results_of_one_process_are_refused_at_once(here: Command, command: str,
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "only to the process" in done.stderr
     assert "s3cr3t" not in done.stderr
+
+
+def test_a_stream_shows_how_many_items_it_had(here: Command, place: Place) -> None:
+    place.client.store(streamed(success("lines", None), 3))
+    place.client.store(success("plain", 7))
+
+    assert "items        3\n" in here("show", "lines", *place.words).stdout
+    listed = {each["id"]: each for each in json_of(here("list", *place.words, "--json"))["records"]}
+    assert {each: found["items"] for each, found in listed.items()} == {"lines": 3, "plain": None}
+    assert "3 items" in here("list", *place.words).stdout
 
 
 # -- where the results are --------------------------------------------------------------------

@@ -10,6 +10,7 @@ from upshot.app import App
 from upshot.cli.printing import as_text, is_plain, json_or_repr, shown
 from upshot.errors import UpshotError
 from upshot.failure import Failure
+from upshot.items import count_of
 from upshot.masking import mask
 from upshot.outcome import decode_value
 from upshot.record import Payload, Record
@@ -31,6 +32,7 @@ class Report:
         took: seconds from the beginning of the last attempt to its end; None if it has not ended.
         info: the last progress report; None if there was none.
         value: of a task that succeeded.
+        items: how many it had yielded when it ended; None if it does not stream, or was cut off.
         failure: of a task that failed, or of the last attempt.
         unreadable: why a part of the record cannot be decoded here; "" if it can.
     """
@@ -47,6 +49,7 @@ class Report:
     took: float | None = None
     info: Any = None
     value: Any = None
+    items: int | None = None
     failure: Failure | None = None
     unreadable: str = ""
 
@@ -62,6 +65,8 @@ class Report:
             return f"cannot be shown: {self.unreadable}"
         if self.failure is not None:
             return f"{self.failure.type_name}: {self.failure.message}"
+        if self.items is not None and self.value is None:
+            return "1 item" if self.items == 1 else f"{self.items} items"
         return as_text(self.value) if self.state == State.SUCCESS else ""
 
     @classmethod
@@ -95,6 +100,7 @@ class Report:
             took=_span(record.started_at, record.finished_at),
             info=info,
             value=value,
+            items=count_of(record),
             failure=failure,
             unreadable=unreadable,
         )
@@ -120,6 +126,7 @@ class Report:
             "info": json_or_repr(self.info),
             "value": self.value if is_plain(self.value) else None,
             "repr": None if is_plain(self.value) else shown(self.value),
+            "items": self.items,
             "failure": self.failure
             and {
                 "type": self.failure.type_name,

@@ -116,6 +116,7 @@ def _show(report: Report) -> None:
         "finished at": report.finished_at,
         "took": None if report.took is None else short_span(report.took),
         "info": None if report.info is None else as_text(report.info),
+        "items": None if report.items is None else str(report.items),
     }
     for label, text in fields.items():
         if text:
