@@ -535,6 +535,15 @@ def test_a_project_of_somebody_else_is_tested_with_the_fixtures(pytester: pytest
     done.stdout.fnmatch_lines(["ERROR test_shop.py::test_a_result_is_left*"])
 
 
+def test_a_conftest_may_import_what_it_names_as_a_plugin(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest('from upshot.testing import drain\n\npytest_plugins = ["upshot.testing"]')
+    pytester.makepyfile("def test_it(upshot_app): pass")
+
+    done = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:xdist", "-W", "error")
+
+    done.assert_outcomes(passed=1)
+
+
 def test_fixtures_are_there_for_those_only_who_ask_for_them(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_it(upshot_app): pass")
 
