@@ -328,6 +328,17 @@ def test_a_clock_can_be_used_again_and_begins_anew() -> None:
             assert HOUR <= clock.monotonic() - began < 2 * HOUR
 
 
+def test_of_two_clocks_one_is_inside_the_other(travelling: Clock) -> None:
+    inner = Clock()
+    with inner:
+        inner.travel(HOUR)
+        with pytest.raises(ConfigError, match="leave it first"):
+            travelling.__exit__()
+        travelling.travel(HOUR)
+        assert travelling.now > datetime.now(UTC) + timedelta(hours=1.9)
+    assert travelling.now < datetime.now(UTC) + timedelta(hours=1.1)
+
+
 def test_a_clock_travels_to_a_moment(travelling: Clock) -> None:
     moment = datetime.now(UTC) + timedelta(days=30)
 
