@@ -62,7 +62,7 @@ def test_a_coroutine_as_a_task_leaves_no_closed_loop_behind(app: App) -> None:
         drain(app)
 
     with pytest.raises(RuntimeError, match="no current event loop"):
-        asyncio.get_event_loop_policy().get_event_loop()
+        asyncio.get_event_loop()
 
 
 CTRL_C = """
