@@ -13,7 +13,7 @@ from upshot import App, TaskContext
 
 __all__ = ["OutOfStockError", "add", "app", "count_to", "greet", "order", "square"]
 
-app = App()
+app = App(no_worker_warning=None)  # the demo starts one; on a slow machine that takes seconds
 
 
 class OutOfStockError(Exception):

@@ -145,6 +145,8 @@ def test_life_is_told_twice_in_the_time_of_the_watchdog(
         {"WATCHDOG_USEC": "0"},
         {"WATCHDOG_USEC": "soon"},
         {"WATCHDOG_USEC": "-5"},
+        {"WATCHDOG_USEC": "9" * 400},
+        {"WATCHDOG_USEC": "9" * 5000},
         {"WATCHDOG_USEC": "5", "WATCHDOG_PID": "1"},
     ],
 )

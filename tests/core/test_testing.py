@@ -328,6 +328,17 @@ def test_a_clock_can_be_used_again_and_begins_anew() -> None:
             assert HOUR <= clock.monotonic() - began < 2 * HOUR
 
 
+def test_of_two_clocks_one_is_inside_the_other(travelling: Clock) -> None:
+    inner = Clock()
+    with inner:
+        inner.travel(HOUR)
+        with pytest.raises(ConfigError, match="leave it first"):
+            travelling.__exit__()
+        travelling.travel(HOUR)
+        assert travelling.now > datetime.now(UTC) + timedelta(hours=1.9)
+    assert travelling.now < datetime.now(UTC) + timedelta(hours=1.1)
+
+
 def test_a_clock_travels_to_a_moment(travelling: Clock) -> None:
     moment = datetime.now(UTC) + timedelta(days=30)
 
@@ -533,6 +544,15 @@ def test_a_project_of_somebody_else_is_tested_with_the_fixtures(pytester: pytest
     done.assert_outcomes(passed=6, errors=1)
     done.stdout.fnmatch_lines(["*UnreleasedResultsError: 1 result was neither read nor forgotten*"])
     done.stdout.fnmatch_lines(["ERROR test_shop.py::test_a_result_is_left*"])
+
+
+def test_a_conftest_may_import_what_it_names_as_a_plugin(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest('from upshot.testing import drain\n\npytest_plugins = ["upshot.testing"]')
+    pytester.makepyfile("def test_it(upshot_app): pass")
+
+    done = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:xdist", "-W", "error")
+
+    done.assert_outcomes(passed=1)
 
 
 def test_fixtures_are_there_for_those_only_who_ask_for_them(pytester: pytest.Pytester) -> None:

@@ -236,4 +236,6 @@ def test_the_composition_names_what_there_is() -> None:
     assert grace > App(broker="memory://").settings.worker_shutdown_timeout + 5
     assert {"user", "privileged"}.isdisjoint(worker)
     assert redis["command"][0] == "redis-server"
+    assert (step("COPY"), worker["build"]["context"]) == (". .", ".")
+    assert ".env" in (FOLDER / ".dockerignore").read_text().splitlines()
     Configuration({}, worker["environment"] | {"UPSHOT_BROKER_URL": "redis://:x@redis:6379/0"})

@@ -119,6 +119,33 @@ def test_a_long_task_is_no_wedge(
     assert app.send_task("jobs.nap", [7.0]).get(timeout=60) == 7.0
 
 
+def test_processes_that_are_replaced_all_the_time_are_alive_and_consume(
+    manager: Manager,
+    app: App,
+    start_worker: StartWorker,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "4000000")
+    for _ in range(300):
+        app.send_task("jobs.nap", [0.05], ignore_result=True)
+
+    start_worker("-c", "1", "--max-tasks-per-child", "1")
+
+    # Each of them is gone before anybody looks for its first sign of life.
+    manager.until(is_ready)
+    began = last = time.monotonic()
+    while last < began + 9:  # longer than the five seconds that every process has
+        manager.until(is_alive)
+        now = time.monotonic()
+        assert now - last < 4
+        last = now
+    assert [lines for lines in manager.heard if "0 of 1" in lines.get("STATUS", "")] in (
+        [],
+        [manager.heard[0]],
+    )
+
+
 def test_a_worker_none_of_whose_processes_lives_shows_no_life(
     manager: Manager, start_worker: StartWorker, project: Path
 ) -> None:

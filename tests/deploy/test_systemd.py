@@ -58,6 +58,10 @@ HASTY = """
 [Service]
 TimeoutStopSec=1s
 """
+IMPATIENT = """
+[Service]
+TimeoutStartSec=3s
+"""
 KEYS = "k1:QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=\n"
 
 
@@ -194,6 +198,24 @@ def test_a_wrong_setting_is_not_tried_again(systemd: Systemd, redis: RedisServer
     assert systemd.show(unit, "ExecMainStatus") == "2"
     assert systemd.show(unit, "NRestarts") == "0"
     assert "worker_lease" in systemd.log()
+
+
+def test_a_worker_whose_broker_is_away_is_tried_until_it_is_back(
+    systemd: Systemd, redis: RedisServer, drop_in: Callable[[str], None]
+) -> None:
+    systemd.install("late", TASKS)
+    settings, unit = "UPSHOT_APP=tasks\nUPSHOT_BROKER_URL={}\n", UNIT.replace("shop", "late")
+    systemd.write("/etc/upshot/late.env", settings.format("redis://127.0.0.1:1/0"), mode="600")
+    drop_in(IMPATIENT)
+
+    told = systemd.run("systemctl", "start", unit, check=False)
+    assert "timeout was exceeded" in told
+    assert systemd.show(unit, "ActiveState") == "activating"
+    systemd.write("/etc/upshot/late.env", settings.format(redis.url), mode="600")
+
+    until(lambda: systemd.show(unit, "ActiveState") == "active", systemd)
+    assert systemd.show(unit, "StatusText").endswith("processes consume")
+    systemd.run("systemctl", "stop", unit)
 
 
 def test_keys_come_as_a_credential(

@@ -74,6 +74,18 @@ def shell(upshot: Command, tmp_path: Path, environment: dict[str, str]) -> Comma
     return run
 
 
+@pytest.mark.parametrize("words", [(), ("results",), ("result",), ("backends", "ddl")])
+def test_a_command_without_arguments_is_shown_in_lines(
+    upshot: Command, words: tuple[str, ...]
+) -> None:
+    done = upshot(*words)
+
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"Usage: {' '.join(('upshot', *words))} [")
+    assert len(done.stderr.splitlines()) > 3
+    assert "\\n" not in done.stderr
+
+
 @pytest.mark.parametrize(
     "line",
     [

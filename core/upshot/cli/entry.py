@@ -38,6 +38,9 @@ _OWN: Final = frozenset(
 _FURTHER: Final = "upshot.commands"
 """The entry-point group of further sub-commands; a name is what stands after `upshot`."""
 
+_HELP: Final = getattr(click.exceptions, "NoArgsIsHelpError", ())
+"""What click raises for a command without arguments, from 8.2 on: the help, which is ours."""
+
 _NOT_WRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE})
 """What writing to stdout fails with; services and files have errors of their own."""
 
@@ -115,8 +118,9 @@ def _run() -> int:
     try:
         code: object = upshot.main(prog_name="upshot", standalone_mode=False)
     except click.ClickException as exc:
-        # click quotes what was typed as it was typed, and calls its message final
-        vars(exc)["message"] = safe(exc.message)
+        if not isinstance(exc, _HELP):
+            # click quotes what was typed as it was typed, and calls its message final
+            vars(exc)["message"] = safe(exc.message)
         exc.show()
         return exc.exit_code
     except click.Abort as exc:

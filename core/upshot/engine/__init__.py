@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from upshot.engine.background import in_background
 from upshot.engine.consumer import Consumer
+from upshot.engine.coroutines import Interruption
 from upshot.engine.host import Host
 from upshot.engine.pulse import Pulse
 
-__all__ = ["Consumer", "Host", "Pulse", "in_background"]
+__all__ = ["Consumer", "Host", "Interruption", "Pulse", "in_background"]

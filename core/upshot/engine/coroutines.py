@@ -13,11 +13,15 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, Final, final
 
-__all__ = ["Loops"]
+__all__ = ["Interruption", "Loops"]
 
 logger = logging.getLogger("upshot.worker")
 
 _LAST_WORDS: Final = 1.0  # seconds that coroutines left in a loop have to end when it is closed
+
+
+class Interruption(KeyboardInterrupt):
+    """Ctrl-C, where tasks run in the thread that hears of it: it ends the run, and not a task."""
 
 
 @final
@@ -42,7 +46,7 @@ class Loops:
                 # The loop passes on what somebody else's coroutine raises, and may be stopped.
                 if task.done():
                     return task.result()
-                if loop.is_closed():
+                if loop.is_closed() or isinstance(exc, Interruption):
                     raise
                 logger.error("what a task left in the event loop raised %s", type(exc).__name__)
 
@@ -53,6 +57,8 @@ class Loops:
         for loop in loops:
             if not (loop.is_closed() or loop.is_running()):
                 _close(loop)
+        if getattr(self._local, "loop", None) in loops:
+            asyncio.set_event_loop(None)  # as after `asyncio.run`: nobody is to find a closed one
 
     def _loop(self) -> asyncio.AbstractEventLoop:
         loop: asyncio.AbstractEventLoop | None = getattr(self._local, "loop", None)

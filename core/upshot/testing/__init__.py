@@ -10,6 +10,9 @@ Nothing here is loaded before it is asked for, and pytest is needed for the fixt
 
 Without pytest, `with in_memory(app):`, `with Clock() as clock:` and `require_released(app)` do the
 same. `run_due` and `drain` run tasks in the thread of the test, one after the other.
+
+A `conftest.py` may both name this as a plugin and import from it: no assertion here is for pytest
+to rewrite (PYTEST_DONT_REWRITE), and so it has nothing to warn of.
 """
 
 from __future__ import annotations

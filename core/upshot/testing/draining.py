@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import contextvars
+import signal
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Final
 
 from upshot.app import App
@@ -10,7 +16,7 @@ from upshot.broker import QueueStatus
 from upshot.checks import check_queues
 from upshot.clock import now, sleep
 from upshot.context import current_task
-from upshot.engine import Consumer
+from upshot.engine import Consumer, Interruption
 from upshot.errors import ConfigError, NotDrainedError, TaskError
 from upshot.testing.travelling import Clock
 
@@ -27,6 +33,9 @@ def run_due(app: App, *, queues: Sequence[str] | None = None) -> None:
     the same code; their outcomes are in the handles. What waits for a later moment is left. A task
     that waits for another would wait for ever here: run a worker for it.
 
+    They run in the calling thread; if that runs an event loop, in one beside it, for which the
+    loop waits, because `async def` tasks need loops of their own.
+
     Args:
         app: whose tasks.
         queues: their names; None for all that the app's tasks name.
@@ -37,7 +46,12 @@ def run_due(app: App, *, queues: Sequence[str] | None = None) -> None:
     """
     names = check_queues(queues) or app.queues()
     _refuse_tasks()
-    Consumer(app.host(), queues=names, threads=1, burst=True).run()
+    consumer = Consumer(app.host(), queues=names, threads=1, burst=True)
+    if _runs_a_loop():
+        _run_aside(consumer)
+    else:
+        with _interruptible(consumer):
+            consumer.run()
 
 
 def drain(
@@ -98,6 +112,60 @@ def _travel(clock: Clock | None, waiting: Sequence[QueueStatus], left: float) ->
         )
     clock.travel(seconds)
     return seconds
+
+
+def _runs_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _run_aside(consumer: Consumer) -> None:
+    """Run in a thread of its own, and wait for it."""
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            consumer.run()
+        except BaseException as exc:  # it is the caller's
+            failures.append(exc)
+
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(run,), name="upshot-drain", daemon=True)
+    thread.start()
+    try:
+        thread.join()
+    except BaseException:  # Ctrl-C: nobody can end the task that runs, but no other is begun
+        consumer.stop()
+        raise
+    if failures:
+        raise failures[0]
+
+
+@contextmanager
+def _interruptible(consumer: Consumer) -> Generator[None]:
+    """Let Ctrl-C end the test, and not only the task that it strikes, which may raise anything."""
+    before = signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or before is not signal.default_int_handler:
+        yield
+        return
+    struck = threading.Event()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        struck.set()
+        consumer.stop()
+        raise Interruption
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if struck.is_set():
+        raise KeyboardInterrupt
 
 
 def _refuse_tasks() -> None:

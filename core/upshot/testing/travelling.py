@@ -20,12 +20,14 @@ class Clock:
     """Inside its `with` block, upshot's clocks go on as ever, and further where the test says so.
 
     What waits for a moment finds that it has come: countdowns and etas, pauses before a repetition,
-    the expiry of tasks, records and keys, time limits, and timeouts of whoever waits in another
-    thread. Both clocks move together, and never back; leaving the block puts the machine's own in
-    their place again. The whole process reads them, so there is one such block at a time.
+    the expiry of tasks, records and keys, hard time limits, and timeouts of whoever waits in
+    another thread. Both clocks move together, and never back; leaving the block puts those that
+    were read before in their place again. The whole process reads them, so of two such blocks one
+    has to be inside the other.
 
     A worker that runs beside the test looks at the clock once a second at least; `drain` and
-    `run_due` look at once. Code that asks Python itself for the time sees nothing of this.
+    `run_due` look at once. Soft time limits are timers of the machine's, and code that asks Python
+    itself for the time sees nothing of this either.
     """
 
     def __init__(self) -> None:
@@ -40,10 +42,14 @@ class Clock:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            clock.read_from(*self._before)
-            self._before = None
-            self._ahead = 0.0
+        if self._before is None:
+            return
+        read = clock.read_from(*self._before)
+        if read != (self._now, self._monotonic):
+            clock.read_from(*read)
+            raise ConfigError("a clock that was entered after this one is in use: leave it first")
+        self._before = None
+        self._ahead = 0.0
 
     @property
     def now(self) -> datetime:

@@ -23,6 +23,7 @@ logger = logging.getLogger("upshot.worker")
 
 _VARIABLES: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 _MICRO: Final = 1_000_000  # microseconds in a second, the protocol's unit
+_DIGITS: Final = 20  # of the longest time that the protocol has, 64 bits
 _LEAST_SILENCE: Final = 5.0  # seconds: ten signs of life that were due, on a machine that is busy
 _EXTENSION: Final = 10.0  # seconds that a stop is to be left for, from each time it says so
 _EXTENDED_EVERY: Final = 1.0  # seconds; a few of these datagrams may be lost
@@ -144,7 +145,7 @@ def _interval(variables: Mapping[str, str]) -> float:
     text = variables.get("WATCHDOG_USEC", "")
     if not text:
         return math.inf
-    if text.isdecimal() and int(text) > 0:
+    if text.isdecimal() and len(text) <= _DIGITS and int(text) > 0:
         return int(text) / _MICRO
     logger.warning("WATCHDOG_USEC is no number of microseconds: there is no watchdog")
     return math.inf

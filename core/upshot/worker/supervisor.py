@@ -62,6 +62,7 @@ class _Child:
         beats: how many signs of life it had given when it was last looked at.
         silent: for how long, in seconds of this process's life, it has given none.
         is_killed: whether that was too long.
+        succeeds: it stands in for one that consumed, and ended as it was told to.
     """
 
     process: ForkProcess
@@ -71,6 +72,12 @@ class _Child:
     beats: int = 0
     silent: float = 0.0
     is_killed: bool = False
+    succeeds: bool = False
+
+    @property
+    def consumes(self) -> bool:
+        """Whether messages come to it, or did to whom it succeeds until a moment ago."""
+        return self.succeeds or self.signs.consumes
 
     @property
     def pid(self) -> int:
@@ -115,6 +122,7 @@ class Supervisor:
         self._children: list[_Child] = []
         self._looked = clock.monotonic()
         self._lifeless = 0.0
+        self._vacant = 0  # places of processes that consumed, and are to have successors
         self._stops = 0
         self._cold_asked = False
         self._is_cold = False
@@ -163,6 +171,7 @@ class Supervisor:
                 self._start()
             except OSError as exc:  # too many processes, or no memory: it may be a task's doing
                 self._count -= 1
+                self._vacant = 0
                 self._not_before = clock.monotonic() + _CANNOT_START_PAUSE
                 logger.error("no process can be started: %s", exc)
                 return
@@ -192,7 +201,9 @@ class Supervisor:
             raise
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
-        self._children.append(_Child(process, signs, born=clock.monotonic()))
+        succeeds, self._vacant = self._vacant > 0, max(0, self._vacant - 1)
+        born = clock.monotonic()
+        self._children.append(_Child(process, signs, born=born, succeeds=succeeds))
 
     def _reap(self, timeout: float) -> bool:
         """Wait for children to end; return True if the tasks of one were cut short."""
@@ -203,12 +214,16 @@ class Supervisor:
         for each in gone:
             self._children.remove(each)
             pid, ending, code = each.pid, each.signs.ending, each.process.exitcode
+            consumed = each.signs.consumes
+            if consumed:  # it may have ended before it was looked at for the first time
+                self._lifeless = 0.0
             each.process.close()
             each.signs.close()
             self._tell_observers(pid)
             cut_short |= ending in _CUT_SHORT and bool(self._stops or self._options.burst)
             if self._stops or (self._options.burst and ending in _LAST_IN_BURST):
                 continue
+            self._vacant += int(consumed and ending is Ending.DONE)
             self._count -= int(self._options.burst)
             if ending is not Ending.DONE or not self._expected_end:
                 self._slow_down(clock.monotonic() - each.born)
@@ -267,7 +282,7 @@ class Supervisor:
             left = max(0.0, self._cold_at - clock.monotonic())
             self._manager.stopping(left, restarts=self.changed)
         elif not self._stops:
-            consuming = sum(each.signs.consumes for each in self._children)
+            consuming = sum(each.consumes for each in self._children) + self._vacant
             self._manager.running(consuming, self._processes)
         patience = self._manager.patience
         if self._lifeless <= patience and all(each.silent <= patience for each in self._children):

@@ -301,6 +301,42 @@ def test_connections_of_coroutines_are_those_of_one_task_too(shop: Path) -> None
     assert run(shop, "-c", textwrap.dedent(program)) == "[False, False, False]\n"
 
 
+DRAINED = """
+    from django.db import connection
+    from django.test import TestCase
+
+    from upshot.testing import drain, in_memory
+    from upshot_contrib.django.app import app
+
+
+    @app.task
+    def seen() -> int:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT number FROM uncommitted")
+            return cursor.fetchone()[0]
+
+
+    class Drained(TestCase):
+        def test_a_task_sees_what_this_has_not_committed(self):
+            self.enterContext(in_memory(app))
+            with connection.cursor() as cursor:
+                cursor.execute("CREATE TABLE uncommitted AS SELECT 42 AS number")
+            answer = seen.delay()
+            drain(app)
+            self.assertEqual(answer.get(timeout=0), 42)
+"""
+
+
+def test_a_test_that_drains_runs_tasks_in_its_own_transaction(
+    shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (shop / "orders/tests.py").write_text(textwrap.dedent(DRAINED))
+    monkeypatch.setenv("UPSHOT_BROKER_URL", "memory://")
+    monkeypatch.setenv("UPSHOT_RESULT_BACKEND", "memory://")
+
+    run(shop, "-m", "django", "test")
+
+
 def test_a_project_that_lacks_the_app_is_told_so(shop: Path) -> None:
     settings = (shop / "shop.py").read_text()
     (shop / "shop.py").write_text(settings.replace(', "upshot_contrib.django"', ""))
