@@ -12,7 +12,7 @@ import pytest
 from upshot import App, clock, current_task
 from upshot.backend import StoredRecord
 from upshot.broker import Delivery
-from upshot.engine import Consumer
+from upshot.engine import Consumer, intake
 from upshot.errors import TimeLimitExceededError
 from upshot.states import State
 from upshot_backends.memory.broker import MemoryBroker
@@ -30,7 +30,10 @@ def large_deliveries() -> int:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_an_idle_worker_keeps_nothing_of_the_message_before(threads: int) -> None:
+def test_an_idle_worker_keeps_nothing_of_the_message_before(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "_OWN_WAIT", 3.0)  # it still waits for the next one when we look
     with App(broker="memory://large", backend="memory://large", no_worker_warning=None) as app:
 
         @app.task
@@ -39,11 +42,30 @@ def test_an_idle_worker_keeps_nothing_of_the_message_before(threads: int) -> Non
 
         with app.running(threads=threads):
             assert length.delay("x" * LARGE).get(timeout=30) == LARGE
-            deadline = clock.Deadline(10)
+            deadline = clock.Deadline(2)
             while large_deliveries() and not deadline.expired:
                 clock.sleep(0.01)
 
             assert large_deliveries() == 0
+
+
+def test_a_worker_that_only_this_process_sends_to_can_be_stopped_soon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fetch, waits, seen = MemoryBroker.fetch, list[float](), threading.Event()
+
+    def watched(
+        broker: MemoryBroker, queues: Sequence[str], *, wait: float, **rest: Any
+    ) -> Sequence[Delivery]:
+        waits.append(wait)
+        seen.set()
+        return fetch(broker, queues, wait=wait, **rest)
+
+    monkeypatch.setattr(MemoryBroker, "fetch", watched)
+    with App(broker="memory://soon", backend="memory://soon") as app, app.running():
+        assert seen.wait(30)
+
+    assert max(waits) <= 0.1  # seconds, which a test with a worker of its own waits in the end
 
 
 def test_an_outcome_outlives_an_error_that_no_driver_declares(

@@ -16,6 +16,7 @@ __all__ = ["Intake"]
 
 _FETCH_WAIT: Final = 1.0  # seconds that one fetch waits, and so the longest delay of a warm stop
 _BURST_WAIT: Final = 0.05  # seconds in burst mode, while tasks of this process may send others
+_OWN_WAIT: Final = 0.05  # seconds where only this process sends; tests stop such workers often
 
 
 @final
@@ -52,6 +53,7 @@ class Intake:
         self._may_go_on = may_go_on
         self._exchanges = is_alone and isinstance(host.broker.current, Exchanging)
         self._is_joined = self._exchanges and host.broker.current.joins(host.client.backend)
+        self._wait = _FETCH_WAIT if host.broker.current.capabilities.shared else _OWN_WAIT
         self._ahead: list[Delivery] = []
         self._is_at_hand = False
 
@@ -82,7 +84,7 @@ class Intake:
             self._is_at_hand = True
             found, self._ahead = self._ahead, []
             return found
-        wait = _FETCH_WAIT if not is_burst else _BURST_WAIT if is_busy else 0.0
+        wait = self._wait if not is_burst else _BURST_WAIT if is_busy else 0.0
         lease = self._host.settings.worker_lease
 
         def fetch(broker: Broker, _: float) -> list[Delivery]:
