@@ -237,6 +237,8 @@ class _Views:
                 "too many browsers are kept up to date", HTTPStatus.SERVICE_UNAVAILABLE
             )
         look, interval = self._look(request)
+        if request.method == "HEAD":  # its answer has no body: a stream would never end
+            return Response(media_type="text/event-stream")
         seen = request.headers.get("last-event-id") or request.query_params.get("seen", "")
         return EventStream(streams, look, seen=seen, interval=interval)
 

@@ -139,6 +139,16 @@ def test_events_of_nothing_are_not_found(app: App) -> None:
     run(app, work)
 
 
+def test_who_asks_for_the_head_of_a_stream_does_not_wait_for_its_end(app: App) -> None:
+    async def work(page: Asker) -> None:
+        asked = page.ask("/events", "of=workers", method="HEAD")
+        answer = await asyncio.wait_for(asked, 20)
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert (await page.ask("/events", "of=secrets", method="HEAD")).status == 404
+
+    run(app, work)
+
+
 def test_no_more_streams_are_kept_than_there_is_room_for(app: App) -> None:
     async def work(page: Asker) -> None:
         assert page.site.streams is not None
