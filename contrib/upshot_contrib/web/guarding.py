@@ -163,7 +163,7 @@ class Guard:
             token.cookie_name,
             token.cookie,
             httponly=True,
-            samesite="strict",
+            samesite="lax",  # with "strict", a link in another site's page would ask for it again
             secure=request.url.scheme == "https",
         )
         return answer

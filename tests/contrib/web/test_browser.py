@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import textwrap
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -448,6 +450,50 @@ def test_the_token_is_asked_for_and_remembered(tmp_path: Path, browser: webdrive
         browser.delete_all_cookies()
         browser.get(web.link)
         assert (browser.title, browser.current_url) == ("Results · upshot", bare)
+    finally:
+        browser.get("about:blank")
+        web.kill()
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Callable[[str], str]]:
+    """Serves pages with a link from another site, and returns their addresses."""
+    links: list[str] = []
+
+    class Pages(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(f'<a href="{links[-1]}">there</a>'.encode())
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
+        threading.Thread(target=server.serve_forever).start()
+
+        def linking(link: str) -> str:
+            links.append(link)
+            return f"http://localhost:{server.server_port}/"
+
+        yield linking
+        server.shutdown()
+
+
+def test_a_link_in_a_page_of_another_site_needs_the_token_once(
+    tmp_path: Path, browser: webdriver.Chrome, elsewhere: Callable[[str], str]
+) -> None:
+    (tmp_path / "jobs.py").write_text(textwrap.dedent(JOBS))
+    url = {"UPSHOT_BROKER_URL": f"sqlite:///{tmp_path}/queue.db"}
+    web = WebProcess(tmp_path, "--new-token", environment=url)
+    bare = web.link.partition("?")[0]
+    try:
+        for link, title in ((web.link, "Results"), (f"{bare}workers", "Workers and queues")):
+            browser.get(elsewhere(link))
+            browser.find_element(By.LINK_TEXT, "there").click()
+            WebDriverWait(browser, SECONDS).until(lambda found: found.title.endswith("upshot"))
+            assert browser.title == f"{title} · upshot"
     finally:
         browser.get("about:blank")
         web.kill()
