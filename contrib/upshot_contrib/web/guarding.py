@@ -134,7 +134,9 @@ class Guard:
 
     def _is_known(self, request: Request, token: Token) -> bool:
         kind, _, given = request.headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and token.is_it(given.strip()):
+        # Headers are bytes, which come as Latin-1; programs write UTF-8.
+        given = given.strip().encode("latin-1").decode(errors="surrogateescape")
+        if kind.lower() == "bearer" and token.is_it(given):
             return True
         return token.is_cookie(request.cookies.get(token.cookie_name, ""))
 

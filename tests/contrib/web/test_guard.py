@@ -99,6 +99,14 @@ def test_a_program_gives_the_token_as_bearer(app: App) -> None:
     assert answer.status == 200
 
 
+def test_a_token_may_have_letters_of_any_alphabet(app: App) -> None:
+    token = "ключ-ключ-ключ-ü"
+
+    assert shown(app, token=token, headers={"authorization": f"Bearer {token}"}).status == 200
+    assert shown(app, token=token, headers={"authorization": f"Bearer {token}ü"}).status == 401
+    assert shown(app, "/", {"token": token}, token=token).status == 303
+
+
 async def entered(page: Asker, path: str, query: str) -> tuple[str, str]:
     answer = await page.ask(path, query)
     assert answer.status == 303
