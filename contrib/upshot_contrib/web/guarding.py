@@ -14,7 +14,7 @@ from typing import Final, final
 from urllib.parse import parse_qs, urlencode
 
 from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -150,10 +150,13 @@ class Guard:
 
     async def _login(self, request: Request, token: Token) -> Response:
         body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > _LONGEST_FORM:
-                return self._ask(is_wrong=True)
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > _LONGEST_FORM:
+                    return self._ask(is_wrong=True)
+        except ClientDisconnect:  # in the middle of it: nobody gets the answer
+            return self._ask(is_wrong=True)
         given = parse_qs(body.decode(errors="replace")).get("token", [""])[0]
         if not token.is_it(given.strip()):
             return self._ask(is_wrong=True)

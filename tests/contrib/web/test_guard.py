@@ -158,6 +158,12 @@ def test_the_form_takes_the_token_too(app: App, body: str, status: int) -> None:
     assert answer.headers.get("location") == ("." if status == 303 else None)
 
 
+def test_who_goes_away_within_the_form_is_no_error(app: App) -> None:
+    answer = shown(app, "/login", token=TOKEN, method="POST", body=b"token=", leaves=True)
+
+    assert answer.status == 401
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 @pytest.mark.parametrize("path", ["/", "/result", "/workers", "/events"])
 def test_nothing_can_be_changed(app: App, method: str, path: str) -> None:
