@@ -23,6 +23,7 @@ from upshot.outcome import encode_value
 from upshot.record import Record, printable
 from upshot.states import State
 from upshot_conformance.records import CODECS, failure, success
+from upshot_conformance.servers import RedisServer
 
 from .conftest import SERVICES
 from .serving import WebProcess
@@ -304,6 +305,24 @@ def test_it_can_be_paused(scene: Callable[..., Scene]) -> None:
     page.app.results.store(success("it", 1))
     button.click()
     page.until(lambda: len(page.texts(".list tbody tr")) == 1)
+
+
+def test_trouble_that_is_over_when_it_goes_on_is_no_longer_shown(
+    scene: Callable[..., Scene], redis_server: RedisServer
+) -> None:
+    page = scene("redis")
+    page.open()
+    redis_server.pause()
+    try:
+        page.until(lambda: text_of(page.browser, "#trouble") != [""])
+        page.browser.find_element(By.ID, "live-button").click()
+    finally:
+        redis_server.resume()
+    assert "cannot be reached" in text_of(page.browser, "#trouble")[0]
+
+    page.browser.find_element(By.ID, "live-button").click()
+
+    page.until(lambda: text_of(page.browser, "#trouble") == [""])
 
 
 def test_it_is_searched_and_filtered_by_keyboard(scene: Callable[..., Scene]) -> None:
