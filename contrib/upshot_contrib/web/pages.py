@@ -82,9 +82,13 @@ class Site:
         }
 
     def stop(self) -> None:
-        """End the streams of events; from a signal's handler, in the thread of the event loop."""
-        if self.streams is not None:
+        """End the streams of events, and what waits for a service.
+
+        From a signal's handler, in the thread of the event loop.
+        """
+        if self.streams is not None and self.looks is not None:
             self.streams.stop()
+            self.looks.stop()
 
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncGenerator[None]:

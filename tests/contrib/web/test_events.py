@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -191,6 +192,36 @@ def test_stopping_ends_all_streams(app: App) -> None:
         heard = Listener(page.site.stop, lambda: None)
         await page.ask("/events", "of=workers", told=heard)
         assert heard.names == ["part"]
+
+    run(app, work)
+
+
+def test_stopping_waits_for_no_service_that_does_not_answer(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, release = threading.Event(), threading.Event()
+
+    def silent(*_: object, **__: object) -> Page:
+        asked.set()
+        release.wait(60)
+        return Page(records=[], matched=0, unreadable=0, states=Counter())
+
+    monkeypatch.setattr(looking, "newest", silent)
+
+    async def work(page: Asker) -> None:
+        heard = Listener(lambda: None)
+        streaming = asyncio.ensure_future(page.ask("/events", "of=results", told=heard))
+        asking = asyncio.ensure_future(page.ask("/"))
+        assert await asyncio.to_thread(asked.wait, 20)
+        await asyncio.sleep(1.5)  # until the stream looks as well
+        try:
+            page.site.stop()
+            await asyncio.wait_for(streaming, 20)
+            answer = await asyncio.wait_for(asking, 20)
+        finally:
+            release.set()
+        assert (heard.names, answer.status) == ([], 503)
+        assert "the page is being stopped" in answer.text
 
     run(app, work)
 
