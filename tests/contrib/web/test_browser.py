@@ -486,7 +486,7 @@ def elsewhere() -> Iterator[Callable[[str], str]]:
             self.end_headers()
             self.wfile.write(f'<a href="{links[-1]}">there</a>'.encode())
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
             """Say nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
