@@ -17,7 +17,7 @@ from upshot.app import App
 from upshot.cli.printing import safe
 from upshot.cli.results.source import require_shared
 from upshot.errors import CorruptRecordError, SerializationError, ServiceUnavailableError
-from upshot.inventory import newest
+from upshot.inventory import MAX_SORTED, newest
 from upshot.overview import Overview, overview
 from upshot.record import Record, printable
 from upshot_contrib.web.presenting import Row, Shown
@@ -56,6 +56,11 @@ class Listed:
     def pages(self) -> int:
         """How many pages there are, 1 or more."""
         return max(1, -(-self.matched // PAGE))
+
+    @property
+    def last_page(self) -> int:
+        """The last page that can be asked for, however many there are."""
+        return MAX_SORTED // PAGE
 
 
 @dataclass(slots=True)
