@@ -156,6 +156,17 @@ def test_a_host_that_is_none_is_one_sentence(upshot: CommandHere) -> None:
     assert "nothing can listen on port 8020 of 'no.such.host.invalid'" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["jobs.example:8020", "https://jobs.example", "*.example", "", "bücher.example", "[::1]"],
+)
+def test_a_name_that_no_browser_can_ask_for_is_refused(upshot: CommandHere, name: str) -> None:
+    done = upshot("web", "--port", "0", "--allow-host", name)
+
+    assert done.returncode == 2
+    assert "without scheme and port, such as jobs.example.com" in done.stderr
+
+
 @pytest.mark.parametrize(("host", "shown"), [("::1", "[::1]"), ("localhost", "127.0.0.1")])
 def test_a_name_is_looked_up(host: str, shown: str) -> None:
     with Address.bound(host, 0) as address:
