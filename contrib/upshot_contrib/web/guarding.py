@@ -64,7 +64,9 @@ class Hosts:
         """Tell whether what stands in a `Host` header is one of them."""
         name = header.strip().lower()
         if name.startswith("["):
-            name = name[1:].partition("]")[0]
+            name, closed, _ = name[1:].partition("]")
+            if not closed:  # Starlette cannot make an address of it
+                return False
         elif name.count(":") == 1:
             name = name.partition(":")[0]
         if name in {each.lower() for each in self.names}:

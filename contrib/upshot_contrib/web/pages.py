@@ -130,6 +130,8 @@ class _Static(StaticFiles):
     """Files that browsers ask for again, and take from their cache if they are the same."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
+        if "\0" in path:  # older versions of Starlette ask the system for it
+            raise HTTPException(HTTPStatus.NOT_FOUND)
         answer = await super().get_response(path, scope)
         answer.headers["Cache-Control"] = "no-cache"
         return answer

@@ -30,6 +30,7 @@ PATHS = ["/", "/result", "/workers", "/events", "/static/page.css", "/nowhere"]
         ("127.0.0.1.evil.example:8020", False),
         ("", False),
         ("[", False),
+        ("[::1", False),
         ("192.168.0.7", False),
     ],
 )
@@ -156,6 +157,11 @@ def test_the_form_takes_the_token_too(app: App, body: str, status: int) -> None:
 
     assert answer.status == status
     assert answer.headers.get("location") == ("." if status == 303 else None)
+
+
+@pytest.mark.parametrize("name", ["..%2fpages.py", "../pages.py", "\0", "page.css\0", "x" * 5000])
+def test_a_file_that_is_none_of_the_pages_is_not_found(app: App, name: str) -> None:
+    assert shown(app, f"/static/{name}").status == 404
 
 
 def test_who_goes_away_within_the_form_is_no_error(app: App) -> None:
