@@ -192,6 +192,17 @@ def test_a_setting_chooses_it_and_the_option_wins(
     assert worker.output().startswith("upshot ")
 
 
+def test_text_tells_no_password_either(app: App, start_worker: StartWorker) -> None:
+    worker = start_worker("-c", "1", "--log-format", "text")
+    app.send_task("jobs.talk").get(timeout=30)
+    app.send_task("jobs.broken").exception(timeout=30)
+    assert worker.stop() == 0
+
+    assert "at redis://shop:***@cache/0" in worker.output()
+    assert "KeyError: 'redis://shop:***@cache/0'" in worker.output()
+    assert "hunter2secret" not in worker.output()
+
+
 def test_a_format_that_there_is_not_is_refused(project: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "upshot", "-A", "jobs", "worker"],
