@@ -27,7 +27,7 @@ from upshot_contrib.web.live import EventStream, Part, Streams, fingerprint
 from upshot_contrib.web.looking import Looks
 from upshot_contrib.web.presenting import kind_of
 from upshot_contrib.web.queries import ANY, SPANS, UNFINISHED, Query
-from upshot_contrib.web.rendering import STATIC, page, rendered
+from upshot_contrib.web.rendering import STATIC, page, rendered, way_up
 from upshot_contrib.web.summary import Summary
 from upshot_contrib.web.tokens import Token
 
@@ -285,6 +285,7 @@ class _Views:
         title = HTTPStatus(exc.status_code).phrase
         message = "There is nothing at this address that could be shown in this way."
         status = HTTPStatus(exc.status_code)
-        answer = page("error.html", status=status, title=title, message=message)
+        up = way_up(request.scope["path"])
+        answer = page("error.html", status=status, up=up, title=title, message=message)
         answer.headers.update(exc.headers or {})
         return answer

@@ -164,6 +164,19 @@ def test_a_file_that_is_none_of_the_pages_is_not_found(app: App, name: str) -> N
     assert shown(app, f"/static/{name}").status == 404
 
 
+@pytest.mark.parametrize(
+    ("path", "up", "home"),
+    [("/nowhere", "", "."), ("/a/b", "../", "../"), ("/a/b/", "../../", "../../")],
+)
+def test_an_address_that_is_none_leads_back_from_any_depth(
+    app: App, path: str, up: str, home: str
+) -> None:
+    for answer in (shown(app, path), shown(app, path, headers={"host": "evil.example"})):
+        assert f'<link rel="stylesheet" href="{up}static/page.css">' in answer.html
+        assert f'<a href="{home}">To the results</a>' in answer.html
+    assert f'action="{up}login"' in shown(app, path, token=TOKEN).html
+
+
 def test_who_goes_away_within_the_form_is_no_error(app: App) -> None:
     answer = shown(app, "/login", token=TOKEN, method="POST", body=b"token=", leaves=True)
 
