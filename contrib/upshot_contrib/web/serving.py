@@ -108,7 +108,8 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._stopping()
-        super().handle_exit(sig, frame)
+        if not self.should_exit:  # a second one would only be told of what it has cut short
+            super().handle_exit(sig, frame)
 
 
 def serve(page: ASGIApp, address: Address, *, stopping: Callable[[], object]) -> None:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -139,6 +140,18 @@ def test_it_ends_at_once_although_a_browser_listens(
     assert code == (130 if number == signal.SIGINT else -signal.SIGTERM)
     assert "Traceback" not in web.output()
     assert "Cancel" not in web.output()
+
+
+def test_who_cannot_wait_for_its_end_is_told_nothing(serve: Callable[..., WebProcess]) -> None:
+    web = serve()
+    with urllib.request.urlopen(f"{web.link}events?of=workers", timeout=SECONDS) as stream:
+        assert stream.readline().startswith(b"retry:")
+        web.process.send_signal(signal.SIGINT)
+        time.sleep(0.02)  # or the system would make one of both
+        code = web.stop()
+
+    assert code in (130, -signal.SIGINT)  # the second one may find it nearly ended
+    assert "Traceback" not in web.output()
 
 
 def test_a_port_that_is_taken_is_one_sentence(upshot: CommandHere) -> None:
