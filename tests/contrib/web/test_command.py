@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -140,6 +141,17 @@ def test_it_ends_at_once_although_a_browser_listens(
     assert code == (130 if number == signal.SIGINT else -signal.SIGTERM)
     assert "Traceback" not in web.output()
     assert "Cancel" not in web.output()
+
+
+def test_a_client_that_stalls_keeps_it_for_seconds_only(serve: Callable[..., WebProcess]) -> None:
+    web = serve(UPSHOT_WEB_TOKEN=TOKEN)
+    where = urllib.parse.urlsplit(web.link)
+    with socket.create_connection((where.hostname or "", where.port or 0), SECONDS) as client:
+        client.sendall(b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")
+        assert get(web.link) == 401  # by now it has begun to read that
+        assert web.stop() == 130
+
+    assert "Traceback" not in web.output()
 
 
 def test_who_cannot_wait_for_its_end_is_told_nothing(serve: Callable[..., WebProcess]) -> None:
