@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Final, final
 
 from upshot.errors import ConfigError
+from upshot.interrupts import shield
 from upshot.message import Message
 from upshot.record import Record
 from upshot.seldom import Seldom
@@ -232,6 +233,14 @@ class Watch(AbstractContextManager[None]):
         self._entered: list[tuple[Observer, AbstractContextManager[object]]] = []
 
     def __enter__(self) -> None:
+        try:
+            with shield():  # a task's time limit is no failure of the observer that it would strike
+                self._enter()
+        except BaseException as exc:  # the limit after all, or Ctrl-C: there will be no block
+            self.__exit__(type(exc), exc, exc.__traceback__)
+            raise
+
+    def _enter(self) -> None:
         for observer in tuple(self._observers):
             try:
                 entered = self._begin(observer)
@@ -247,13 +256,14 @@ class Watch(AbstractContextManager[None]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        while self._entered:
-            observer, entered = self._entered.pop()
-            try:
-                entered.__exit__(kind, error, traceback)
-            except Exception as flaw:
-                if flaw is not error:
-                    _complain(observer, flaw)
+        with shield():
+            while self._entered:
+                observer, entered = self._entered.pop()
+                try:
+                    entered.__exit__(kind, error, traceback)
+                except Exception as flaw:
+                    if flaw is not error:
+                        _complain(observer, flaw)
 
 
 def tell(observers: Sequence[Observer], what: Callable[[Observer], None]) -> None:

@@ -10,14 +10,19 @@ import time
 import uuid
 import weakref
 from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import pytest
 
 from upshot import App, current_task
-from upshot.errors import ConfigError, ResultTimeoutError, ServiceUnavailableError
+from upshot.errors import (
+    ConfigError,
+    ResultTimeoutError,
+    ServiceUnavailableError,
+    SoftTimeLimitExceededError,
+)
 from upshot.message import Message
 from upshot.observing import (
     Ended,
@@ -246,6 +251,70 @@ def test_a_time_limit_ends_a_run_that_goes_on(app: App, diary: Diary) -> None:
         release.set()
 
     assert diary.of("ended") == [("endless", "FAILURE", True, "TimeLimitExceededError")]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_soft_limit_that_strikes_an_observer_is_the_tasks(
+    when: str, app: App, diary: Diary, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Slow(Observer):
+        @contextmanager
+        def sending(self, sending: Sending) -> Generator[None]:
+            is_inner = sending.messages[0].name == "inner"
+            if is_inner and when == "before":
+                self.work()
+            yield
+            if is_inner and when == "after":
+                self.work()
+
+        def work(self) -> None:
+            end = time.monotonic() + 1.0
+            while time.monotonic() < end:
+                time.sleep(0.01)
+
+    app.observe(Slow())
+
+    @app.task(name="inner")
+    def inner() -> None:
+        """Do nothing."""
+
+    @app.task(name="outer", soft_time_limit=0.2)
+    def outer() -> str:
+        try:
+            inner.delay()
+            for _ in range(1000):  # where it strikes if it came late
+                time.sleep(0.01)
+        except SoftTimeLimitExceededError:
+            return "struck"
+        return "lost"
+
+    with app.running():
+        assert outer.delay().get(timeout=30) == "struck"
+
+    assert len(diary.of("sent")) + len(diary.of("not sent")) == 2
+    assert [each for each in caplog.records if each.name == "upshot.observing"] == []
+
+
+def test_what_is_entered_is_left_when_the_next_one_is_interrupted(app: App, diary: Diary) -> None:
+    class Interrupted(Observer):
+        def sending(self, sending: Sending) -> AbstractContextManager[object]:
+            raise KeyboardInterrupt
+
+    left: list[object] = []
+
+    class First(Observer):
+        def sending(self, sending: Sending) -> AbstractContextManager[object]:
+            stack = ExitStack()
+            stack.callback(left.append, self)
+            return stack
+
+    app.observe(First())
+    app.observe(Interrupted())
+
+    with pytest.raises(KeyboardInterrupt):
+        app.send_task("any")
+
+    assert len(left) == 1
 
 
 def test_a_task_without_a_record_is_seen_too(app: App, diary: Diary) -> None:

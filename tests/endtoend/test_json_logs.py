@@ -44,6 +44,17 @@ def talk():
 
 
 @app.task
+def mumble():
+    url = "redis://shop:hunter2secret@cache/0"
+    log.info("deep", extra={"urls": {url: [url, (url,)]}, "error": ValueError(url)})
+    log.info("%d of %s", url)
+    log.info("%s", Rude())
+    log.info("long", extra={"number": 10**5000, "rate": 0.1})
+    log.info("whose?", extra={"level": "DEBUG", "logger": "else", "state": url})
+    log.info({"level": "DEBUG", "process": 1, "message": "mine"})
+
+
+@app.task
 async def aloud():
     await asyncio.sleep(0)
     log.warning("in a coroutine")
@@ -127,9 +138,31 @@ def test_whatever_a_task_logs_is_one_line(app: App, start_worker: StartWorker) -
     assert shop[1]["url"] == "amqp://a:***@b//"
     assert shop[2]["circle"] == "[[...]]"
     assert shop[2]["pairs"] == "{(1, 2): 3}"
-    assert "cannot be shown" in shop[2]["rude"]
+    assert "not" in shop[2]["rude"]  # to be shown, or encoded
     assert shop[3]["message"] == "a mapping"
     assert [line["level"] for line in lines if line["logger"] == "py.warnings"] == ["WARNING"]
+
+
+def test_what_cannot_be_logged_as_it_is_is_one_line_too(
+    app: App, start_worker: StartWorker
+) -> None:
+    worker = start_worker("-c", "1", "--log-format", "json")
+    app.send_task("jobs.mumble").get(timeout=30)
+    assert worker.stop() == 0
+
+    lines = [line for line in lines_of(worker) if line["logger"] == "shop"]
+    masked = "redis://shop:***@cache/0"
+    assert lines[0]["urls"] == {masked: [masked, [masked]]}
+    assert lines[0]["error"] == f"ValueError: {masked}"
+    assert lines[1]["message"] == f"%d of %s: TypeError with ('{masked}',)"
+    assert lines[2]["message"].startswith("%s: ValueError with <")
+    assert (lines[3]["number"], lines[3]["rate"]) == (
+        "<builtins.int object that cannot be shown>",
+        0.1,
+    )
+    assert [line["level"] for line in lines] == ["INFO"] * 6
+    assert len({line["process"] for line in lines}) == 1
+    assert lines[5]["message"] == "mine"
 
 
 def test_an_exception_is_text_in_the_same_line(app: App, start_worker: StartWorker) -> None:
@@ -157,6 +190,17 @@ def test_a_setting_chooses_it_and_the_option_wins(
     worker = start_worker("-c", "1", "--burst", "--log-format", "text")
     assert worker.process.wait(30) == 0
     assert worker.output().startswith("upshot ")
+
+
+def test_text_tells_no_password_either(app: App, start_worker: StartWorker) -> None:
+    worker = start_worker("-c", "1", "--log-format", "text")
+    app.send_task("jobs.talk").get(timeout=30)
+    app.send_task("jobs.broken").exception(timeout=30)
+    assert worker.stop() == 0
+
+    assert "at redis://shop:***@cache/0" in worker.output()
+    assert "KeyError: 'redis://shop:***@cache/0'" in worker.output()
+    assert "hunter2secret" not in worker.output()
 
 
 def test_a_format_that_there_is_not_is_refused(project: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from typing import Final
 
 import click
 
 from upshot.cli.exits import OK
 from upshot.cli.parameters import app_option, queues_option
-from upshot.cli.printing import show_lines, show_note
+from upshot.cli.printing import safe, show_lines, show_note
 from upshot.cli.target import load
 from upshot.errors import ConfigError, DriverMissingError
 
@@ -18,6 +19,22 @@ __all__ = ["web"]
 _NEEDED: Final = ("starlette", "uvicorn", "jinja2")
 _PORT: Final = 8020
 _LAST_PORT: Final = 65_535
+_NAME: Final = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]*:[0-9a-f:.]*:[0-9a-f:.]*", re.I | re.ASCII)
+
+
+def _checked_names(
+    context: click.Context, parameter: click.Parameter, names: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Refuse what no browser can ask for: it would be refused by the page, without a reason."""
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise click.BadParameter(
+                f"{safe(name)!r:.100} is no name of a host: give it alone, without scheme and "
+                "port, such as jobs.example.com",
+                context,
+                parameter,
+            )
+    return names
 
 
 @click.command()
@@ -40,6 +57,7 @@ _LAST_PORT: Final = 65_535
     "names",
     multiple=True,
     metavar="NAME",
+    callback=_checked_names,
     help="A name by which browsers reach it, such as that of a proxy.",
 )
 @click.option("--new-token", is_flag=True, help="Make a token, and print its link once.")

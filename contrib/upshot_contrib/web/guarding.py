@@ -14,11 +14,11 @@ from typing import Final, final
 from urllib.parse import parse_qs, urlencode
 
 from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from upshot_contrib.web.rendering import LOGIN, page
+from upshot_contrib.web.rendering import LOGIN, page, way_up
 from upshot_contrib.web.tokens import Token
 
 __all__ = ["Guard", "Hosts"]
@@ -64,7 +64,9 @@ class Hosts:
         """Tell whether what stands in a `Host` header is one of them."""
         name = header.strip().lower()
         if name.startswith("["):
-            name = name[1:].partition("]")[0]
+            name, closed, _ = name[1:].partition("]")
+            if not closed:  # Starlette cannot make an address of it
+                return False
         elif name.count(":") == 1:
             name = name.partition(":")[0]
         if name in {each.lower() for each in self.names}:
@@ -117,6 +119,7 @@ class Guard:
             return page(
                 "error.html",
                 status=HTTPStatus.MISDIRECTED_REQUEST,
+                up=way_up(request.scope["path"]),
                 title="Not this host",
                 message="This page answers under the names that it was told only. If you meant "
                 "it: upshot web --allow-host NAME",
@@ -130,31 +133,36 @@ class Guard:
             return self._entered(request, self._token, given)
         if self._is_known(request, self._token):
             return None
-        return self._ask(is_wrong=False)
+        return self._ask(request, is_wrong=False)
 
     def _is_known(self, request: Request, token: Token) -> bool:
         kind, _, given = request.headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and token.is_it(given.strip()):
+        # Headers are bytes, which come as Latin-1; programs write UTF-8.
+        given = given.strip().encode("latin-1").decode(errors="surrogateescape")
+        if kind.lower() == "bearer" and token.is_it(given):
             return True
         return token.is_cookie(request.cookies.get(token.cookie_name, ""))
 
     def _entered(self, request: Request, token: Token, given: str) -> Response:
         """Remember the token in a cookie, and take it out of the address."""
         if not token.is_it(given):
-            return self._ask(is_wrong=True)
+            return self._ask(request, is_wrong=True)
         rest = [each for each in request.query_params.multi_items() if each[0] != "token"]
         here = request.scope["path"].rpartition("/")[2] or "."
         return self._admitted(request, token, f"{here}?{urlencode(rest)}" if rest else here)
 
     async def _login(self, request: Request, token: Token) -> Response:
         body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > _LONGEST_FORM:
-                return self._ask(is_wrong=True)
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > _LONGEST_FORM:
+                    return self._ask(request, is_wrong=True)
+        except ClientDisconnect:  # in the middle of it: nobody gets the answer
+            return self._ask(request, is_wrong=True)
         given = parse_qs(body.decode(errors="replace")).get("token", [""])[0]
         if not token.is_it(given.strip()):
-            return self._ask(is_wrong=True)
+            return self._ask(request, is_wrong=True)
         return self._admitted(request, token, ".")
 
     def _admitted(self, request: Request, token: Token, where: str) -> Response:
@@ -163,12 +171,17 @@ class Guard:
             token.cookie_name,
             token.cookie,
             httponly=True,
-            samesite="strict",
+            samesite="lax",  # with "strict", a link in another site's page would ask for it again
             secure=request.url.scheme == "https",
         )
         return answer
 
-    def _ask(self, *, is_wrong: bool) -> Response:
-        answer = page("login.html", status=HTTPStatus.UNAUTHORIZED, is_wrong=is_wrong)
+    def _ask(self, request: Request, *, is_wrong: bool) -> Response:
+        answer = page(
+            "login.html",
+            status=HTTPStatus.UNAUTHORIZED,
+            up=way_up(request.scope["path"]),
+            is_wrong=is_wrong,
+        )
         answer.headers["WWW-Authenticate"] = "Bearer"
         return answer

@@ -54,6 +54,11 @@ class Streams:
         self._stopping = asyncio.Event()
 
     @property
+    def is_stopping(self) -> bool:
+        """Whether they are to end."""
+        return self._stopping.is_set()
+
+    @property
     def is_full(self) -> bool:
         """Whether one more would be too many."""
         return self.open >= MAX_STREAMS
@@ -66,7 +71,7 @@ class Streams:
         """Wait; return whether the streams go on."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
-        return not self._stopping.is_set()
+        return not self.is_stopping
 
 
 @final
@@ -112,6 +117,8 @@ class EventStream(StreamingResponse):
             try:
                 html, is_over = await look()
             except UpshotError as exc:
+                if self._streams.is_stopping:
+                    return
                 now = safe(str(exc))
                 if now != trouble:
                     trouble, event = now, _event("trouble", message=now)

@@ -16,8 +16,8 @@ from upshot import clock
 from upshot.app import App
 from upshot.cli.printing import safe
 from upshot.cli.results.source import require_shared
-from upshot.errors import CorruptRecordError, SerializationError
-from upshot.inventory import newest
+from upshot.errors import CorruptRecordError, SerializationError, ServiceUnavailableError
+from upshot.inventory import MAX_SORTED, newest
 from upshot.overview import Overview, overview
 from upshot.record import Record, printable
 from upshot_contrib.web.presenting import Row, Shown
@@ -56,6 +56,11 @@ class Listed:
     def pages(self) -> int:
         """How many pages there are, 1 or more."""
         return max(1, -(-self.matched // PAGE))
+
+    @property
+    def last_page(self) -> int:
+        """The last page that can be asked for, however many there are."""
+        return MAX_SORTED // PAGE
 
 
 @dataclass(slots=True)
@@ -96,9 +101,16 @@ class Looks:
         self._queues = queues
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="upshot-web")
         self._looks: dict[tuple[object, ...], _Look[Any]] = {}
+        self._stopping = asyncio.get_running_loop().create_future()
+
+    def stop(self) -> None:
+        """Let nobody wait any longer: a service that does not answer would take its time."""
+        if not self._stopping.done():
+            self._stopping.set_result(None)
 
     def close(self) -> None:
         """Begin no more looks; those under way are not waited for."""
+        self.stop()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def results(self, query: Query, *, sparing: bool) -> Listed:
@@ -146,7 +158,10 @@ class Looks:
             while len(self._looks) > _KEPT:
                 del self._looks[next(iter(self._looks))]
         # Who goes away does not take it from the others.
-        return await asyncio.shield(look.task)
+        await asyncio.wait((look.task, self._stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not look.task.done():
+            raise ServiceUnavailableError("the page is being stopped")
+        return look.task.result()
 
     def _begun(self, make: Callable[[], T]) -> _Look[T]:
         loop = asyncio.get_running_loop()

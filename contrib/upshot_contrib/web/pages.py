@@ -27,7 +27,7 @@ from upshot_contrib.web.live import EventStream, Part, Streams, fingerprint
 from upshot_contrib.web.looking import Looks
 from upshot_contrib.web.presenting import kind_of
 from upshot_contrib.web.queries import ANY, SPANS, UNFINISHED, Query
-from upshot_contrib.web.rendering import STATIC, page, rendered
+from upshot_contrib.web.rendering import STATIC, page, rendered, way_up
 from upshot_contrib.web.summary import Summary
 from upshot_contrib.web.tokens import Token
 
@@ -82,9 +82,13 @@ class Site:
         }
 
     def stop(self) -> None:
-        """End the streams of events; from a signal's handler, in the thread of the event loop."""
-        if self.streams is not None:
+        """End the streams of events, and what waits for a service.
+
+        From a signal's handler, in the thread of the event loop.
+        """
+        if self.streams is not None and self.looks is not None:
             self.streams.stop()
+            self.looks.stop()
 
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncGenerator[None]:
@@ -126,6 +130,8 @@ class _Static(StaticFiles):
     """Files that browsers ask for again, and take from their cache if they are the same."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
+        if "\0" in path:  # older versions of Starlette ask the system for it
+            raise HTTPException(HTTPStatus.NOT_FOUND)
         answer = await super().get_response(path, scope)
         answer.headers["Cache-Control"] = "no-cache"
         return answer
@@ -237,6 +243,8 @@ class _Views:
                 "too many browsers are kept up to date", HTTPStatus.SERVICE_UNAVAILABLE
             )
         look, interval = self._look(request)
+        if request.method == "HEAD":  # its answer has no body: a stream would never end
+            return Response(media_type="text/event-stream")
         seen = request.headers.get("last-event-id") or request.query_params.get("seen", "")
         return EventStream(streams, look, seen=seen, interval=interval)
 
@@ -277,6 +285,7 @@ class _Views:
         title = HTTPStatus(exc.status_code).phrase
         message = "There is nothing at this address that could be shown in this way."
         status = HTTPStatus(exc.status_code)
-        answer = page("error.html", status=status, title=title, message=message)
+        up = way_up(request.scope["path"])
+        answer = page("error.html", status=status, up=up, title=title, message=message)
         answer.headers.update(exc.headers or {})
         return answer

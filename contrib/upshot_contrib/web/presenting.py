@@ -20,7 +20,7 @@ from upshot.cli.printing import as_text, is_plain, safe
 from upshot.cli.report import Report
 from upshot.cli.results.moments import short_span
 from upshot.content_types import encryption_of, offloaded_of, plain_type
-from upshot.errors import UpshotError
+from upshot.errors import PayloadTooLargeError, UpshotError
 from upshot.inventory import last_change
 from upshot.items import count_of
 from upshot.record import Payload, Record, printable
@@ -28,7 +28,7 @@ from upshot.states import State
 
 __all__ = ["Moment", "Progress", "Row", "Shown", "Text", "kind_of"]
 
-_LISTED_VALUE: Final = 16_384  # bytes of a value that is decoded for a line of the list
+_LISTED_VALUE: Final = 16_384  # bytes of a value, or report, that is decoded for a line of a list
 _LISTED_FAILURE: Final = 2**20  # bytes: a failure has half as much of traceback
 _LARGEST: Final = 4 * 2**20  # bytes of a payload that is decoded at all: about a second's work
 _LINE: Final = 200  # characters of an outcome in a list
@@ -184,7 +184,13 @@ class Row:
     def of(cls, app: App, record: Record) -> Row:
         """Decode as much of a record as a line needs, and has room for."""
         too_large = _too_large(record)
-        report = _report(app, record._replace(outcome=None) if too_large else record)
+        report = _report(
+            app,
+            record._replace(
+                outcome=None if too_large else record.outcome,
+                info=_bounded(app, record.info, _LISTED_VALUE),
+            ),
+        )
         outcome = too_large or _outcome(report)
         if report.failure is not None or report.unreadable:
             outcome = safe(outcome)
@@ -224,6 +230,20 @@ def _too_large(record: Record) -> str:
     if len(record.outcome.body) <= most and not _is_wrapped(record.outcome):
         return ""
     return f"a {what} {_size(record.outcome)}; open it to see it"
+
+
+def _bounded(app: App, payload: Payload | None, most: int) -> Payload | None:
+    """Return a payload as its serializer wrote it; None if that is longer than `most` bytes."""
+    if payload is None or len(payload.body) > most:
+        return None
+    if not _is_wrapped(payload):
+        return payload
+    try:
+        plain = Payload(*app.codecs.unwrapped(*payload, at_most=most))
+    except UpshotError as exc:  # who decodes it will say why it cannot be
+        is_too_long = isinstance(exc, PayloadTooLargeError) and exc.limit >= most
+        return None if is_too_long else payload
+    return plain if len(plain.body) <= most else None
 
 
 def _is_wrapped(payload: Payload) -> bool:
@@ -285,25 +305,29 @@ class Shown:
         """Decode a record for its own page, unless that would take too long."""
         if record is None:
             return cls(None, printable(task_id))
-        unreadable = ""
-        if record.outcome is not None and len(record.outcome.body) > _LARGEST:
-            unreadable = (
-                f"the outcome is one {_size(record.outcome)}, too much for a page; "
-                "upshot results show prints it"
+        outcome = _bounded(app, record.outcome, _LARGEST)
+        info = _bounded(app, record.info, _LARGEST)
+        unreadable = [
+            f"the {what} is one {_size(whole)}, too much for a page; upshot results show prints it"
+            for what, whole, part in (
+                ("outcome", record.outcome, outcome),
+                ("last report", record.info, info),
             )
-            record = record._replace(outcome=None)
-        report = _report(app, record)
-        unreadable = unreadable or report.unreadable
+            if whole is not None and part is None
+        ]
+        report = _report(app, record._replace(outcome=outcome, info=info))
+        if report.unreadable:
+            unreadable.append(report.unreadable)
         failure, progress = report.failure, Progress.of(report.info)
         is_plain_progress = progress is not None and set(report.info) <= {"current", "total"}
-        has_value = record.state == State.SUCCESS and not unreadable
+        has_value = record.state == State.SUCCESS and outcome is not None
         return cls(
             row=Row.of(app, record),
             task_id=printable(task_id),
             is_over=record.is_terminal,
             steps=tuple(_steps(record)),
             items=count_of(record),
-            value=Text.of(_laid_out(report.value)) if has_value else None,
+            value=Text.of(_laid_out(report.value)) if has_value and not report.unreadable else None,
             info=None
             if report.info is None or is_plain_progress
             else Text.of(_laid_out(report.info)),
@@ -313,7 +337,7 @@ class Shown:
             traceback=Text.of(_masked(failure.traceback.rstrip()))
             if failure is not None and failure.traceback
             else None,
-            unreadable=safe(unreadable),
+            unreadable=safe("; ".join(unreadable)),
         )
 
 

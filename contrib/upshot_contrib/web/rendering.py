@@ -9,7 +9,7 @@ from typing import Any, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
-__all__ = ["LOGIN", "STATIC", "page", "rendered"]
+__all__ = ["LOGIN", "STATIC", "page", "rendered", "way_up"]
 
 LOGIN: Final = "login"
 """Where the form for the token leads."""
@@ -26,9 +26,14 @@ _TEMPLATES: Final = Environment(
 )
 
 
+def way_up(path: str) -> str:
+    """Return what leads from a path to the folder of all pages: a proxy may have moved that."""
+    return "../" * (path.count("/") - 1)
+
+
 def rendered(template: str, **context: Any) -> str:
     """Return what a template makes of `context`."""
-    return _TEMPLATES.get_template(template).render(context, login=LOGIN)
+    return _TEMPLATES.get_template(template).render({"up": "", **context}, login=LOGIN)
 
 
 def page(template: str, *, status: HTTPStatus = HTTPStatus.OK, **context: Any) -> HTMLResponse:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import socket
+from asyncio import CancelledError
 from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -108,7 +110,8 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._stopping()
-        super().handle_exit(sig, frame)
+        if not self.should_exit:  # a second one would only be told of what it has cut short
+            super().handle_exit(sig, frame)
 
 
 def serve(page: ASGIApp, address: Address, *, stopping: Callable[[], object]) -> None:
@@ -127,4 +130,10 @@ def serve(page: ASGIApp, address: Address, *, stopping: Callable[[], object]) ->
         server_header=False,
         timeout_graceful_shutdown=_GRACE,
     )
+    logging.getLogger("uvicorn.error").addFilter(_is_worth_telling)
     _Server(config, stopping).run(sockets=[address.socket])
+
+
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+    """Tell whether it is more than that an answer to a client that stalls was cut short."""
+    return record.exc_info is None or record.exc_info[0] is not CancelledError

@@ -157,11 +157,26 @@ class Codecs:
         """
         reader = self._by_content_type.get(content_type)
         if reader is None:
-            return self._unwrapped(content_type, data)
+            content_type, data = self.unwrapped(content_type, data)
+            reader = self._by_content_type[content_type]
         return reader.loads(data)
 
-    def _unwrapped(self, content_type: str, data: bytes) -> Any:
-        """Return the value in something compressed or kept elsewhere."""
+    def unwrapped(
+        self, content_type: str, data: bytes, *, at_most: int | None = None
+    ) -> tuple[str, bytes]:
+        """Return what a serializer wrote, of something compressed or kept elsewhere.
+
+        Args:
+            content_type: of what is in a record.
+            data: likewise.
+            at_most: bytes that something compressed may unfold to, if fewer than `max_bytes`.
+
+        Returns:
+            The content type of the serializer, and its bytes.
+
+        Raises:
+            UpshotError: as `decode` does; PayloadTooLargeError beyond `at_most`, too.
+        """
         reader = self._by_content_type.get(plain_type(content_type).partition("#")[0])
         if reader is None:
             raise UntrustedContentError(
@@ -185,8 +200,9 @@ class Codecs:
         if compression:
             from upshot.compression import decompress  # only where it is used
 
-            data = decompress(compression, data, at_most=self._max_bytes)
-        return reader.loads(data)
+            most = self._max_bytes if at_most is None else min(at_most, self._max_bytes)
+            data = decompress(compression, data, at_most=most)
+        return reader.content_type, data
 
     def _accept(self, name: str, serializers: Mapping[str, Serializer]) -> None:
         if name not in serializers:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import Any, Final, final
+from logging import LogRecord, makeLogRecord
+from typing import Any, Final, cast, final
 
 from pythonjsonlogger.json import JsonFormatter
 
@@ -21,7 +22,6 @@ _NAMES: Final = {
     "exc_info": "exception",
     "stack_info": "stack",
 }
-_PLAIN: Final = (str, int, bool, type(None))
 
 
 @final
@@ -41,21 +41,55 @@ class JsonLines(JsonFormatter):
             json_serializer=partial(json.dumps, allow_nan=False),
         )
 
-    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
-        """Hide passwords."""
-        return {
-            name: mask(value) if isinstance(value, str) else value
-            for name, value in log_data.items()
-        }
+    def format(self, record: LogRecord) -> str:
+        """Return one line; a text that its arguments do not fit is logged without them."""
+        try:
+            return super().format(record)
+        except Exception as flaw:
+            told = makeLogRecord(record.__dict__)
+            told.msg, told.args = (
+                f"{_text(record.msg)}: {type(flaw).__name__} with {safe_repr(record.args)}",
+                None,
+            )
+            return super().format(told)
+
+    def add_fields(
+        self, log_data: dict[str, Any], record: LogRecord, message_dict: dict[str, Any]
+    ) -> None:
+        """Collect what is logged; nothing that is logged passes for another level or logger."""
+        super().add_fields(log_data, record, message_dict)
+        own = {"level": record.levelname, "logger": record.name, "process": record.process}
+        log_data.update(own)
 
     def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
         """Return one line; a task may log a circle, NaN, or what raises when it is looked at."""
         try:
-            return super().jsonify_log_record(log_data)
+            return self._masked(log_data)
         except Exception:
-            time = log_data["time"]
-            plain = {
-                str(name): value if type(value) in _PLAIN else mask(safe_repr(value))
-                for name, value in log_data.items()
-            }
-            return super().jsonify_log_record(plain | {"time": time})
+            lone = {_text(name): self._lone(value) for name, value in log_data.items()}
+            return super().jsonify_log_record(lone)
+
+    def _lone(self, value: object) -> object:
+        """Return what JSON can hold of one value."""
+        try:
+            return json.loads(self._masked({"": value}))[""]
+        except Exception:
+            return mask(safe_repr(value))
+
+    def _masked(self, log_data: dict[str, Any]) -> str:
+        """Return JSON without passwords, however deep they are in it."""
+        text = super().jsonify_log_record(log_data)
+        return json.dumps(_hidden(json.loads(text))) if "://" in text else text
+
+
+def _hidden(value: Any) -> Any:
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, dict):
+        members = cast("dict[str, Any]", value)
+        return {mask(name): _hidden(member) for name, member in members.items()}
+    return list(map(_hidden, cast("list[object]", value))) if isinstance(value, list) else value
+
+
+def _text(value: object) -> str:
+    return mask(value) if type(value) is str else mask(safe_repr(value))

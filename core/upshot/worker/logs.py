@@ -8,6 +8,7 @@ from typing import Final, TextIO, final
 
 from upshot.errors import DriverMissingError
 from upshot.execution import in_hand
+from upshot.masking import mask
 from upshot.record import printable
 
 __all__ = ["begin_logging"]
@@ -38,14 +39,14 @@ def begin_logging(level: str, log_format: str) -> None:
 
 @final
 class _TextFormatter(logging.Formatter):
-    """Lets no text that is logged pass for a line of the log, or drive a terminal.
+    """Lets no text that is logged pass for a line of the log, drive a terminal, or tell a password.
 
-    A task's exception is whatever its arguments made of it: control characters are escaped, and
-    every line of a record but its first is indented.
+    A task's exception is whatever its arguments made of it: control characters are escaped, every
+    line of a record but its first is indented, and passwords in URLs are masked.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        first, *others = super().format(record).split("\n")
+        first, *others = mask(super().format(record)).split("\n")
         return "\n".join([printable(first), *(f"    {printable(line)}" for line in others)])
 
 

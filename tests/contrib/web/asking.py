@@ -63,10 +63,16 @@ class Asker:
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
         told: Callable[[str], object] | None = None,
+        leaves: bool = False,
     ) -> Answer:
-        """Return the answer; `told` gets each piece of it, and ends it by raising EOFError."""
+        """Return the answer; `told` gets each piece of it, and ends it by raising EOFError.
+
+        Who `leaves` goes away in the middle of the body.
+        """
         answer, gone = Answer(), asyncio.Event()
-        requests = [{"type": "http.request", "body": body, "more_body": False}]
+        requests = [{"type": "http.request", "body": body, "more_body": leaves}]
+        if leaves:
+            gone.set()
 
         async def receive() -> Any:
             if requests:

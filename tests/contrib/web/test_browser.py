@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import textwrap
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from upshot.outcome import encode_value
 from upshot.record import Record, printable
 from upshot.states import State
 from upshot_conformance.records import CODECS, failure, success
+from upshot_conformance.servers import RedisServer
 
 from .conftest import SERVICES
 from .serving import WebProcess
@@ -304,6 +307,24 @@ def test_it_can_be_paused(scene: Callable[..., Scene]) -> None:
     page.until(lambda: len(page.texts(".list tbody tr")) == 1)
 
 
+def test_trouble_that_is_over_when_it_goes_on_is_no_longer_shown(
+    scene: Callable[..., Scene], redis_server: RedisServer
+) -> None:
+    page = scene("redis")
+    page.open()
+    redis_server.pause()
+    try:
+        page.until(lambda: text_of(page.browser, "#trouble") != [""])
+        page.browser.find_element(By.ID, "live-button").click()
+    finally:
+        redis_server.resume()
+    assert "cannot be reached" in text_of(page.browser, "#trouble")[0]
+
+    page.browser.find_element(By.ID, "live-button").click()
+
+    page.until(lambda: text_of(page.browser, "#trouble") == [""])
+
+
 def test_it_is_searched_and_filtered_by_keyboard(scene: Callable[..., Scene]) -> None:
     page = scene()
     page.app.results.store(success("one", 1)._replace(name="shop.order"))
@@ -448,6 +469,50 @@ def test_the_token_is_asked_for_and_remembered(tmp_path: Path, browser: webdrive
         browser.delete_all_cookies()
         browser.get(web.link)
         assert (browser.title, browser.current_url) == ("Results · upshot", bare)
+    finally:
+        browser.get("about:blank")
+        web.kill()
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Callable[[str], str]]:
+    """Serves pages with a link from another site, and returns their addresses."""
+    links: list[str] = []
+
+    class Pages(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(f'<a href="{links[-1]}">there</a>'.encode())
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
+        threading.Thread(target=server.serve_forever).start()
+
+        def linking(link: str) -> str:
+            links.append(link)
+            return f"http://localhost:{server.server_port}/"
+
+        yield linking
+        server.shutdown()
+
+
+def test_a_link_in_a_page_of_another_site_needs_the_token_once(
+    tmp_path: Path, browser: webdriver.Chrome, elsewhere: Callable[[str], str]
+) -> None:
+    (tmp_path / "jobs.py").write_text(textwrap.dedent(JOBS))
+    url = {"UPSHOT_BROKER_URL": f"sqlite:///{tmp_path}/queue.db"}
+    web = WebProcess(tmp_path, "--new-token", environment=url)
+    bare = web.link.partition("?")[0]
+    try:
+        for link, title in ((web.link, "Results"), (f"{bare}workers", "Workers and queues")):
+            browser.get(elsewhere(link))
+            browser.find_element(By.LINK_TEXT, "there").click()
+            WebDriverWait(browser, SECONDS).until(lambda found: found.title.endswith("upshot"))
+            assert browser.title == f"{title} · upshot"
     finally:
         browser.get("about:blank")
         web.kill()

@@ -7,7 +7,9 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -141,6 +143,29 @@ def test_it_ends_at_once_although_a_browser_listens(
     assert "Cancel" not in web.output()
 
 
+def test_a_client_that_stalls_keeps_it_for_seconds_only(serve: Callable[..., WebProcess]) -> None:
+    web = serve(UPSHOT_WEB_TOKEN=TOKEN)
+    where = urllib.parse.urlsplit(web.link)
+    with socket.create_connection((where.hostname or "", where.port or 0), SECONDS) as client:
+        client.sendall(b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")
+        assert get(web.link) == 401  # by now it has begun to read that
+        assert web.stop() == 130
+
+    assert "Traceback" not in web.output()
+
+
+def test_who_cannot_wait_for_its_end_is_told_nothing(serve: Callable[..., WebProcess]) -> None:
+    web = serve()
+    with urllib.request.urlopen(f"{web.link}events?of=workers", timeout=SECONDS) as stream:
+        assert stream.readline().startswith(b"retry:")
+        web.process.send_signal(signal.SIGINT)
+        time.sleep(0.02)  # or the system would make one of both
+        code = web.stop()
+
+    assert code in (130, -signal.SIGINT)  # the second one may find it nearly ended
+    assert "Traceback" not in web.output()
+
+
 def test_a_port_that_is_taken_is_one_sentence(upshot: CommandHere) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = upshot("web", "--port", str(taken.getsockname()[1]))
@@ -154,6 +179,17 @@ def test_a_host_that_is_none_is_one_sentence(upshot: CommandHere) -> None:
 
     assert done.returncode == 2
     assert "nothing can listen on port 8020 of 'no.such.host.invalid'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["jobs.example:8020", "https://jobs.example", "*.example", "", "bücher.example", "[::1]"],
+)
+def test_a_name_that_no_browser_can_ask_for_is_refused(upshot: CommandHere, name: str) -> None:
+    done = upshot("web", "--port", "0", "--allow-host", name)
+
+    assert done.returncode == 2
+    assert "without scheme and port, such as jobs.example.com" in done.stderr
 
 
 @pytest.mark.parametrize(("host", "shown"), [("::1", "[::1]"), ("localhost", "127.0.0.1")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -139,6 +140,16 @@ def test_events_of_nothing_are_not_found(app: App) -> None:
     run(app, work)
 
 
+def test_who_asks_for_the_head_of_a_stream_does_not_wait_for_its_end(app: App) -> None:
+    async def work(page: Asker) -> None:
+        asked = page.ask("/events", "of=workers", method="HEAD")
+        answer = await asyncio.wait_for(asked, 20)
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert (await page.ask("/events", "of=secrets", method="HEAD")).status == 404
+
+    run(app, work)
+
+
 def test_no_more_streams_are_kept_than_there_is_room_for(app: App) -> None:
     async def work(page: Asker) -> None:
         assert page.site.streams is not None
@@ -181,6 +192,36 @@ def test_stopping_ends_all_streams(app: App) -> None:
         heard = Listener(page.site.stop, lambda: None)
         await page.ask("/events", "of=workers", told=heard)
         assert heard.names == ["part"]
+
+    run(app, work)
+
+
+def test_stopping_waits_for_no_service_that_does_not_answer(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, release = threading.Event(), threading.Event()
+
+    def silent(*_: object, **__: object) -> Page:
+        asked.set()
+        release.wait(60)
+        return Page(records=[], matched=0, unreadable=0, states=Counter())
+
+    monkeypatch.setattr(looking, "newest", silent)
+
+    async def work(page: Asker) -> None:
+        heard = Listener(lambda: None)
+        streaming = asyncio.ensure_future(page.ask("/events", "of=results", told=heard))
+        asking = asyncio.ensure_future(page.ask("/"))
+        assert await asyncio.to_thread(asked.wait, 20)
+        await asyncio.sleep(1.5)  # until the stream looks as well
+        try:
+            page.site.stop()
+            await asyncio.wait_for(streaming, 20)
+            answer = await asyncio.wait_for(asking, 20)
+        finally:
+            release.set()
+        assert (heard.names, answer.status) == ([], 503)
+        assert "the page is being stopped" in answer.text
 
     run(app, work)
 

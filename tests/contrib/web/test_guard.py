@@ -30,6 +30,7 @@ PATHS = ["/", "/result", "/workers", "/events", "/static/page.css", "/nowhere"]
         ("127.0.0.1.evil.example:8020", False),
         ("", False),
         ("[", False),
+        ("[::1", False),
         ("192.168.0.7", False),
     ],
 )
@@ -99,6 +100,14 @@ def test_a_program_gives_the_token_as_bearer(app: App) -> None:
     assert answer.status == 200
 
 
+def test_a_token_may_have_letters_of_any_alphabet(app: App) -> None:
+    token = "ключ-ключ-ключ-ü"
+
+    assert shown(app, token=token, headers={"authorization": f"Bearer {token}"}).status == 200
+    assert shown(app, token=token, headers={"authorization": f"Bearer {token}ü"}).status == 401
+    assert shown(app, "/", {"token": token}, token=token).status == 303
+
+
 async def entered(page: Asker, path: str, query: str) -> tuple[str, str]:
     answer = await page.ask(path, query)
     assert answer.status == 303
@@ -125,7 +134,7 @@ def test_a_link_with_the_token_leaves_a_cookie_and_an_address_without_it(
             known = await page.ask("/", headers={"cookie": f"{name}={value}"})
 
         assert where == location
-        assert {"HttpOnly", "SameSite=strict"} <= set(options)
+        assert {"HttpOnly", "SameSite=lax"} <= set(options)
         assert TOKEN not in cookie
         assert known.status == 200
 
@@ -148,6 +157,30 @@ def test_the_form_takes_the_token_too(app: App, body: str, status: int) -> None:
 
     assert answer.status == status
     assert answer.headers.get("location") == ("." if status == 303 else None)
+
+
+@pytest.mark.parametrize("name", ["..%2fpages.py", "../pages.py", "\0", "page.css\0", "x" * 5000])
+def test_a_file_that_is_none_of_the_pages_is_not_found(app: App, name: str) -> None:
+    assert shown(app, f"/static/{name}").status == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "up", "home"),
+    [("/nowhere", "", "."), ("/a/b", "../", "../"), ("/a/b/", "../../", "../../")],
+)
+def test_an_address_that_is_none_leads_back_from_any_depth(
+    app: App, path: str, up: str, home: str
+) -> None:
+    for answer in (shown(app, path), shown(app, path, headers={"host": "evil.example"})):
+        assert f'<link rel="stylesheet" href="{up}static/page.css">' in answer.html
+        assert f'<a href="{home}">To the results</a>' in answer.html
+    assert f'action="{up}login"' in shown(app, path, token=TOKEN).html
+
+
+def test_who_goes_away_within_the_form_is_no_error(app: App) -> None:
+    answer = shown(app, "/login", token=TOKEN, method="POST", body=b"token=", leaves=True)
+
+    assert answer.status == 401
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])

@@ -204,6 +204,36 @@ def test_a_value_that_is_too_large_for_a_page_is_not_decoded(app: App) -> None:
     assert texts(answer) == []
 
 
+def test_a_report_that_is_too_large_is_not_decoded(app: App) -> None:
+    said = {"current": 1, "total": 2, "note": "x" * 5 * 2**20}
+    app.results.store(Record("runs", State.STARTED, info=encode_value(CODECS, said)))
+    app.results.store(success("it", "done")._replace(info=encode_value(CODECS, said)))
+
+    line, running, ended = shown(app), page(app, "runs"), page(app, "it")
+
+    assert "1 of 2" not in line.text + running.text
+    assert "the last report is one of 5,120 KiB, too much for a page" in running.text
+    assert texts(ended) == ['"done"']
+
+
+@pytest.mark.parametrize("place", [False, True], ids=["here", "elsewhere"])
+def test_what_unfolds_to_too_much_for_a_page_is_not_decoded(tmp_path: Path, place: bool) -> None:
+    settings: dict[str, Any] = {"result_compression": "gzip", "result_compression_threshold": 10}
+    if place:
+        settings |= {"result_offload": f"file://{tmp_path}", "result_offload_threshold": 100}
+    with sealed(tmp_path, **settings) as app:
+        app.results.store(success("it", "x" * 5 * 2**20))
+        app.results.store(success("small", "y" * 2**20))
+        large, small = page(app, "it"), page(app, "small")
+    with sealed(tmp_path, **settings, result_max_bytes=2**20) as app:
+        beyond = page(app, "it")
+
+    assert "too much for a page; upshot results show prints it" in large.text
+    assert texts(large) == []
+    assert len(texts(small)) == 2
+    assert "result_max_bytes allows" in beyond.text
+
+
 def test_a_stream_says_how_many_items_there_were(app: App) -> None:
     app.results.store(streamed(success("it", None), 1234))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from upshot.record import Payload, Record
 from upshot.states import State
 from upshot_conformance.records import CODECS, failure, revoked, success
 from upshot_conformance.servers import MemcachedServer, RabbitMQServer
+from upshot_contrib.web import looking
 from upshot_contrib.web.queries import PAGE, Query
 
 from .asking import Answer, shown
@@ -138,6 +140,28 @@ def test_there_are_pages(app: App) -> None:
     assert 'rel="next" href="?q=shop&amp;page=2"' in first.html
     assert 'rel="prev" href="?q=shop"' in second.html
     assert "Page 2 of 2" in second.text
+
+
+def test_no_link_leads_beyond_what_is_put_in_order(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "MAX_SORTED", 2 * PAGE)
+    app.results.store_many(record(f"{n:03}", ago=float(n)) for n in range(2 * PAGE + 3))
+
+    first, second = shown(app), shown(app, "/", "page=2")
+
+    assert 'rel="next"' in first.html
+    assert 'rel="next"' not in second.html
+    assert "Older ones are not put in order: search for them." in second.text
+    assert "not put in order" not in first.text
+
+
+def test_rows_of_ids_that_look_alike_can_be_told_apart(app: App) -> None:
+    app.results.store_many(record(task_id, ago=1.0) for task_id in ("a\u202e", "a\\u202e"))
+
+    keys = re.findall(r'<tr data-key="([^"]*)"', shown(app).html)
+
+    assert len(set(keys)) == 2
 
 
 @pytest.mark.parametrize(

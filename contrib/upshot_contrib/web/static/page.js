@@ -120,7 +120,10 @@ class Live {
     if (this.source || this.isPaused || this.state.dataset.is === "over") return;
     const { events, version } = this.part.dataset;
     this.source = new EventSource(`${events}&seen=${version}`);
-    this.source.addEventListener("open", () => this.tell("on"));
+    this.source.addEventListener("open", () => {
+      this.tell("on");
+      this.trouble(""); // was that of another stream: what is still wrong will be told again
+    });
     this.source.addEventListener("error", () => this.tell("lost"));
     this.source.addEventListener("part", (event) => {
       this.part.dataset.version = event.lastEventId;
