@@ -237,35 +237,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if strangers := sorted(set(labels).difference(LABELS)):
             raise EvidenceError(f"no such backend: {', '.join(strangers)}")
-        if chosen.do == "run":
-            _measure_all(labels, chosen.clause or list(GROUPS))
-        if chosen.do == "plain" or (chosen.do == "run" and not chosen.clause):
-            _look_at_all(labels)
+        if chosen.do in ("run", "plain"):
+            with installed() as environment:
+                if chosen.do == "run":
+                    _measure_all(labels, chosen.clause or list(GROUPS), environment)
+                if chosen.do == "plain" or not chosen.clause:
+                    _look_at_all(labels, environment)
         return _write(only_look=chosen.do == "check")
     except (UpshotError, OSError, ValueError, subprocess.SubprocessError) as exc:
         sys.stderr.write(f"{exc}\n")
         return 1
 
 
-def _measure_all(labels: Sequence[str], wanted: Sequence[str]) -> None:
-    with installed() as environment:
-        for label in labels:
-            for group in GROUPS:
-                asked = [
-                    each
-                    for each, clause in CLAUSES.items()
-                    if clause.group == group
-                    and {each, group}.intersection(wanted)
-                    and not not_measured(each, label)
-                ]
-                with tempfile.TemporaryDirectory(prefix="upshot-celery-") as folder:
-                    if asked:
-                        keep(measure(label, environment, Path(folder), asked))
+def _measure_all(
+    labels: Sequence[str], wanted: Sequence[str], environment: Mapping[str, str]
+) -> None:
+    for label in labels:
+        for group in GROUPS:
+            asked = [
+                each
+                for each, clause in CLAUSES.items()
+                if clause.group == group
+                and {each, group}.intersection(wanted)
+                and not not_measured(each, label)
+            ]
+            with tempfile.TemporaryDirectory(prefix="upshot-celery-") as folder:
+                if asked:
+                    keep(measure(label, environment, Path(folder), asked))
 
 
-def _look_at_all(labels: Sequence[str]) -> None:
-    with installed() as environment:
-        fresh = look(labels, environment)
+def _look_at_all(labels: Sequence[str], environment: Mapping[str, str]) -> None:
+    fresh = look(labels, environment)
     before: Mapping[str, Mapping[str, str]] = (
         kept_plain().seen if (REPORTS / PLAIN).exists() else {}
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import re
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -80,6 +82,33 @@ def test_a_run_finds_the_services_of_this_checkout(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("UPSHOT_SERVICES_DIR", "/elsewhere")
     found = celery_backends.variables({"A": "1"})
     assert (found["UPSHOT_SERVICES_DIR"], found["A"]) == ("/elsewhere", "1")
+
+
+RUN = """
+import importlib, sys
+from scripts import celery_backends as it
+
+def found(name, result):
+    return importlib.import_module("upshot_over_celery." + name) and result
+
+it.measure = lambda *_: found("harnesses", it.kept()[0])
+it.look = lambda *_: found("plain", it.kept_plain())
+it.keep = it.replace_file = lambda *_: None
+sys.exit(it.main(["run"]))
+"""
+
+
+def test_a_whole_run_finds_the_adapter_to_its_end() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", RUN],
+        cwd=celery_backends.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.timeout(300)
