@@ -23,6 +23,7 @@ from upshot.record import printable
 __all__ = [
     "as_text",
     "clear_screen",
+    "flush_output",
     "give_up_output",
     "is_plain",
     "json_or_repr",
@@ -71,6 +72,16 @@ def use_plain_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def flush_output() -> None:
+    """See to it that what was printed has left this process.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def give_up_output() -> None:

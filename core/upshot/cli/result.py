@@ -7,7 +7,15 @@ import click
 from upshot.app import App
 from upshot.cli.exits import FAILED, OK, TIMED_OUT
 from upshot.cli.parameters import SECONDS, app_option, json_option
-from upshot.cli.printing import as_text, safe, show_field, show_json, show_note, show_traceback
+from upshot.cli.printing import (
+    as_text,
+    flush_output,
+    safe,
+    show_field,
+    show_json,
+    show_note,
+    show_traceback,
+)
 from upshot.cli.report import Report
 from upshot.cli.results.moments import short_span
 from upshot.cli.results.source import Source, source_option
@@ -64,6 +72,7 @@ def show(source: Source, task_id: str, timeout: float | None, forget: bool, as_j
         else:
             _show(report)
         if forget:
+            flush_output()  # or a full disk, say, would be found out when the record has gone
             app.AsyncResult(task_id).forget()
     return _code(report, waited=timeout is not None)
 
