@@ -46,3 +46,22 @@ def test_a_record_that_cannot_be_printed_is_not_forgotten(
     assert full.returncode == 1
     assert "the output cannot be written" in full.stderr
     assert place.ids() == {"it"}
+
+
+def test_a_file_that_cannot_be_read_is_one_line(place: Place, tmp_path: Path) -> None:
+    done = shell(shlex.join([*COMMAND, "import", "/proc/self/mem", *place.words]), tmp_path)
+
+    assert done.returncode == 1
+    assert done.stderr == f"Error: '/proc/self/mem' cannot be read: {os.strerror(5)}\n"
+
+
+def test_a_stdin_that_is_closed_is_at_its_end(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "tasks.py").write_text("from upshot import App\napp = App()\n")
+    purge = shlex.join([*UPSHOT, "-A", "tasks", "purge"])
+
+    imported = shell(shlex.join([*COMMAND, "import", "--json", *place.words]) + " <&-", tmp_path)
+    purged = shell(f"{purge} <&-", tmp_path)
+
+    assert (imported.returncode, '"stored": 0' in imported.stdout) == (0, True)
+    assert purged.returncode == 1
+    assert "nothing was done: no answer" in purged.stderr
