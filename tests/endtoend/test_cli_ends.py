@@ -65,3 +65,23 @@ def test_a_stdin_that_is_closed_is_at_its_end(place: Place, tmp_path: Path) -> N
     assert (imported.returncode, '"stored": 0' in imported.stdout) == (0, True)
     assert purged.returncode == 1
     assert "nothing was done: no answer" in purged.stderr
+
+
+@pytest.mark.parametrize("command", [UPSHOT, (str(Path(sys.executable).with_name("upshot")),)])
+def test_ctrl_c_before_the_command_has_begun_is_silent(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt")  # while it is imported
+
+    done = shell(shlex.join([*command, "backends"]), tmp_path, PYTHONPATH=str(tmp_path))
+
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize("columns", ["0", "none"])
+def test_a_width_of_nothing_hides_nothing(place: Place, tmp_path: Path, columns: str) -> None:
+    place.fill()
+
+    done = shell(shlex.join([*COMMAND, "list", *place.words]), tmp_path, COLUMNS=columns)
+
+    assert done.stdout.splitlines()[0].startswith("changed (UTC)")  # a table, as in any pipe
