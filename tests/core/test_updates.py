@@ -265,6 +265,36 @@ def test_a_bar_is_shown_on_a_terminal_only(
     assert ResultSet[int]().get(progress=True) == []
 
 
+def test_a_bar_takes_nothing_that_is_printed_into_a_file(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown, printed = Terminal(), io.StringIO()
+    monkeypatch.setattr("sys.stderr", shown)
+    monkeypatch.setattr("sys.stdout", printed)
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+    @app.task
+    def chatter(number: int) -> None:
+        print("the task says", number)
+
+    with app.running():
+        chatter.map([1, 2]).get(timeout=PATIENCE, progress=True)
+
+    assert sorted(printed.getvalue().splitlines()) == ["the task says 1", "the task says 2"]
+    assert "2/2" in shown.getvalue()
+
+
+def test_no_bar_is_shown_where_stderr_was_closed(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+
+    @app.task
+    def double(number: int) -> int:
+        return 2 * number
+
+    with app.running():
+        assert double.map([1, 2]).get(timeout=PATIENCE, progress=True) == [2, 4]
+
+
 def test_a_child_of_a_task_reports_though_the_clerk_held_the_lock() -> None:
     stored: list[Any] = []
     clerk, report = Clerk(), StoredRecord("", b"", 0, 0, None, "", "", "", "")
