@@ -19,7 +19,7 @@ from upshot import App, ResultSet, State, clock, current_task
 from upshot.backend import StoredRecord
 from upshot.engine.clerk import Clerk
 from upshot.engine.reports import Reports
-from upshot.errors import ResultForgottenError, ResultTimeoutError
+from upshot.errors import ResultForgottenError, ResultTimeoutError, ServiceUnavailableError
 from upshot_backends.memory.results import MemoryBackend
 
 PATIENCE = 20.0
@@ -100,6 +100,29 @@ def test_updates_that_time_out_consume_nothing(app: App) -> None:
         next(updates)
     with pytest.raises(ValueError, match="timeout"):
         sent.updates(timeout=-1)
+
+
+def test_what_cannot_be_read_at_first_is_not_said_to_be_pending(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @app.task
+    def never() -> None: ...
+
+    sent, reader = never.delay(), app.results.reader
+
+    def away(*_: object) -> None:
+        monkeypatch.undo()
+        raise ServiceUnavailableError("it is away for a moment")
+
+    async def first() -> str:
+        async for update in sent.updates(timeout=PATIENCE):
+            return update.state
+        return ""
+
+    monkeypatch.setattr(reader, "record", away)
+    assert next(iter(sent.updates(timeout=PATIENCE))).state == State.QUEUED
+    monkeypatch.setattr(reader, "record", away)
+    assert asyncio.run(first()) == State.QUEUED
 
 
 def test_updates_of_a_task_that_another_process_forgets_end(app: App) -> None:
