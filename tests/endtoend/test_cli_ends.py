@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from upshot.record import Payload
 from upshot_conformance.records import success
 
-from .places import COMMAND, Place
+from .places import COMMAND, Command, Place
 
 UPSHOT = (sys.executable, "-m", "upshot")
 
@@ -45,6 +46,20 @@ def test_a_record_that_cannot_be_printed_is_not_forgotten(
 
     assert full.returncode == 1
     assert "the output cannot be written" in full.stderr
+    assert place.ids() == {"it"}
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_a_value_that_cannot_be_read_here_is_not_forgotten(
+    here: Command, place: Place, form: tuple[str, ...]
+) -> None:
+    place.client.store(success("it", 1)._replace(outcome=Payload("json;offloaded", b"elsewhere")))
+
+    done = here("show", "it", "--forget", *form, *place.words)
+
+    assert done.returncode == 1
+    assert "set result_offload" in done.stdout
+    assert "it was not forgotten" in done.stderr
     assert place.ids() == {"it"}
 
 

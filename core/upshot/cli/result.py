@@ -57,7 +57,7 @@ def result() -> None:
 @click.option(
     "-t", "--timeout", type=SECONDS, help="Wait at most so long for its end; by default look once."
 )
-@click.option("--forget", is_flag=True, help="Delete the record after printing it.")
+@click.option("--forget", is_flag=True, help="Delete the record after printing all of it.")
 @json_option
 def show(source: Source, task_id: str, timeout: float | None, forget: bool, as_json: bool) -> int:
     """Print what is known about the task ID.
@@ -71,7 +71,9 @@ def show(source: Source, task_id: str, timeout: float | None, forget: bool, as_j
             show_json(report.to_data())
         else:
             _show(report)
-        if forget:
+        if forget and report.unreadable:
+            show_note("it was not forgotten: not all of it could be shown; `forget` removes it")
+        elif forget:
             flush_output()  # or a full disk, say, would be found out when the record has gone
             app.AsyncResult(task_id).forget()
     return _code(report, waited=timeout is not None)
