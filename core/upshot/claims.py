@@ -21,11 +21,12 @@ from upshot import clock, storing
 from upshot.backend import Backend, StoredRecord
 from upshot.checks import check_key, check_name
 from upshot.clock import Deadline
-from upshot.content_types import CLAIM
+from upshot.content_types import CLAIM, encryption_of
 from upshot.envelope import Envelopes
 from upshot.errors import (
     CorruptRecordError,
     InvalidTaskIdError,
+    KeyMissingError,
     ServiceUnavailableError,
     UnsupportedError,
 )
@@ -118,6 +119,7 @@ class Claims:
         Raises:
             UnsupportedError: as `require`, before any I/O.
             CorruptRecordError: what is stored for a key is no claim.
+            KeyMissingError: it is encrypted with a key that is not here.
             ServiceUnavailableError: others claim a key again and again, and do not send.
             ServiceError: the service could not do it in time; any of them may have been claimed.
         """
@@ -243,6 +245,7 @@ class Claims:
             if (record.name, record.task_id) != (wanted.name, wanted.key):
                 raise ValueError("it belongs to another key")
             if record.outcome is None or record.outcome.content_type != CLAIM:
+                self._require_key(wanted, record.outcome)
                 raise ValueError("it names no task")
             task_id = check_task_id(record.outcome.body.decode())
         except (CorruptRecordError, InvalidTaskIdError, ValueError) as exc:
@@ -257,6 +260,15 @@ class Claims:
             attempt=record.attempt,
             is_sent=record.is_terminal,
         )
+
+    def _require_key(self, wanted: Claim, outcome: Payload | None) -> None:
+        """Tell who could not decrypt a claim that another process can: it is not to be removed."""
+        inside, key_id = encryption_of("" if outcome is None else outcome.content_type)
+        if key_id and inside == CLAIM:
+            raise KeyMissingError(
+                f"who holds key {printable(wanted.key)!r} of {wanted.name} is encrypted with the "
+                f"key {printable(key_id)!r}, which encryption_keys here does not have"
+            )
 
 
 def _repeated(claim: Claim) -> Claim:

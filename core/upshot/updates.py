@@ -81,7 +81,7 @@ class Updates:
     def __iter__(self) -> Generator[Update]:
         """Yield what is seen; see `AsyncResult.updates`."""
         deadline, view = Deadline(self._timeout), _View(self._origin.codecs)
-        yield from view.news([(self._key, self._look(deadline))])
+        yield from view.news(self._look(deadline))
         if view.is_over:
             return
         sink, hub, changes = ThreadSink[Record](), self._client.waiting_hub(), _of(self._client)
@@ -100,7 +100,7 @@ class Updates:
     async def __aiter__(self) -> AsyncGenerator[Update]:
         """Yield what is seen, for coroutines: the event loop runs on meanwhile."""
         deadline, view = Deadline(self._timeout), _View(self._origin.codecs)
-        for update in view.news([(self._key, await asyncio.to_thread(self._look, deadline))]):
+        for update in view.news(await asyncio.to_thread(self._look, deadline)):
             yield update
         if view.is_over:
             return
@@ -118,11 +118,12 @@ class Updates:
             changes.unfollow(self._key, sink)
             hub.unwatch([self._key], sink)
 
-    def _look(self, deadline: Deadline) -> Record | UpshotError | None:
+    def _look(self, deadline: Deadline) -> Sequence[tuple[str, Record | UpshotError | None]]:
+        """Return what is there now, as it would be heard; nothing if that cannot be known."""
         try:
-            return self._client.reader.record(self._key, deadline)
+            return [(self._key, self._client.reader.record(self._key, deadline))]
         except ServiceUnavailableError:  # the hub tries on, and says why if that is in vain
-            return None
+            return []
 
 
 @final

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from upshot.errors import (
     PayloadMissingError,
     PayloadTooLargeError,
     ServiceRejectedError,
+    ServiceUnavailableError,
     UntrustedContentError,
 )
 from upshot.keyring import Keyring
@@ -116,6 +118,15 @@ def test_a_scheme_that_nobody_knows_is_refused_without_the_password() -> None:
 
     assert "nowhere" in str(refused.value)
     assert "hunter2" not in str(refused.value)
+
+
+def test_a_server_that_is_away_is_told_without_the_password_when_it_is_used() -> None:
+    place = offload("ftp://user:hunter2@127.0.0.1:1/folder")  # fsspec connects to it at once
+
+    with pytest.raises(ServiceUnavailableError, match=r"ftp://user:\*\*\*@") as refused:
+        place.put("id", LARGE, ROOM, 60.0)
+
+    assert "hunter2" not in "".join(traceback.format_exception(refused.value))
 
 
 def test_only_what_is_longer_than_the_threshold_or_the_record_is_put_elsewhere(url: str) -> None:

@@ -271,3 +271,19 @@ def test_what_no_reader_would_take_is_a_failure_and_no_success(
         with pytest.raises(PayloadTooLargeError, match="result_max_bytes allows at most 100000"):
             handle.get(timeout=20)
         assert handle.state == State.FAILURE
+
+
+@pytest.mark.parametrize("settings", [{}, {"encryption_keys": [KEY]}])
+def test_a_claim_that_cannot_be_decrypted_here_is_not_said_to_be_broken(
+    signing: App, url: str, settings: dict[str, Any]
+) -> None:
+    sent = signing.send_task(NAME, ["shoe"], key="order-1")
+
+    with (
+        make(url, signing_keys=[KEY], **settings) as other,
+        pytest.raises(KeyMissingError, match="encryption_keys") as missing,
+    ):
+        other.send_task(NAME, ["shoe"], key="order-1")
+
+    assert "forget_key" not in str(missing.value), "another task would be sent for the key"
+    assert signing.send_task(NAME, ["shoe"], key="order-1").id == sent.id

@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -314,6 +315,23 @@ def test_forgetting_while_it_runs_leaves_no_item(make_app: MakeApp, gate: str) -
     assert keys == [f"{app.settings.namespace}:{sent.id}"], "only the end of the task is left"
     sent.forget()
     assert list(app.results.backend.scan(app.settings.namespace, PATIENCE)) == []
+
+
+def test_forgetting_while_it_runs_leaves_no_file(
+    make_app: MakeApp, gate: str, tmp_path: Path
+) -> None:
+    app = make_app(result_offload=f"file://{tmp_path}", result_offload_threshold=0)
+    sent = send(app, wait_and_count, gate, 100_000)
+    items = iter(sent.stream(timeout=PATIENCE))
+    assert next(items) == 0
+    sent.forget()
+    gates[gate].set()
+
+    assert gates[gate + " closed"].wait(PATIENCE), "the task runs on"
+    with pytest.raises(ResultForgottenError):
+        sent.get(timeout=PATIENCE)
+
+    assert sum(path.is_file() for path in tmp_path.rglob("*")) == 1, "only the end of the task is"
 
 
 def test_forgetting_a_long_stream_leaves_nothing(make_app: MakeApp) -> None:

@@ -19,7 +19,7 @@ from upshot import App, ResultSet, State, clock, current_task
 from upshot.backend import StoredRecord
 from upshot.engine.clerk import Clerk
 from upshot.engine.reports import Reports
-from upshot.errors import ResultForgottenError, ResultTimeoutError
+from upshot.errors import ResultForgottenError, ResultTimeoutError, ServiceUnavailableError
 from upshot_backends.memory.results import MemoryBackend
 
 PATIENCE = 20.0
@@ -100,6 +100,29 @@ def test_updates_that_time_out_consume_nothing(app: App) -> None:
         next(updates)
     with pytest.raises(ValueError, match="timeout"):
         sent.updates(timeout=-1)
+
+
+def test_what_cannot_be_read_at_first_is_not_said_to_be_pending(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @app.task
+    def never() -> None: ...
+
+    sent, reader = never.delay(), app.results.reader
+
+    def away(*_: object) -> None:
+        monkeypatch.undo()
+        raise ServiceUnavailableError("it is away for a moment")
+
+    async def first() -> str:
+        async for update in sent.updates(timeout=PATIENCE):
+            return update.state
+        return ""
+
+    monkeypatch.setattr(reader, "record", away)
+    assert next(iter(sent.updates(timeout=PATIENCE))).state == State.QUEUED
+    monkeypatch.setattr(reader, "record", away)
+    assert asyncio.run(first()) == State.QUEUED
 
 
 def test_updates_of_a_task_that_another_process_forgets_end(app: App) -> None:
@@ -263,6 +286,36 @@ def test_a_bar_is_shown_on_a_terminal_only(
     assert ("7/7" in shown.getvalue()) is is_terminal
     assert "\x1b[3" not in shown.getvalue(), "NO_COLOR asks for no colours"
     assert ResultSet[int]().get(progress=True) == []
+
+
+def test_a_bar_takes_nothing_that_is_printed_into_a_file(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown, printed = Terminal(), io.StringIO()
+    monkeypatch.setattr("sys.stderr", shown)
+    monkeypatch.setattr("sys.stdout", printed)
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+    @app.task
+    def chatter(number: int) -> None:
+        print("the task says", number)
+
+    with app.running():
+        chatter.map([1, 2]).get(timeout=PATIENCE, progress=True)
+
+    assert sorted(printed.getvalue().splitlines()) == ["the task says 1", "the task says 2"]
+    assert "2/2" in shown.getvalue()
+
+
+def test_no_bar_is_shown_where_stderr_was_closed(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+
+    @app.task
+    def double(number: int) -> int:
+        return 2 * number
+
+    with app.running():
+        assert double.map([1, 2]).get(timeout=PATIENCE, progress=True) == [2, 4]
 
 
 def test_a_child_of_a_task_reports_though_the_clerk_held_the_lock() -> None:

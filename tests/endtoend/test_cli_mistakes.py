@@ -154,6 +154,17 @@ def test_a_url_in_the_place_of_the_module_says_where_urls_belong(upshot: Command
     assert "did you mean redis" not in done.stderr
 
 
+def test_what_is_no_target_is_quoted_as_it_is_and_not_suggested_again(upshot: Command) -> None:
+    url = upshot("-A", "redis://localhost", "worker")
+    name = upshot("-A", "shop.jobs:my-app", "worker")
+    path = upshot("-A", "./shop/jobs.py:app", "worker")
+
+    assert "cannot read -A 'redis://localhost' as MODULE" in url.stderr
+    assert "cannot read -A 'shop.jobs:my-app' as MODULE" in name.stderr
+    assert "did you mean" not in name.stderr
+    assert "did you mean shop.jobs:app?" in path.stderr
+
+
 def test_a_folder_that_has_gone_is_one_line(shell: Command) -> None:
     done = shell("mkdir gone && cd gone && rmdir ../gone && $U purge -y")
 

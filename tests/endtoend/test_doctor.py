@@ -260,6 +260,18 @@ def test_a_user_who_may_not_write_is_told_how_to_let_it(evicting_redis: RedisSer
     assert evicting_redis.ask("KEYS", "*") == ""
 
 
+def test_a_redis_that_is_full_is_told_what_to_change() -> None:
+    with RedisServer() as server:
+        server.ask("CONFIG", "SET", "maxmemory", "1")
+        found = look(server.url)
+
+    stored, sent = problems(found)
+    assert stored.what.startswith("a record cannot be written: ")
+    assert sent.what.startswith("a message cannot be published: ")
+    assert "give it more memory" in stored.change
+    assert "give it more memory" in sent.change
+
+
 def test_a_replica_that_takes_no_writes_is_not_tried(evicting_redis: RedisServer) -> None:
     arguments = ["--replicaof", "127.0.0.1", str(evicting_redis.port)]
     with RedisServer(arguments=arguments) as replica:

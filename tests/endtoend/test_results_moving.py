@@ -162,6 +162,26 @@ def test_a_wrong_line_is_named_and_can_be_passed_over(
     assert len(place.ids()) == 4
 
 
+def test_a_line_that_is_too_long_for_a_record_is_a_wrong_line(
+    here: Command, place: Place, tmp_path: Path
+) -> None:
+    place.fill()
+    lines = here("export", *place.words).stdout.splitlines()
+    place.client.forget(place.ids())
+    (tmp_path / "lines").write_text("\n".join([lines[0], "x" * 200_000, *lines[1:]]))
+    options = (*place.words, "lines")
+
+    stopped = here("import", *options, UPSHOT_RESULT_MAX_BYTES="1024")
+    assert stopped.returncode == 1
+    assert "line 2: it is longer than any record may be" in stopped.stderr
+    assert len(place.ids()) == 1
+    passed = here("import", "--keep-going", *options, UPSHOT_RESULT_MAX_BYTES="1024")
+
+    assert passed.returncode == 1
+    assert "line 2: it is longer than any record may be" in passed.stderr
+    assert len(place.ids()) == 5
+
+
 def test_expiry_counts_from_the_import_on(here: Command, place: Place, tmp_path: Path) -> None:
     place.client.store(success("it", 1))
     (tmp_path / "lines").write_text(here("export", *place.words).stdout)

@@ -48,7 +48,7 @@ _ADVICE: Final[Advice] = (
         "name the master in the URL, or ask the sentinels: redis+sentinel://HOST/NAME",
     ),
     (
-        ("oom command not allowed",),
+        ("command not allowed when used memory",),  # redis-py takes "OOM" from before it
         "give it more memory (CONFIG SET maxmemory), or let records expire sooner: result_expires",
     ),
     (

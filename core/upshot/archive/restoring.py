@@ -130,7 +130,7 @@ class Shelf:
 
 def restore(
     client: ResultClient,
-    lines: Iterable[str | bytes],
+    lines: Iterable[str | bytes | DecodeError],
     *,
     expires: float | None = AS_SET,
     keep_going: bool = False,
@@ -144,7 +144,8 @@ def restore(
 
     Args:
         client: where to.
-        lines: at most `longest_line` characters each: whoever reads them from a file sees to it.
+        lines: at most `longest_line` characters each: whoever reads them from a file sees to it,
+            and may give an error in the place of one that cannot be held.
         expires: seconds to keep outcomes, from now on; None for ever, AS_SET as the client is set.
             What is no outcome is kept as long as a task that has not ended.
         keep_going: pass over what cannot be stored; otherwise it is the end.
@@ -177,21 +178,28 @@ def restore(
             raise failed[min(failed)]
 
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
         is_full = False
         try:
-            record = from_line(line)
+            record = _read(line)
         except DecodeError as exc:
             shelf.done.refused += 1
             refuse(number, exc)
         else:
+            if record is None:
+                continue
             is_full = batch.add(record)
             numbers[id(record)] = number
         if is_full or failed:
             flush()
     flush()
     return shelf.done
+
+
+def _read(line: str | bytes | DecodeError) -> Record | None:
+    """Return the record of a line, None for an empty one; raise why it is none."""
+    if isinstance(line, DecodeError):
+        raise line
+    return from_line(line) if line.strip() else None
 
 
 def _of_line(number: int, error: UpshotError) -> UpshotError:

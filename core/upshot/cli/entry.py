@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import sys
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
@@ -13,7 +12,13 @@ import click
 
 from upshot.cli.exits import FAILED, INTERRUPTED, OK, exit_code
 from upshot.cli.parameters import app_help
-from upshot.cli.printing import give_up_output, safe, show_error, use_plain_streams
+from upshot.cli.printing import (
+    flush_output,
+    give_up_output,
+    safe,
+    show_error,
+    use_plain_streams,
+)
 from upshot.errors import ConfigError, UpshotError
 
 __all__ = ["main", "upshot"]
@@ -101,8 +106,7 @@ def main() -> int:
     use_plain_streams()
     try:
         code = _run()
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        flush_output()
     except OSError as exc:
         if exc.errno not in _NOT_WRITTEN or exc.filename is not None:
             raise

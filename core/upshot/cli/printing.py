@@ -23,6 +23,7 @@ from upshot.record import printable
 __all__ = [
     "as_text",
     "clear_screen",
+    "flush_output",
     "give_up_output",
     "is_plain",
     "json_or_repr",
@@ -64,13 +65,26 @@ def use_plain_streams() -> None:
 
     Standard streams that are closed lead nowhere from now on: their numbers would go to the first
     connections that are opened, and whoever writes to stderr by its number would write into one.
+    One that is read has come to its end.
     """
     while (number := os.open(os.devnull, os.O_RDWR)) <= _LAST_STANDARD:
         os.set_inheritable(number, True)
     os.close(number)
+    if cast("object", sys.stdin) is None:
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - as long as the process
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def flush_output() -> None:
+    """See to it that what was printed has left this process.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def give_up_output() -> None:

@@ -7,7 +7,15 @@ import click
 from upshot.app import App
 from upshot.cli.exits import FAILED, OK, TIMED_OUT
 from upshot.cli.parameters import SECONDS, app_option, json_option
-from upshot.cli.printing import as_text, safe, show_field, show_json, show_note, show_traceback
+from upshot.cli.printing import (
+    as_text,
+    flush_output,
+    safe,
+    show_field,
+    show_json,
+    show_note,
+    show_traceback,
+)
 from upshot.cli.report import Report
 from upshot.cli.results.moments import short_span
 from upshot.cli.results.source import Source, source_option
@@ -49,7 +57,7 @@ def result() -> None:
 @click.option(
     "-t", "--timeout", type=SECONDS, help="Wait at most so long for its end; by default look once."
 )
-@click.option("--forget", is_flag=True, help="Delete the record after printing it.")
+@click.option("--forget", is_flag=True, help="Delete the record after printing all of it.")
 @json_option
 def show(source: Source, task_id: str, timeout: float | None, forget: bool, as_json: bool) -> int:
     """Print what is known about the task ID.
@@ -63,7 +71,10 @@ def show(source: Source, task_id: str, timeout: float | None, forget: bool, as_j
             show_json(report.to_data())
         else:
             _show(report)
-        if forget:
+        if forget and report.unreadable:
+            show_note("it was not forgotten: not all of it could be shown; `forget` removes it")
+        elif forget:
+            flush_output()  # or a full disk, say, would be found out when the record has gone
             app.AsyncResult(task_id).forget()
     return _code(report, waited=timeout is not None)
 

@@ -53,7 +53,7 @@ def load(target: str) -> App:
     module_name, colon, name = target.partition(":")
     if not _is_dotted(module_name) or (colon and not name.isidentifier()):
         raise ConfigError(
-            f"cannot read -A {mask(target)!r}: it is MODULE or MODULE:NAME, such as shop.jobs:app"
+            f"cannot read -A {mask(target)!r} as MODULE or MODULE:NAME, such as shop.jobs:app"
             f"{_hint(module_name, colon + name)}"
         )
     here = _here()
@@ -84,7 +84,8 @@ def _hint(module: str, rest: str) -> str:
     """Return what may have been meant by a target that cannot be read."""
     if "://" in module + rest:
         return "; a broker's URL goes into App(broker=…) or UPSHOT_BROKER_URL"
-    return _meant(_as_module(module), rest)
+    meant = _as_module(module)
+    return "" if meant == module else _meant(meant, rest)
 
 
 def _meant(module: str, rest: str) -> str:

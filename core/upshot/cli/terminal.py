@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 _PIPE_WIDTH: Final = 200  # columns of a table that no terminal shows
+_USUAL_WIDTH: Final = 80  # columns of a terminal that does not say how many it has
 _BOUNDLESS: Final = 1_000_000  # columns: wider than any table
 _SHORT_BAR, _LONG_BAR = 10, 24  # columns
 _NARROW: Final = 80  # columns; below, a bar is short
@@ -64,9 +65,17 @@ def _console(*, stderr: bool = False) -> Console:
         emoji=False,
         no_color=True if os.environ.get("UPSHOT_NO_COLOR") else None,
     )
-    if not console.is_terminal and "COLUMNS" not in os.environ:
+    if not console.is_terminal and not _columns():
         console.width = _PIPE_WIDTH
+    elif console.width < 1:  # rich would print nothing at all
+        console.width = _USUAL_WIDTH
     return console
+
+
+def _columns() -> int:
+    """Return how many columns the environment asks for; 0 for what is no number, as for rich."""
+    said = os.environ.get("COLUMNS", "")
+    return int(said) if said.isdigit() else 0
 
 
 def width() -> int:

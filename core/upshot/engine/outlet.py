@@ -136,6 +136,9 @@ class Outlet:
             raise self._trouble
         failed = self._execution.failed
         if self._unwanted is not None:
+            if isinstance(self._unwanted, ResultForgottenError):
+                # Not before: each item is put elsewhere when it is taken, if it is long.
+                self._recorder.patiently(self._recorder.delete_files, "its files are still there")
             return Finished(failed(self._unwanted))
         if self._is_full:
             error = StreamTooLongError(

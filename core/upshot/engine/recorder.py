@@ -180,6 +180,14 @@ class Recorder:
         reader.delete(keys.items(self._task_id, range(count, self.items_there(count))))
         reader.delete(keys.items(self._task_id, range(count)))
 
+    def delete_files(self) -> None:
+        """Delete what was put elsewhere of a stream that was forgotten: nothing more may come.
+
+        Raises:
+            ServiceError: some may still be there.
+        """
+        self._client.envelopes.forget([self._task_id])
+
     def items_there(self, count: int) -> int:
         """Return how many items are stored, when `count` are: an earlier attempt may have more.
 

@@ -27,7 +27,12 @@ class Remote:
     def __init__(self, url: str) -> None:
         self._url = url
         self._opened: tuple[int, Any, str] | None = None
-        self._open()
+        try:
+            self._open()
+        except (ConfigError, DriverMissingError):
+            raise
+        except Exception:  # noqa: S110 - some connect at once: what is away is told when it is used
+            pass
 
     def write(self, name: str, data: bytes) -> None:
         files, path = self._at(name)

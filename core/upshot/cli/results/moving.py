@@ -135,18 +135,22 @@ def import_(
     return FAILED if done.refused else OK
 
 
-def _lines(file: IO[bytes], longest: int) -> Iterator[bytes]:
-    """Yield the lines of a file; none is held that is longer than any record's.
+def _lines(file: IO[bytes], longest: int) -> Iterator[bytes | DecodeError]:
+    """Yield the lines of a file; in the place of one that is longer than any record's, an error.
 
     Raises:
-        DecodeError: one is.
+        click.ClickException: the file cannot be read.
     """
-    number = 0
-    while line := file.readline(longest + 1):
-        number += 1
-        if len(line) > longest:
-            raise DecodeError(f"line {number}: it is longer than any record may be")
-        yield line
+    try:
+        while line := file.readline(longest + 1):
+            if len(line) <= longest:
+                yield line
+                continue
+            while line and not line.endswith(b"\n"):  # nothing of it is held
+                line = file.readline(longest)
+            yield DecodeError("it is longer than any record may be")
+    except OSError as exc:
+        raise click.ClickException(f"{file.name!r} cannot be read: {exc.strerror}") from exc
 
 
 def _restored(done: Restored) -> dict[str, int]:
