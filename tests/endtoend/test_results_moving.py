@@ -76,8 +76,8 @@ def test_ctrl_c_ends_a_watch_and_a_wait_in_silence(place: Place, tmp_path: Path)
             assert asking.stderr.read().strip() == ""
 
 
-def on_terminal(place: Place, *arguments: str, **more: str) -> str:
-    """What the command writes to a terminal of 40 columns."""
+def on_terminal(place: Place, *arguments: str, end_at: bytes | None = None, **more: str) -> str:
+    """What the command writes to a terminal of 40 columns; SIGTERM ends it at a text."""
     ours, theirs = pty.openpty()
     with open(ours, "rb", buffering=0) as screen:
         process = subprocess.Popen(
@@ -91,6 +91,9 @@ def on_terminal(place: Place, *arguments: str, **more: str) -> str:
         with contextlib.suppress(OSError):  # EIO is its end
             while part := screen.read(65_536):
                 shown += part
+                if end_at is not None and end_at in shown:
+                    end_at = None
+                    process.terminate()
         process.wait(60)
     return shown.decode()
 
@@ -109,6 +112,14 @@ def test_a_terminal_gets_colours_and_bars(place: Place) -> None:
     assert hue.search(shown)
     assert not hue.search(plain)
     assert "Traceback" in plain
+
+
+def test_a_terminal_has_its_cursor_back_after_sigterm(place: Place) -> None:
+    place.fill()
+
+    watched = on_terminal(place, "watch", "runs", end_at=b"75%")
+
+    assert watched.rfind("\x1b[?25h") > watched.rfind("\x1b[?25l") >= 0  # hidden, shown
 
 
 # -- removing and moving ----------------------------------------------------------------------

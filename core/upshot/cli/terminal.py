@@ -6,6 +6,7 @@ Every text that is given here is printable already.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Final, NamedTuple
@@ -167,9 +168,10 @@ def counting(what: str, *, quiet: bool = False) -> Generator[Callable[[int, str]
         TimeElapsedColumn(),
     )
     is_shown = is_live(stderr=True) and not quiet
-    with Progress(  # which would take for its own what is written to stdout meanwhile
+    progress = Progress(  # which would take for its own what is written to stdout meanwhile
         *columns, console=console, transient=True, disable=not is_shown, redirect_stdout=False
-    ) as bar:
+    )
+    with _ending_tidily(), progress as bar:
         task = bar.add_task("", total=None, what=what)
 
         def told(done: int, text: str) -> None:
@@ -186,12 +188,26 @@ def bars() -> Generator[Callable[[Sequence[Bar], str], None]]:
         takes the lines, and a text that stands below them.
     """
     console = _console()
-    with Live(console=console, auto_refresh=False) as live:
+    with _ending_tidily(), Live(console=console, auto_refresh=False) as live:
 
         def draw(lines: Sequence[Bar], below: str) -> None:
             live.update(_drawn(lines, below, console.width), refresh=True)
 
         yield draw
+
+
+@contextmanager
+def _ending_tidily() -> Generator[None]:
+    """Show the cursor again also where `timeout` or `kill` ends what is drawn."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)  # as shells have it
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _drawn(lines: Sequence[Bar], below: str, columns: int) -> Group:
