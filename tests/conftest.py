@@ -42,6 +42,9 @@ __all__ = [  # hooks, which pytest finds here
     "pytest_terminal_summary",
 ]
 
+# A test may be elsewhere when it is the first to need a server.
+os.environ.setdefault("UPSHOT_SERVICES_DIR", str(Path(__file__).resolve().parents[1] / ".services"))
+
 # How long an example takes to be drawn and to run says more about the machine than about the code.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
