@@ -22,7 +22,7 @@ from upshot_conformance.proxy import Address, Proxy
 __all__ = ["run"]
 
 _FEW, _MORE = 10, 60  # calls; the difference has no connecting in it
-_ROUNDS: Final = 3  # MongoDB's driver now and then asks its server something of its own
+_ROUNDS: Final = {"mongodb": 3}  # whose driver now and then asks its server something of its own
 _STORED: Final = 2000  # results whose memory is measured
 _TASKS: Final = (200, 100)  # whose round trips are counted, in full and quickly
 _SLOW: Final = {"rq": 20}  # it forks for each task
@@ -49,7 +49,7 @@ def run(service: str, url: str, contenders: Sequence[str], quick: bool) -> list[
         few = [each for each in contenders if not quick or each in _QUICK]
         players = [stack.enter_context(opened(name, service, through)) for name in few]
         for operation, figure in trips.items():
-            in_turn(players, _ROUNDS, _counter(proxy, operation, figure))
+            in_turn(players, _ROUNDS.get(service, 1), _counter(proxy, operation, figure))
         if service == "redis":
             in_turn(players, 1, _weigher(url, memory))
     figures = [*trips.values(), memory, *_tasks(service, url, (host, port), contenders, quick)]
