@@ -48,7 +48,7 @@ from upshot.url import Url
 from upshot_backends.amqp.channel import Channel
 from upshot_backends.amqp.connection import AmqpConnection, Session
 from upshot_backends.amqp.delays import Delays
-from upshot_backends.amqp.driver import DRIVER_ERRORS, RefusedForNowError
+from upshot_backends.amqp.driver import DRIVER_ERRORS, NOT_FOUND, RefusedForNowError
 from upshot_backends.amqp.fetching import Fetch
 from upshot_backends.amqp.io_thread import IoThread
 from upshot_backends.amqp.leases import Lease, Leases
@@ -63,7 +63,6 @@ if TYPE_CHECKING:
 __all__ = ["AmqpBroker"]
 
 _ROUND_TRIP: Final = 5.0  # seconds that one look may take; `fetch` is not told a timeout
-_NOT_FOUND: Final = 404
 
 
 class AmqpBroker(Broker):
@@ -389,7 +388,7 @@ async def _unless_missing(
     try:
         return await ask(channel)
     except RefusedForNowError as exc:
-        if exc.code != _NOT_FOUND:
+        if exc.code != NOT_FOUND:
             raise
         return 0
     finally:

@@ -29,6 +29,7 @@ from upshot_backends.amqp.frames import CONFIRM, confirm_at
 
 __all__ = [
     "DRIVER_ERRORS",
+    "NOT_FOUND",
     "ConnectionLostError",
     "NoAnswerError",
     "RefusedForNowError",
@@ -51,7 +52,10 @@ _LONGEST_FRAME: Final = 2**24
 """Bytes. What was agreed is 128 KiB at most, but RabbitMQ does not divide a message's headers, to
 which it adds its own."""
 
-_FOR_NOW: Final = frozenset({404, 405, 506, 541})
+NOT_FOUND: Final = 404
+"""AMQP's reply code where there is no such queue."""
+
+_FOR_NOW: Final = frozenset({NOT_FOUND, 405, 506, 541})
 """Reply codes of what may end by itself: a queue that is gone is declared anew, one that is locked
 belongs to a connection that the server has not yet given up, and it may lack resources."""
 

@@ -12,7 +12,12 @@ from upshot import retrying
 from upshot.url import Url
 from upshot_backends.amqp.channel import Channel, Received
 from upshot_backends.amqp.connection import AmqpConnection, Session
-from upshot_backends.amqp.driver import ConnectionLostError, NoAnswerError, RefusedForNowError
+from upshot_backends.amqp.driver import (
+    NOT_FOUND,
+    ConnectionLostError,
+    NoAnswerError,
+    RefusedForNowError,
+)
 from upshot_backends.amqp.io_thread import IoThread
 
 __all__ = ["ReplyQueue"]
@@ -28,7 +33,6 @@ _SET_UP: Final = 10.0  # seconds that opening and declaring may take
 _FIRST_PAUSE: Final = 0.05  # seconds between two attempts to reach a server that is away;
 _LONGEST_PAUSE: Final = 2.0  # doubles up to this
 _FAREWELL: Final = 0.4  # seconds for the server to delete the queue when we close
-_NOT_FOUND: Final = 404  # AMQP's reply code
 
 
 @final
@@ -183,7 +187,7 @@ class ReplyQueue:
         try:
             await channel.declare(self._name, passive=True)
         except RefusedForNowError as exc:
-            if exc.code == _NOT_FOUND:
+            if exc.code == NOT_FOUND:
                 logger.warning(
                     "%s: the server has lost the queue of this process, with any results in it;"
                     " tasks that end from now on are not affected",
