@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
+import sys
 import threading
-from collections.abc import Callable
-from typing import ClassVar
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
@@ -14,7 +20,12 @@ from upshot import clock
 from upshot.engine.limits import soft_limit
 from upshot.errors import SoftTimeLimitExceededError
 from upshot.interrupts import shield
+from upshot.keyring import Keyring
+from upshot.offload import Offload
+from upshot.offload.folder import Folder
+from upshot.record import Payload
 from upshot.retrying import DriverErrors
+from upshot.serializers import JsonSerializer, PickleSerializer
 from upshot.service import OpenService
 from upshot.url import Url
 
@@ -22,6 +33,7 @@ pytestmark = pytest.mark.alone  # a limit must not pass before what it is for ha
 
 LIMIT = 0.05  # seconds
 LONGER = 0.3  # seconds
+SHORT = 0.005  # seconds
 TINY = 0.00001  # seconds: it strikes while it is set
 OFTEN = 300
 
@@ -157,3 +169,185 @@ def test_a_limit_that_did_not_strike_is_forgotten() -> None:
         clock.sleep(0.01)
     with shield():
         clock.sleep(0.01)
+
+
+def spin() -> None:
+    """Be in Python code for some milliseconds, as a finaliser may be."""
+    until = clock.monotonic() + SHORT
+    while clock.monotonic() < until:
+        clock.sleep(SHORT / 10)
+
+
+class Quiet:
+    """Nobody hears of what goes wrong while it is collected: drivers are written so."""
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            spin()
+
+
+class Loud:
+    """Python itself drops what is raised while it is collected, and says so."""
+
+    def __del__(self) -> None:
+        spin()
+
+
+def in_a_quiet_finaliser() -> None:
+    Quiet()
+
+
+def in_a_finaliser() -> None:
+    Loud()
+
+
+def in_a_weak_reference() -> None:
+    thing = Driver()
+    gone = weakref.ref(thing, lambda _: spin())
+    del thing
+    assert gone() is None
+
+
+def in_a_generator_that_is_dropped() -> None:
+    def items() -> Iterator[int]:
+        try:
+            yield 1
+        finally:
+            spin()
+
+    assert next(items()) == 1
+
+
+class Slow(logging.Handler):
+    """Takes long for a line, as a full pipe does; `logging` prints what is raised, and goes on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            spin()
+        except Exception:
+            self.handleError(record)
+
+
+def in_a_log() -> None:
+    Slow().handle(logging.makeLogRecord({}))
+
+
+@pytest.mark.parametrize(
+    "somewhere",
+    [
+        in_a_quiet_finaliser,
+        in_a_finaliser,
+        in_a_weak_reference,
+        in_a_generator_that_is_dropped,
+        in_a_log,
+    ],
+)
+def test_a_limit_is_not_lost_where_exceptions_are_dropped(
+    run: Callable[[Callable[[], None]], None], somewhere: Callable[[], None]
+) -> None:
+    def test() -> None:
+        for _ in range(10):
+            began = clock.monotonic()
+            with pytest.raises(SoftTimeLimitExceededError), soft_limit(LIMIT):  # noqa: PT012
+                while clock.monotonic() < began + 5:
+                    somewhere()
+                    clock.sleep(SHORT / 5)
+
+    run(test)
+
+
+def test_what_others_drop_is_told_as_before(
+    run: Callable[[Callable[[], None]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[object] = []
+
+    class Broken:
+        def __del__(self) -> None:
+            raise ValueError("of the finaliser")
+
+    def test() -> None:
+        with soft_limit(30):
+            Broken()
+
+    def hook(dropped: sys.UnraisableHookArgs) -> None:
+        told.append(dropped.exc_type)
+
+    monkeypatch.setattr(sys, "unraisablehook", hook)
+    run(test)
+    run(test)
+    assert told == [ValueError, ValueError]
+
+
+def test_a_limit_that_was_dropped_does_not_outlive_its_block(
+    run: Callable[[Callable[[], None]], None],
+) -> None:
+    def test() -> None:
+        for _ in range(10):
+            with contextlib.suppress(SoftTimeLimitExceededError), soft_limit(LIMIT):
+                until = clock.monotonic() + LIMIT - SHORT / 2
+                while clock.monotonic() < until:
+                    clock.sleep(0.001)
+                Loud()
+            clock.sleep(SHORT)
+        with shield():
+            pass
+
+    run(test)
+
+
+class Pickled:
+    """Takes long to be pickled, and to be read."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        clock.sleep(LONGER)
+        return clock.sleep, (LONGER,)
+
+
+@dataclass
+class Lazy:
+    """A field of it takes long to be read, as one that is loaded from a database."""
+
+    part: int = 0
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "part":
+            clock.sleep(LONGER)
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        partial(PickleSerializer().dumps, Pickled()),
+        partial(PickleSerializer().loads, PickleSerializer().dumps(Pickled())),
+        partial(JsonSerializer().dumps, Lazy()),
+    ],
+    ids=["pickle", "unpickle", "field"],
+)
+def test_a_limit_in_an_encoder_is_no_fault_of_the_value(
+    run: Callable[[Callable[[], None]], None], encode: Callable[[], object]
+) -> None:
+    def test() -> None:
+        with pytest.raises(SoftTimeLimitExceededError), soft_limit(LIMIT):
+            encode()
+
+    run(test)
+
+
+def test_a_limit_does_not_strike_while_a_file_is_put_elsewhere(
+    run: Callable[[Callable[[], None]], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+
+    def write(_: Folder, name: str, data: bytes) -> None:
+        clock.sleep(LONGER)
+        written.append(name)
+
+    def test() -> None:
+        place = Offload(f"file://{tmp_path}", namespace="n", keyring=Keyring((), ()), threshold=1)
+        with pytest.raises(SoftTimeLimitExceededError), soft_limit(LIMIT):
+            place.put("id", Payload("json", b"much"), 2**20, None)
+        assert written
+
+    monkeypatch.setattr(Folder, "write", write)
+    run(test)

@@ -3,15 +3,22 @@
 In a process's main thread a timer signal does it, which also ends a `time.sleep` or a blocking
 read. In any other thread the interpreter delivers it between two bytecodes, so a call into C has
 to return first. A call to a service, such as a progress report, comes to its end in either case.
+
+The exception comes wherever the thread happens to be, and it is to leave the function. In a
+finaliser, or a handler of `logging`, it would be dropped: there the limit waits until that is over.
+Where it is dropped all the same, as by a weak reference's callback, it strikes once more.
 """
 
 from __future__ import annotations
 
+import logging
 import signal
+import sys
 import threading
+from abc import abstractmethod
 from contextlib import AbstractContextManager
 from types import FrameType, TracebackType
-from typing import final
+from typing import Any, Final, final
 
 from upshot.errors import SoftTimeLimitExceededError
 from upshot.interrupts import shield
@@ -21,44 +28,68 @@ __all__ = ["soft_limit"]
 # Classes, and no generators: a limit may strike between a context manager and its block. What
 # is left of a generator then is run when it is collected, which may be during the next limit.
 
+_PAUSE: Final = 0.001  # seconds until the next try, where the exception would be dropped
+
 
 def soft_limit(seconds: float) -> AbstractContextManager[None]:
     """Raise SoftTimeLimitExceededError in the `with` block once `seconds` have passed."""
+    _watch_what_is_dropped()
     main = threading.current_thread() is threading.main_thread()
     return _BySignal(seconds) if main else _ByInterpreter(seconds)
 
 
-@final
-class _BySignal(AbstractContextManager[None]):
+class _Limit(AbstractContextManager[None]):
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._here = shield()
+
+    @abstractmethod
+    def strike_again(self) -> None:
+        """Raise the exception once more, as it was dropped; called by the thread, in a callback."""
+
+
+@final
+class _BySignal(_Limit):
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
         self._before = signal.getsignal(signal.SIGALRM)
 
     def __enter__(self) -> None:
-        signal.signal(signal.SIGALRM, self._expired)
-        signal.setitimer(signal.ITIMER_REAL, self._seconds)
+        _own.limit = self
+        self._set(self._seconds)
 
     def __exit__(self, *_: object) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, self._before)
+        _own.limit = None
+
+    def strike_again(self) -> None:
+        self._set(_PAUSE)
+
+    def _set(self, seconds: float) -> None:
+        signal.signal(signal.SIGALRM, self._expired)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def _expired(self, number: int, frame: FrameType | None) -> None:
+        if _drops(frame):
+            self._set(_PAUSE)
+            return
         signal.signal(signal.SIGALRM, self._before)  # it may strike where nothing else does so
         self._here.interrupt_here(_error(self._seconds))
 
 
 @final
-class _ByInterpreter(AbstractContextManager[None]):
+class _ByInterpreter(_Limit):
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._here = shield()
+        super().__init__(seconds)
+        self._thread = threading.get_ident()
         self._lock = threading.Lock()
-        self._armed = True
-        self._timer = threading.Timer(seconds, self._expired)
-        self._timer.daemon = True
+        self._is_over = threading.Event()
+        self._dropped = threading.Event()
+        self._timer = threading.Thread(target=self._run, name="upshot-limit", daemon=True)
 
     def __enter__(self) -> None:
+        _own.limit = self
         with self._here:  # a thread that is struck while it starts another leaves it half known
             self._timer.start()
 
@@ -70,20 +101,69 @@ class _ByInterpreter(AbstractContextManager[None]):
     ) -> None:
         try:
             with self._here, self._lock:
-                self._armed = False
-                self._timer.cancel()
+                self._is_over.set()
+                self._dropped.set()
         except SoftTimeLimitExceededError as exc:  # it strikes just now
             error = exc
             raise
         finally:
+            _own.limit = None
             if isinstance(error, SoftTimeLimitExceededError):
                 error.args = error.args or _error(self._seconds).args
 
-    def _expired(self) -> None:
-        with self._lock:  # once the block is left, nothing may be raised in the thread any more
-            if self._armed:
+    def strike_again(self) -> None:
+        self._dropped.set()
+
+    def _run(self) -> None:
+        pause = self._seconds
+        while not self._is_over.wait(pause):
+            pause = _PAUSE
+            frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage] - documented
+            if _drops(frames.get(self._thread)):
+                continue
+            with self._lock:  # once the block is left, nothing may be raised in the thread any more
+                if self._is_over.is_set():
+                    return
+                self._dropped.clear()
                 self._here.interrupt(_error(self._seconds))
+            self._dropped.wait()
 
 
 def _error(seconds: float) -> SoftTimeLimitExceededError:
     return SoftTimeLimitExceededError(f"the task ran longer than {seconds} seconds")
+
+
+# -- where an exception does not leave the function ------------------------------------------------
+
+_own: Any = threading.local()  # `limit`: that of the block which the thread is in, or None
+_LOGGING: Final = logging.Handler.handle.__code__  # what is raised under it is printed, by default
+
+
+def _drops(frame: FrameType | None) -> bool:
+    """Tell whether what is raised in `frame` is likely to be dropped on its way."""
+    while frame is not None:
+        code = frame.f_code
+        if code is _LOGGING or code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
+
+
+@final
+class _Hook:
+    """Hears from the interpreter what it drops, and leaves to the hook before what is no limit."""
+
+    def __init__(self) -> None:
+        self._before = sys.unraisablehook
+
+    def __call__(self, dropped: sys.UnraisableHookArgs, /) -> None:
+        limit: _Limit | None = getattr(_own, "limit", None)
+        if limit is not None and dropped.exc_type is SoftTimeLimitExceededError:
+            limit.strike_again()
+        else:
+            self._before(dropped)
+
+
+def _watch_what_is_dropped() -> None:
+    if not isinstance(sys.unraisablehook, _Hook):
+        sys.unraisablehook = _Hook()

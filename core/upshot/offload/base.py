@@ -29,6 +29,7 @@ from upshot.errors import (
     ServiceUnavailableError,
     UpshotError,
 )
+from upshot.interrupts import shield
 from upshot.keyring import Keyring, RefusedError
 from upshot.offload.folder import Folder
 from upshot.offload.place import Place
@@ -220,9 +221,13 @@ class Offload:
             )
 
     def _do(self, action: Callable[[], T]) -> T:
-        """Return what `action` does; whatever a file system raises, callers know the error."""
+        """Return what `action` does; whatever a file system raises, callers know the error.
+
+        No time limit of a task interrupts it.
+        """
         try:
-            return action()
+            with shield():
+                return action()
         except UpshotError:
             raise
         except Exception as exc:  # fsspec has drivers for anything, and so have their errors

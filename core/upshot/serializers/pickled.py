@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from typing import Any, ClassVar, Final
 
-from upshot.errors import DecodeError, EncodeError
+from upshot.errors import DecodeError, EncodeError, SoftTimeLimitExceededError
 from upshot.serializers.base import Serializer
 
 __all__ = ["PickleSerializer"]
@@ -27,11 +27,15 @@ class PickleSerializer(Serializer):
     def dumps(self, value: object, *, root: str = "value") -> bytes:
         try:
             return pickle.dumps(value, protocol=_PROTOCOL)
+        except SoftTimeLimitExceededError:
+            raise
         except Exception as exc:  # `__reduce__` is anybody's code and raises anything
             raise EncodeError(f"{root} cannot be pickled: {exc}", path=root) from exc
 
     def loads(self, data: bytes) -> Any:
         try:
             return pickle.loads(data)  # noqa: S301 - the user asked for it by name
+        except SoftTimeLimitExceededError:
+            raise
         except Exception as exc:  # so does what a pickle calls
             raise DecodeError(f"the pickle cannot be read: {exc}") from exc

@@ -29,7 +29,7 @@ import reprlib
 from collections.abc import Callable, Collection
 from typing import Any, Final, NamedTuple, NoReturn
 
-from upshot.errors import DecodeError, EncodeError
+from upshot.errors import DecodeError, EncodeError, SoftTimeLimitExceededError
 from upshot.serializers.refusal import BUILTIN, Refusal, reason_for, refuse_dataclass
 from upshot.serializers.scalars import SCALARS, float_from_text, int_from_text
 
@@ -283,6 +283,8 @@ def _field(value: object, name: str) -> object:
     """Return a field of a dataclass instance, MISSING if it has `init=False` and was never set."""
     try:
         return getattr(value, name, dataclasses.MISSING)
+    except SoftTimeLimitExceededError:
+        raise
     except Exception as exc:  # a property or a mapper's lazy attribute is anybody's code
         raise Refusal(f"reading it raised {type(exc).__name__}: {exc}") from exc
 
