@@ -15,8 +15,8 @@ is forgotten or expires, which is counted from its arrival. The queue is declare
 first stores a record of its own, so before the message of its first task leaves. It is deleted by
 `close`, and by the server 60 seconds after a process has ended without. For as long the server
 keeps results for a process that lost its connection: this survives a restart of the server, in
-which only records that are not terminal may be lost, and a queue that was declared within the same
-second while the server compacted its log. The process says so when it finds its queue gone.
+which only records that are not terminal may be lost; one that is killed may forget a queue that was
+declared in the same moment. The process says so when it finds its queue gone.
 
 A process that does not read holds up those that have results for it when 100 000 messages or
 256 MiB wait in its queue: they try again, until the server gives that process up.

@@ -295,6 +295,7 @@ def test_a_killed_server_is_found_again(
 
     connection.call(declare, 10.0)
     publish(connection, parcel(namespace))
+    fragile.write_down_queues()
     fragile.kill()
     with pytest.raises(Exception) as refused:  # noqa: PT011 - which one depends on the moment
         publish(connection, parcel(namespace))
