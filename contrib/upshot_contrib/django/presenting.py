@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pprint
 from collections.abc import Mapping
 from typing import Final, final
 
@@ -11,9 +10,11 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from upshot import App, clock
+from upshot.cli.bounded import bounded, laid_out, masked, report_of, spelt
+from upshot.cli.printing import safe
 from upshot.cli.report import Report
 from upshot.errors import CorruptRecordError
-from upshot.record import Record, printable
+from upshot.record import Record
 from upshot.states import State
 from upshot_contrib.django.models import Result
 
@@ -34,39 +35,46 @@ class Shown:
 
     def __init__(self, app: App, result: Result) -> None:
         self.record: Record | None = None
-        self._unreadable = ""
+        self._report = Report.of(app, result.task_id, None)
+        self._remarks: list[str] = []
+        self._has_value = False
         try:
             self.record = result.record
         except CorruptRecordError as exc:
-            self._unreadable = str(exc)
-        self._report = Report.of(app, result.task_id, self.record)
-        self._unreadable = self._unreadable or self._report.unreadable
+            self._remarks = [_unreadable(str(exc))]
+            return
+        part, left_out = bounded(app, self.record)
+        self._report = report_of(app, part)
+        self._remarks = [*left_out]
+        if self._report.unreadable:
+            self._remarks.append(_unreadable(self._report.unreadable))
+        elif self.record.state == State.SUCCESS:
+            self._has_value = part.outcome is not None
 
     @property
     def has(self) -> Mapping[str, bool]:
         """What a result may have or not have, and whether this one does."""
         return {
-            "value": self._report.state == State.SUCCESS or bool(self._unreadable),
+            "value": self._has_value or bool(self._remarks),
             "progress": self._report.info is not None,
             "traceback": self._report.failure is not None,
         }
 
     def value(self) -> SafeString | str:
-        """What a task returned that succeeded, or why nothing can be shown."""
-        if self._unreadable:
-            return f"It cannot be read here: {printable(self._unreadable)}"
-        return _block(_formatted(self._report.value))
+        """What a task returned that succeeded, and what of the record cannot be shown, and why."""
+        value = _block(laid_out(self._report.value, _WIDTH)) if self._has_value else ""
+        return format_html("{}{}", value, "; ".join(self._remarks))
 
     def progress(self) -> SafeString | str:
         """The last progress report."""
-        return _block(_formatted(self._report.info))
+        return _block(laid_out(self._report.info, _WIDTH))
 
     def traceback(self) -> SafeString | str:
         """How the task failed, or the last attempt of it."""
         failure = self._report.failure
         if failure is None:
             return ""
-        return _block(failure.traceback or f"{failure.type_name}: {failure.message}")
+        return _block(masked(failure.traceback or f"{failure.type_name}: {failure.message}"))
 
     def moment(self, name: str) -> str | None:
         """Return one of the record's moments; None if it is not known."""
@@ -92,17 +100,13 @@ def state_label(state: str) -> SafeString:
     return format_html('<span class="upshot-state upshot-{}">{}</span>', ended, state)
 
 
-def _formatted(value: object) -> str:
-    try:
-        return pprint.pformat(value, width=_WIDTH, sort_dicts=False)
-    except ValueError as exc:  # an integer of more than 4300 digits
-        return f"<{type(value).__name__} that cannot be shown: {exc}>"
+def _unreadable(why: str) -> str:
+    return f"It cannot be read here: {safe(why)}"
 
 
 def _block(text: str) -> SafeString:
-    text = text.encode(errors="backslashreplace").decode()  # no page holds surrogates
     if len(text) > _LONGEST:
         left = len(text) - _LONGEST
         half = _LONGEST // 2
         text = f"{text[:half]}\n\n… {left:,} characters are left out …\n\n{text[-half:]}"
-    return format_html('<pre class="upshot-text">{}</pre>', text)
+    return format_html('<pre class="upshot-text">{}</pre>', spelt(text))

@@ -1,43 +1,43 @@
 """Records as the page shows them: text for people, of bounded length, made in bounded time.
 
-What `upshot results show` would not decode is not decoded here either. Control characters and marks
-that turn the direction of text are spelt out; what a failure says may hold a URL, whose password
-is hidden, as there.
+Control characters and marks that turn the direction of text are spelt out.
 """
 
 from __future__ import annotations
 
-import json
-import pprint
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, cast, final
 
 from upshot import clock
 from upshot.app import App
-from upshot.cli.printing import as_text, is_plain, safe
+from upshot.cli.bounded import (
+    bounded,
+    is_wrapped,
+    laid_out,
+    masked,
+    report_of,
+    size_of,
+    spelt,
+    unfolded,
+    without_repr,
+)
+from upshot.cli.printing import safe
 from upshot.cli.report import Report
 from upshot.cli.results.moments import short_span
-from upshot.content_types import encryption_of, offloaded_of, plain_type
-from upshot.errors import PayloadTooLargeError, UpshotError
 from upshot.inventory import last_change
 from upshot.items import count_of
-from upshot.record import Payload, Record, printable
+from upshot.record import Record, printable
 from upshot.states import State
 
 __all__ = ["Moment", "Progress", "Row", "Shown", "Text", "kind_of"]
 
 _LISTED_VALUE: Final = 16_384  # bytes of a value, or report, that is decoded for a line of a list
 _LISTED_FAILURE: Final = 2**20  # bytes: a failure has half as much of traceback
-_LARGEST: Final = 4 * 2**20  # bytes of a payload that is decoded at all: about a second's work
 _LINE: Final = 200  # characters of an outcome in a list
 _HEAD, _TAIL = 24_000, 6_000  # characters of a long text; its middle is left out
-_PRETTY: Final = 200_000  # characters of plain data that is laid out in lines
-_PRETTY_REPR: Final = 20_000  # characters of anything else: pprint takes a hundred times as long
-_DEEPEST: Final = 20  # levels of what is: each indents all that is below it
 _WIDTH: Final = 88  # columns of a value
-_SHORT: Final = 72  # characters of a value that stays in one line
 _KINDS: Final[Mapping[str, str]] = {
     State.QUEUED: "queued",
     State.STARTED: "started",
@@ -143,12 +143,8 @@ class Text:
     def of(cls, text: str) -> Text:
         """Cut a text, and spell out what cannot be printed."""
         if len(text) <= _HEAD + _TAIL:
-            return cls(_spelt(text))
-        return cls(_spelt(text[:_HEAD]), len(text) - _HEAD - _TAIL, _spelt(text[-_TAIL:]))
-
-
-def _spelt(text: str) -> str:
-    return "\n".join(map(printable, text.split("\n")))
+            return cls(spelt(text))
+        return cls(spelt(text[:_HEAD]), len(text) - _HEAD - _TAIL, spelt(text[-_TAIL:]))
 
 
 @final
@@ -184,11 +180,11 @@ class Row:
     def of(cls, app: App, record: Record) -> Row:
         """Decode as much of a record as a line needs, and has room for."""
         too_large = _too_large(record)
-        report = _report(
+        report = report_of(
             app,
             record._replace(
                 outcome=None if too_large else record.outcome,
-                info=_bounded(app, record.info, _LISTED_VALUE),
+                info=unfolded(app, record.info, _LISTED_VALUE),
             ),
         )
         outcome = too_large or _outcome(report)
@@ -214,11 +210,7 @@ def _outcome(report: Report) -> str:
     try:
         return report.outcome
     except Exception as exc:  # the repr() of a class of the user's
-        return _without_repr(report.value, exc)
-
-
-def _without_repr(value: object, exc: Exception) -> str:
-    return f"<{type(value).__name__} that cannot be shown: {type(exc).__name__}>"
+        return without_repr(report.value, exc)
 
 
 def _too_large(record: Record) -> str:
@@ -227,48 +219,9 @@ def _too_large(record: Record) -> str:
         return ""
     what = "value" if record.state == State.SUCCESS else "failure"
     most = _LISTED_VALUE if what == "value" else _LISTED_FAILURE
-    if len(record.outcome.body) <= most and not _is_wrapped(record.outcome):
+    if len(record.outcome.body) <= most and not is_wrapped(record.outcome):
         return ""
-    return f"a {what} {_size(record.outcome)}; open it to see it"
-
-
-def _bounded(app: App, payload: Payload | None, most: int) -> Payload | None:
-    """Return a payload as its serializer wrote it; None if that is longer than `most` bytes."""
-    if payload is None or len(payload.body) > most:
-        return None
-    if not _is_wrapped(payload):
-        return payload
-    try:
-        plain = Payload(*app.codecs.unwrapped(*payload, at_most=most))
-    except UpshotError as exc:  # who decodes it will say why it cannot be
-        is_too_long = isinstance(exc, PayloadTooLargeError) and exc.limit >= most
-        return None if is_too_long else payload
-    return plain if len(plain.body) <= most else None
-
-
-def _is_wrapped(payload: Payload) -> bool:
-    """Tell whether something compressed, or kept elsewhere, has to be unfolded first."""
-    return encryption_of(payload.content_type)[0] != plain_type(payload.content_type)
-
-
-def _size(payload: Payload) -> str:
-    if offloaded_of(encryption_of(payload.content_type)[0]) is not None:
-        return "that is kept outside of its record"
-    length = len(payload.body)
-    words = f"{length} bytes" if length < 1024 else f"{length / 1024:,.0f} KiB"
-    return f"of {words}, compressed" if _is_wrapped(payload) else f"of {words}"
-
-
-def _report(app: App, record: Record) -> Report:
-    """Decode a record; what cannot be decoded, whatever the reason, is said in `unreadable`."""
-    try:
-        return Report.of(app, record.task_id, record)
-    except UpshotError as exc:  # the place where a large result lies is away, say
-        why = str(exc)
-    except Exception as exc:  # a pickle runs code of whoever wrote it
-        why = f"decoding it raised {type(exc).__name__}"
-    bare = Report.of(app, record.task_id, record._replace(info=None, outcome=None))
-    return replace(bare, unreadable=why)
+    return f"a {what} {size_of(record.outcome)}; open it to see it"
 
 
 @final
@@ -305,36 +258,29 @@ class Shown:
         """Decode a record for its own page, unless that would take too long."""
         if record is None:
             return cls(None, printable(task_id))
-        outcome = _bounded(app, record.outcome, _LARGEST)
-        info = _bounded(app, record.info, _LARGEST)
-        unreadable = [
-            f"the {what} is one {_size(whole)}, too much for a page; upshot results show prints it"
-            for what, whole, part in (
-                ("outcome", record.outcome, outcome),
-                ("last report", record.info, info),
-            )
-            if whole is not None and part is None
-        ]
-        report = _report(app, record._replace(outcome=outcome, info=info))
+        part, left_out = bounded(app, record)
+        report, unreadable = report_of(app, part), list(left_out)
         if report.unreadable:
             unreadable.append(report.unreadable)
         failure, progress = report.failure, Progress.of(report.info)
         is_plain_progress = progress is not None and set(report.info) <= {"current", "total"}
-        has_value = record.state == State.SUCCESS and outcome is not None
+        has_value = record.state == State.SUCCESS and part.outcome is not None
         return cls(
             row=Row.of(app, record),
             task_id=printable(task_id),
             is_over=record.is_terminal,
             steps=tuple(_steps(record)),
             items=count_of(record),
-            value=Text.of(_laid_out(report.value)) if has_value and not report.unreadable else None,
+            value=Text.of(laid_out(report.value, _WIDTH))
+            if has_value and not report.unreadable
+            else None,
             info=None
             if report.info is None or is_plain_progress
-            else Text.of(_laid_out(report.info)),
+            else Text.of(laid_out(report.info, _WIDTH)),
             failure=None
             if failure is None
-            else Text.of(_masked(f"{failure.type_name}: {failure.message}")),
-            traceback=Text.of(_masked(failure.traceback.rstrip()))
+            else Text.of(masked(f"{failure.type_name}: {failure.message}")),
+            traceback=Text.of(masked(failure.traceback.rstrip()))
             if failure is not None and failure.traceback
             else None,
             unreadable=safe("; ".join(unreadable)),
@@ -359,34 +305,3 @@ def _steps(record: Record) -> list[tuple[str, Moment, str]]:
         steps.append((printable(label), moment, remark))
         before = seconds
     return steps
-
-
-def _masked(text: str) -> str:
-    return "\n".join(map(safe, text.split("\n")))
-
-
-def _laid_out(value: object) -> str:
-    """Return a value in lines, or in one if it is long: laying it out would take too long then."""
-    try:
-        text, plain = as_text(value), is_plain(value)
-        if len(text) <= _SHORT or len(text) > (_PRETTY if plain else _PRETTY_REPR):
-            return text
-        if not plain:
-            return pprint.pformat(value, width=_WIDTH, sort_dicts=False)
-        return text if _is_deep(value) else json.dumps(value, ensure_ascii=False, indent=2)
-    except Exception as exc:  # the repr() of a class of the user's
-        return _without_repr(value, exc)
-
-
-def _is_deep(value: object) -> bool:
-    """Tell whether plain data has more than `_DEEPEST` levels."""
-    level = [value]
-    for _ in range(_DEEPEST):
-        level = [each for above in level for each in _members(above)]
-    return bool(level)
-
-
-def _members(value: object) -> Iterable[object]:
-    if isinstance(value, dict):
-        return cast("Mapping[str, object]", value).values()
-    return cast("list[object]", value) if isinstance(value, list) else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterator
 from html import unescape
 from urllib.parse import quote
@@ -12,6 +13,7 @@ from django.test import Client
 
 from tests.contrib.django.project import NAMESPACE
 from upshot.client import ResultClient
+from upshot.content_types import compressed_as
 from upshot.record import Payload
 from upshot_conformance.records import failure, new_id, success, unfinished
 from upshot_contrib.django.models import Result
@@ -95,7 +97,7 @@ def test_a_value_is_shown_for_people(client: ResultClient, browser: Client) -> N
     task_id = new_id()
     client.store(success(task_id, {"<b>": [1, 2.5, None]}))
 
-    assert "{&#x27;&lt;b&gt;&#x27;: [1, 2.5, None]}" in page(browser, page_of(task_id))
+    assert "{&quot;&lt;b&gt;&quot;: [1, 2.5, null]}" in page(browser, page_of(task_id))
 
 
 @pytest.mark.parametrize("seconds", [None, 1e18])
@@ -209,3 +211,36 @@ def test_the_page_says_why_a_task_cannot_be_sent_again(
     client.store(success(task_id, 1))
 
     assert "does not hold the task" in page(browser, page_of(task_id))
+
+
+def test_what_unfolds_to_more_than_a_page_is_not_decoded(
+    client: ResultClient, browser: Client
+) -> None:
+    """A gigabyte of zeros is a megabyte of gzip; whoever may store a record may store that."""
+    task_id, reporting = new_id(), new_id()
+    bomb = Payload(compressed_as("json", "gzip"), gzip.compress(b" " * 2**26))
+    client.store(success(task_id, 1)._replace(outcome=bomb))
+    client.store(success(reporting, "small")._replace(info=bomb))
+
+    shown, beside = page(browser, page_of(task_id)), page(browser, page_of(reporting))
+
+    assert "too much for a page; upshot results show prints it" in shown
+    assert "too much for a page" in beside
+    assert "small" in beside
+
+
+def test_a_failure_tells_no_password(client: ResultClient, browser: Client) -> None:
+    task_id = new_id()
+    client.store(failure(task_id, ConnectionError("redis://me:notToBeShown@host/0 is away")))
+
+    shown = page(browser, page_of(task_id))
+
+    assert "is away" in shown
+    assert "notToBeShown" not in shown
+
+
+def test_marks_that_turn_text_are_spelt_out(client: ResultClient, browser: Client) -> None:
+    task_id = new_id()
+    client.store(success(task_id, "user\u202egnp.exe"))
+
+    assert r"\u202e" in page(browser, page_of(task_id))

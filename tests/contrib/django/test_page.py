@@ -171,7 +171,7 @@ def test_five_steps_lead_to_results_in_the_admin(
 
     browser.get(f"{project.admin}?q=orders.tasks.total")
     browser.find_element(By.CSS_SELECTOR, "#result_list tbody th a").click()
-    assert text_of(browser, ".field-value pre") == ["{'items': 2, 'sum': 7}"]
+    assert text_of(browser, ".field-value pre") == ['{"items": 2, "sum": 7}']
     succeeded = shoot(browser, "success", tmp_path)
 
     assert all(path.stat().st_size > 10_000 for path in (listed, failed, succeeded))
