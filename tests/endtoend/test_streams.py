@@ -167,8 +167,9 @@ def test_the_page_about_streams_is_true(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0] == "QUEUED None" or lines[0].startswith("STARTED")
-    assert "SUCCESS {'step': 'reading', 'current': 500, 'total': 500}" in lines
+    end = lines.index("SUCCESS {'step': 'reading', 'current': 500, 'total': 500}")
+    # How many of the states before it are seen depends on the machine; it may be none.
+    assert all(line == "QUEUED None" or line.startswith("STARTED ") for line in lines[:end])
     assert "sends results to the process" in lines[-1] or "keeps no streams" in lines[-1]
     assert len(SETTING.findall(text)) == 2
     assert set(SETTING.findall(text)) <= SETTINGS.keys()
