@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Itera
 from functools import partial
 from typing import final
 
-from upshot import forking, retrying, storing
+from upshot import clock, forking, retrying, storing
 from upshot.backend import Backend, Capabilities, StoredRecord, Sweeping
 from upshot.claims import Claims
 from upshot.clock import Deadline
@@ -257,7 +257,8 @@ class ResultClient:
         hub, self.newest = self._hub, ""
         if hub is None or is_short(deadline):
             return None, None
-        return hub.attend(key, deadline, partial(self.reader.glance, key, deadline)), hub.trouble
+        look = partial(self.reader.glance, key, deadline)
+        return hub.attend(key, deadline, look), hub.troubles.current
 
     def _wait(
         self,
@@ -268,13 +269,13 @@ class ResultClient:
     ) -> Generator[tuple[str, Record | UpshotError]]:
         """Yield each key that ends, without looking at first; forget it in `waiting`."""
         if waiting and not deadline.expired:
-            hub, sink = self.waiting_hub(), ThreadSink[Record]()
+            hub, sink, began = self.waiting_hub(), ThreadSink[Record](), clock.monotonic()
             try:  # around `watch`, too: Ctrl-C may come just before it returns
                 hub.watch(waiting, sink)
                 for key, found in sink.collect(len(waiting), deadline):
                     yield waiting.pop(key), found
             finally:
-                trouble = hub.trouble
+                trouble = hub.troubles.since(began, trouble)
                 hub.unwatch(waiting, sink)
         if waiting:
             raise timed_out(list(waiting.values()), timeout, trouble) from trouble
@@ -301,7 +302,7 @@ class ResultClient:
                     for key, found in batch:
                         yield waiting.pop(key), found
             finally:
-                trouble = hub.trouble
+                trouble = hub.troubles.current
                 hub.unwatch(waiting, sink)
         if waiting:
             raise timed_out(list(waiting.values()), timeout, trouble) from trouble
@@ -320,7 +321,7 @@ class ResultClient:
             hub.watch([key], sink)
             batch = await sink.batch(deadline)
         finally:
-            trouble = hub.trouble
+            trouble = hub.troubles.current
             hub.unwatch([key], sink)
         if batch is None:
             raise timed_out([task_id], timeout, trouble) from trouble

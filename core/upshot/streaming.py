@@ -131,7 +131,7 @@ class Stream:
 
     def _timed_out(self, place: _Place) -> ResultTimeoutError:
         hub = self._client.waiting_hub()
-        trouble = place.trouble or hub.trouble
+        trouble = place.trouble or hub.troubles.current
         why = f"; {trouble}" if trouble else ""
         error = ResultTimeoutError(
             f"task {printable(self._task_id)!r} did not end within {self._timeout} seconds; the "

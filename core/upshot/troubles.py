@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import final
@@ -28,6 +29,7 @@ class Troubles:
         self.explain = explain
         self._last: UpshotError | None = None
         self._asked_at: float | None = None
+        self._answered_at = -math.inf
 
     @property
     def current(self) -> UpshotError | None:
@@ -37,6 +39,20 @@ class Troubles:
         if self._last is None and silence >= MIN_LOOK:
             return ServiceUnavailableError(f"no answer for {silence:.1f} seconds")
         return self._last
+
+    def since(self, moment: float, known: UpshotError | None) -> UpshotError | None:
+        """Return why the service cannot be read now, None if it can.
+
+        Args:
+            moment: of the monotonic clock.
+            known: what the caller's own look met just before; it holds until an answer that is
+                younger than `moment`.
+        """
+        return self.current or (known if self._answered_at < moment else None)
+
+    def answered(self) -> None:
+        """Note that the service has answered, perhaps not for everything."""
+        self._answered_at = clock.monotonic()
 
     @contextmanager
     def asking(self) -> Generator[None]:

@@ -91,7 +91,8 @@ class Updates:
             while not view.is_over:
                 heard = list(sink.collect(1, deadline))
                 if not heard:
-                    raise timed_out([self._task_id], self._timeout, hub.trouble) from hub.trouble
+                    trouble = hub.troubles.current
+                    raise timed_out([self._task_id], self._timeout, trouble) from trouble
                 yield from view.news(heard)
         finally:
             changes.unfollow(self._key, sink)
@@ -111,7 +112,8 @@ class Updates:
             while not view.is_over:
                 heard = await sink.batch(deadline)
                 if not heard:
-                    raise timed_out([self._task_id], self._timeout, hub.trouble) from hub.trouble
+                    trouble = hub.troubles.current
+                    raise timed_out([self._task_id], self._timeout, trouble) from trouble
                 for update in view.news(heard):
                     yield update
         finally:

@@ -73,7 +73,7 @@ class Hub(Generic[T]):
         self._decode = decode
         self._is_ended = is_ended
         self._listen = listen
-        self._troubles = Troubles(explain)
+        self.troubles = Troubles(explain)  # shown by waits that time out
         self._poll_interval = poll_interval
         self._name = name
         self._lock = threading.Lock()
@@ -128,12 +128,12 @@ class Hub(Generic[T]):
             self._lender.loan = loan
         try:
             found = loan.wait(deadline)
-            self._troubles.note(loan.trouble)
+            self.troubles.note(loan.trouble)
         except Exception as exc:
             # What is no driver's is the caller's: the time limit of a task, a signal's handler.
-            if isinstance(exc, UpshotError) or self._troubles.explain(exc) is None:
+            if isinstance(exc, UpshotError) or self.troubles.explain(exc) is None:
                 raise
-            self._troubles.note(exc, quietly=self._closed)
+            self.troubles.note(exc, quietly=self._closed)
             found = None
         finally:
             self._take_back(loan)
@@ -167,11 +167,6 @@ class Hub(Generic[T]):
         if thread is not None and thread.is_alive() and thread is not threading.current_thread():
             thread.join(_FAREWELL)
 
-    @property
-    def trouble(self) -> UpshotError | None:
-        """Why the service cannot be read now, None if it can; shown by waits that time out."""
-        return self._troubles.current
-
     def stats(self) -> dict[str, int]:
         """Return the number of awaited `keys`, of `waiters`, and of `threads` and `listeners`."""
         with self._lock:
@@ -194,10 +189,10 @@ class Hub(Generic[T]):
         while self._wait_for_work():
             try:
                 self._cycle()
-                self._troubles.note(None)
+                self.troubles.note(None)
                 pause = _FIRST_PAUSE
             except Exception as exc:  # the drain thread must outlive whatever a driver raises
-                self._troubles.note(exc, quietly=self._closed)
+                self.troubles.note(exc, quietly=self._closed)
                 self._disconnect()
                 with self._lock:
                     if not self._closed:
@@ -232,7 +227,7 @@ class Hub(Generic[T]):
 
     def _cycle(self) -> None:
         """Watch until the hub closes, nobody waits, or the service fails."""
-        with self._troubles.asking():
+        with self.troubles.asking():
             listener = self._listener or self._listen()
         with self._lock:
             fresh = listener is not self._listener
@@ -258,7 +253,7 @@ class Hub(Generic[T]):
                     self._dismiss()
                     new = list(self._sinks)
             if new and self._look(new) is None and began >= next_look:
-                self._troubles.note(None)
+                self.troubles.note(None)
             cost = clock.monotonic() - began
             if began >= next_look or listener is None:
                 next_look = began + cost + self._pause(cost, listener)
@@ -267,7 +262,7 @@ class Hub(Generic[T]):
 
     def _follow(self, listener: Listener | None, gone: list[str], new: list[str]) -> None:
         """Have a listener hear of what is awaited, and of nothing else."""
-        with self._troubles.asking():
+        with self.troubles.asking():
             if listener is not None and gone:
                 listener.unsubscribe(gone)
             if listener is not None and new:
@@ -325,7 +320,7 @@ class Hub(Generic[T]):
         ended: dict[str, T | UpshotError] = {}
         trouble: UpshotError | None = None
         times = self._forgotten.times
-        with self._troubles.asking():
+        with self.troubles.asking():
             seen = self._load(keys)
         for key, found in zip(keys, seen, strict=True):
             if isinstance(found, ServiceUnavailableError):
@@ -335,8 +330,10 @@ class Hub(Generic[T]):
             elif found is not None and (isinstance(found, UpshotError) or self._is_ended(found)):
                 ended[key] = found
         self._finish(ended, times)
-        if trouble is not None:
-            self._troubles.note(trouble)
+        if trouble is None:
+            self.troubles.answered()
+        else:
+            self.troubles.note(trouble)
         return trouble
 
     def _finish(self, ended: Mapping[str, T | UpshotError], times: int | None = None) -> None:

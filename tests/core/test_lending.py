@@ -17,6 +17,7 @@ from upshot.errors import (
     ResultTimeoutError,
     ServiceClosedError,
     ServiceUnavailableError,
+    UpshotError,
 )
 from upshot.lending import Loan
 from upshot.listening import Hint, Listener
@@ -313,6 +314,23 @@ def test_a_wait_in_vain_tells_that_nothing_could_be_read(
     with pytest.raises(ResultTimeoutError) as caught:
         client.wait("task", timeout=timeout)
     assert isinstance(caught.value.__cause__, ServiceUnavailableError)
+
+
+def test_a_wait_for_many_tells_what_its_first_look_met(
+    client: ResultClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub, which looks as well, has had no answer yet when the wait ends."""
+    assert isinstance(client.backend, Lends)
+    client.backend.is_away, met = True, ServiceUnavailableError("away")
+
+    def ended(*_: object) -> tuple[dict[str, Record | UpshotError], UpshotError | None]:
+        return {}, met
+
+    monkeypatch.setattr(type(client.reader), "ended", ended)
+
+    with pytest.raises(ResultTimeoutError) as caught:
+        list(client.wait_many(["one", "two"], timeout=0.1))
+    assert caught.value.__cause__ is met
 
 
 def test_a_wait_in_vain_ends_in_time_and_leaves_nothing(client: ResultClient) -> None:

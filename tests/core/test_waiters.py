@@ -10,6 +10,7 @@ import pytest
 from upshot import clock
 from upshot.clock import Deadline
 from upshot.errors import ServiceUnavailableError, UpshotError
+from upshot.troubles import Troubles
 from upshot.waiters import ThreadSink
 from upshot.waiting import Hub
 
@@ -49,10 +50,22 @@ def test_a_hub_whose_service_is_silent_says_so_before_the_service_fails() -> Non
     sink = ThreadSink[str]()
     try:
         hub.watch(["a"], sink)
-        comes_to(lambda: isinstance(hub.trouble, ServiceUnavailableError), True)
-        assert str(hub.trouble).startswith("no answer for ")
+        comes_to(lambda: isinstance(hub.troubles.current, ServiceUnavailableError), True)
+        assert str(hub.troubles.current).startswith("no answer for ")
         answer.set()
-        comes_to(lambda: hub.trouble, None)
+        comes_to(lambda: hub.troubles.current, None)
     finally:
         answer.set()
         hub.close()
+
+
+@pytest.mark.parametrize("is_heard", [False, True])
+def test_what_a_first_look_met_holds_until_the_service_answers(is_heard: bool) -> None:
+    met = ServiceUnavailableError("away for now")
+    troubles = Troubles(lambda exc: None)
+    began = clock.monotonic()
+    clock.sleep(0.001)
+    if is_heard:
+        troubles.answered()
+
+    assert troubles.since(began, met) is (None if is_heard else met)
