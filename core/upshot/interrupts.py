@@ -45,13 +45,20 @@ class Shield:
                 return
             late, self._late = self._late, None
         if late is not None:
-            raise late
+            try:
+                raise late
+            finally:
+                del late  # see `interrupt_here`
 
     def interrupt_here(self, error: BaseException) -> None:
         """Raise an error in the thread, which calls this: from a signal handler."""
-        if not self._depth:
+        if self._depth:
+            self._late = error
+            return
+        try:
             raise error
-        self._late = error
+        finally:
+            del error  # or it would refer to itself by this frame, and keep all that the task had
 
     def interrupt(self, error: BaseException) -> None:
         """Raise an error in the thread, of its own type and without arguments, from another one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import signal
 import sys
@@ -293,6 +294,88 @@ def test_a_limit_that_was_dropped_does_not_outlive_its_block(
             pass
 
     run(test)
+
+
+def test_a_limit_is_not_lost_in_what_tells_of_others(
+    run: Callable[[Callable[[], None]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        def __del__(self) -> None:
+            raise ValueError("of the finaliser")
+
+    def test() -> None:
+        for _ in range(10):
+            began = clock.monotonic()
+            with pytest.raises(SoftTimeLimitExceededError), soft_limit(LIMIT):  # noqa: PT012
+                while clock.monotonic() < began + 5:
+                    Broken()
+                    clock.sleep(SHORT / 5)
+
+    def hook(_: sys.UnraisableHookArgs) -> None:
+        spin()
+
+    monkeypatch.setattr(sys, "unraisablehook", hook)
+    run(test)
+
+
+def test_a_signal_that_comes_late_sets_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would end the process: nobody is there to handle the next one."""
+    real = signal.setitimer
+
+    class Late:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGALRM)
+            clock.sleep(0)
+
+    def setitimer(which: int, seconds: float) -> None:
+        real(which, seconds)
+        if not seconds:
+            Late()
+
+    monkeypatch.setattr(signal, "setitimer", setitimer)
+    with soft_limit(30):
+        pass
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_no_thread_is_left_of_a_limit_that_struck_while_it_was_set() -> None:
+    def test() -> None:
+        for _ in range(OFTEN):
+            with contextlib.suppress(SoftTimeLimitExceededError), soft_limit(TINY):
+                pass
+
+    in_another_thread(test)
+    deadline = clock.Deadline(5)
+    while (left := {each.name for each in threading.enumerate()}) & {"upshot-limit"}:
+        assert not deadline.expired, left
+        clock.sleep(0.01)
+
+
+@pytest.mark.parametrize("is_late", [False, True], ids=["at once", "after a call"])
+def test_a_limit_keeps_nothing_of_what_it_ended(
+    run: Callable[[Callable[[], None]], None], is_late: bool
+) -> None:
+    kept: list[weakref.ref[Driver]] = []
+
+    def work() -> None:
+        driver = Driver()
+        kept.append(weakref.ref(driver))
+        with shield() if is_late else contextlib.nullcontext():
+            driver.work()
+        clock.sleep(LONGER)
+
+    def test() -> None:
+        with soft_limit(LIMIT):
+            with contextlib.suppress(SoftTimeLimitExceededError):
+                work()
+            assert kept.pop()() is None
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(test)
+    finally:
+        gc.enable()
 
 
 class Pickled:

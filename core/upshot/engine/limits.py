@@ -53,24 +53,29 @@ class _BySignal(_Limit):
     def __init__(self, seconds: float) -> None:
         super().__init__(seconds)
         self._before = signal.getsignal(signal.SIGALRM)
+        self._is_over = False
 
     def __enter__(self) -> None:
         _own.limit = self
         self._set(self._seconds)
 
     def __exit__(self, *_: object) -> None:
+        self._is_over = True  # first: a signal that is on its way may not set the timer any more
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, self._before)
         _own.limit = None
 
     def strike_again(self) -> None:
-        self._set(_PAUSE)
+        if not self._is_over:
+            self._set(_PAUSE)
 
     def _set(self, seconds: float) -> None:
         signal.signal(signal.SIGALRM, self._expired)
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def _expired(self, number: int, frame: FrameType | None) -> None:
+        if self._is_over:
+            return
         if _drops(frame):
             self._set(_PAUSE)
             return
@@ -90,8 +95,12 @@ class _ByInterpreter(_Limit):
 
     def __enter__(self) -> None:
         _own.limit = self
-        with self._here:  # a thread that is struck while it starts another leaves it half known
-            self._timer.start()
+        try:
+            with self._here:  # a thread that is struck while it starts another leaves it half known
+                self._timer.start()
+        except BaseException:  # no `__exit__` will be called
+            self._end()
+            raise
 
     def __exit__(
         self,
@@ -101,8 +110,7 @@ class _ByInterpreter(_Limit):
     ) -> None:
         try:
             with self._here, self._lock:
-                self._is_over.set()
-                self._dropped.set()
+                self._end()
         except SoftTimeLimitExceededError as exc:  # it strikes just now
             error = exc
             raise
@@ -110,16 +118,20 @@ class _ByInterpreter(_Limit):
             _own.limit = None
             if isinstance(error, SoftTimeLimitExceededError):
                 error.args = error.args or _error(self._seconds).args
+            del error  # what was raised here would refer to itself by this frame
 
     def strike_again(self) -> None:
+        self._dropped.set()
+
+    def _end(self) -> None:
+        self._is_over.set()
         self._dropped.set()
 
     def _run(self) -> None:
         pause = self._seconds
         while not self._is_over.wait(pause):
             pause = _PAUSE
-            frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage] - documented
-            if _drops(frames.get(self._thread)):
+            if _drops(_frame_of(self._thread)):
                 continue
             with self._lock:  # once the block is left, nothing may be raised in the thread any more
                 if self._is_over.is_set():
@@ -136,14 +148,18 @@ def _error(seconds: float) -> SoftTimeLimitExceededError:
 # -- where an exception does not leave the function ------------------------------------------------
 
 _own: Any = threading.local()  # `limit`: that of the block which the thread is in, or None
-_LOGGING: Final = logging.Handler.handle.__code__  # what is raised under it is printed, by default
+
+
+def _frame_of(thread: int) -> FrameType | None:
+    """Return what a thread runs now; whoever keeps it keeps all that it refers to."""
+    return sys._current_frames().get(thread)  # pyright: ignore[reportPrivateUsage] - documented
 
 
 def _drops(frame: FrameType | None) -> bool:
     """Tell whether what is raised in `frame` is likely to be dropped on its way."""
     while frame is not None:
         code = frame.f_code
-        if code is _LOGGING or code.co_name == "__del__":
+        if code in _DROPPING or code.co_name == "__del__":
             return True
         frame = frame.f_back
     return False
@@ -158,10 +174,18 @@ class _Hook:
 
     def __call__(self, dropped: sys.UnraisableHookArgs, /) -> None:
         limit: _Limit | None = getattr(_own, "limit", None)
-        if limit is not None and dropped.exc_type is SoftTimeLimitExceededError:
+        try:
+            is_limit = limit is not None and dropped.exc_type is SoftTimeLimitExceededError
+            if not is_limit:
+                self._before(dropped)
+        except SoftTimeLimitExceededError:  # it strikes just here, whose errors no hook hears of
+            is_limit = True
+        if limit is not None and is_limit:
             limit.strike_again()
-        else:
-            self._before(dropped)
+
+
+# What is raised under a handler is printed, by default, and what a hook raises in any case.
+_DROPPING: Final = {logging.Handler.handle.__code__, _Hook.__call__.__code__}
 
 
 def _watch_what_is_dropped() -> None:
