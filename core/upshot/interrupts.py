@@ -74,8 +74,9 @@ class Shield:
             )
 
     def after_fork(self) -> None:
-        """Make a new lock: another thread may have held it."""
+        """Make a new lock: another thread may have held it. Time limits are the parent's."""
         self._lock = threading.Lock()
+        self._late = None
 
 
 _own: Any = threading.local()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import os
 import signal
+import subprocess
 import sys
 import threading
 import weakref
@@ -209,6 +211,10 @@ def in_a_weak_reference() -> None:
     assert gone() is None
 
 
+def in_a_finalize() -> None:
+    weakref.finalize(Driver(), spin)
+
+
 def in_a_generator_that_is_dropped() -> None:
     def items() -> Iterator[int]:
         try:
@@ -239,6 +245,7 @@ def in_a_log() -> None:
         in_a_quiet_finaliser,
         in_a_finaliser,
         in_a_weak_reference,
+        in_a_finalize,
         in_a_generator_that_is_dropped,
         in_a_log,
     ],
@@ -349,6 +356,105 @@ def test_no_thread_is_left_of_a_limit_that_struck_while_it_was_set() -> None:
     while (left := {each.name for each in threading.enumerate()}) & {"upshot-limit"}:
         assert not deadline.expired, left
         clock.sleep(0.01)
+
+
+def test_no_thread_is_left_of_a_limit_that_struck_while_its_block_was_left() -> None:
+    class Entered:
+        """Takes long to be entered at the end of the block: the limit strikes there."""
+
+        def __init__(self) -> None:
+            self.below = shield()
+            self.times = 0
+
+        def __enter__(self) -> None:
+            self.times += 1
+            if self.times > 1:
+                until = clock.monotonic() + LONGER
+                while clock.monotonic() < until:
+                    clock.sleep(0.001)
+            self.below.__enter__()
+
+        def __exit__(self, *error: object) -> None:
+            self.below.__exit__(*error)
+
+        def interrupt(self, error: BaseException) -> None:
+            self.below.interrupt(error)
+
+    def test() -> None:
+        limit: Any = soft_limit(LIMIT)
+        limit._here = Entered()
+        with pytest.raises(SoftTimeLimitExceededError), limit:
+            pass
+        limit._timer.join(5)
+        assert not limit._timer.is_alive()
+
+    in_another_thread(test)
+
+
+def test_a_limit_is_not_put_off_for_ever_by_a_task_that_logs_all_the_time(
+    run: Callable[[Callable[[], None]], None],
+) -> None:
+    """Another thread comes to run mostly where this one writes a line, and lets go for it."""
+
+    def test() -> None:
+        for _ in range(3):
+            began = clock.monotonic()
+            with pytest.raises(SoftTimeLimitExceededError), soft_limit(LIMIT):  # noqa: PT012
+                while clock.monotonic() < began + 5:
+                    until = clock.monotonic() + SHORT / 50
+                    while clock.monotonic() < until:
+                        pass
+                    handler.handle(logging.makeLogRecord({}))
+
+    with open(os.devnull, "w", encoding="utf-8") as file:
+        handler = logging.StreamHandler(file)
+        run(test)
+
+
+def test_what_others_drop_is_no_sign_that_a_limit_has_struck(
+    run: Callable[[Callable[[], None]], None],
+) -> None:
+    class Passing:
+        def __del__(self) -> None:
+            raise SoftTimeLimitExceededError("of another task, as from its result")
+
+    def test() -> None:
+        with soft_limit(30):
+            Passing()
+            clock.sleep(LIMIT)
+
+    run(test)
+
+
+FORKS = f"""
+import os, sys, time
+ended = []
+def hook():
+    until = time.monotonic() + {LONGER}
+    while time.monotonic() < until:
+        pass
+    ended.append("whole")
+os.register_at_fork(after_in_parent=hook)
+from upshot.engine.limits import soft_limit
+from upshot.errors import SoftTimeLimitExceededError
+try:
+    with soft_limit({LIMIT}):
+        if not (child := os.fork()):
+            os._exit(0)
+        os.waitpid(child, 0)
+        time.sleep(5)
+except SoftTimeLimitExceededError:
+    ended.append("struck")
+print(*ended)
+"""
+
+
+def test_a_limit_waits_for_the_hooks_of_a_fork() -> None:
+    """One of `logging` gives back its lock, which would be held for ever."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS], stdout=subprocess.PIPE, text=True, check=True, timeout=60
+    )
+    assert done.stdout.split() == ["whole", "struck"]
 
 
 @pytest.mark.parametrize("is_late", [False, True], ids=["at once", "after a call"])

@@ -12,14 +12,17 @@ Where it is dropped all the same, as by a weak reference's callback, it strikes 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
+import weakref
 from abc import abstractmethod
 from contextlib import AbstractContextManager
 from types import FrameType, TracebackType
 from typing import Any, Final, final
 
+from upshot import forking
 from upshot.errors import SoftTimeLimitExceededError
 from upshot.interrupts import shield
 
@@ -29,6 +32,7 @@ __all__ = ["soft_limit"]
 # is left of a generator then is run when it is collected, which may be during the next limit.
 
 _PAUSE: Final = 0.001  # seconds until the next try, where the exception would be dropped
+_SWITCH: Final = 0.00005  # seconds; a hundredth of the interpreter's own switch interval
 
 
 def soft_limit(seconds: float) -> AbstractContextManager[None]:
@@ -42,10 +46,14 @@ class _Limit(AbstractContextManager[None]):
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._here = shield()
+        self._has_struck = False
 
     @abstractmethod
     def strike_again(self) -> None:
-        """Raise the exception once more, as it was dropped; called by the thread, in a callback."""
+        """Raise the exception once more, if it was this limit's that was dropped.
+
+        Called by the thread, in a callback.
+        """
 
 
 @final
@@ -57,7 +65,11 @@ class _BySignal(_Limit):
 
     def __enter__(self) -> None:
         _own.limit = self
-        self._set(self._seconds)
+        try:
+            self._set(self._seconds)
+        except BaseException:  # no `__exit__` will be called
+            self._is_over, _own.limit = True, None
+            raise
 
     def __exit__(self, *_: object) -> None:
         self._is_over = True  # first: a signal that is on its way may not set the timer any more
@@ -66,7 +78,7 @@ class _BySignal(_Limit):
         _own.limit = None
 
     def strike_again(self) -> None:
-        if not self._is_over:
+        if self._has_struck and not self._is_over:
             self._set(_PAUSE)
 
     def _set(self, seconds: float) -> None:
@@ -80,6 +92,7 @@ class _BySignal(_Limit):
             self._set(_PAUSE)
             return
         signal.signal(signal.SIGALRM, self._before)  # it may strike where nothing else does so
+        self._has_struck = True
         self._here.interrupt_here(_error(self._seconds))
 
 
@@ -94,11 +107,14 @@ class _ByInterpreter(_Limit):
         self._timer = threading.Thread(target=self._run, name="upshot-limit", daemon=True)
 
     def __enter__(self) -> None:
+        left: _ByInterpreter | None = getattr(_own, "limit", None)
+        if left is not None:  # it struck just when its block was left, and waits for more
+            left._end()
         _own.limit = self
         try:
             with self._here:  # a thread that is struck while it starts another leaves it half known
                 self._timer.start()
-        except BaseException:  # no `__exit__` will be called
+        except BaseException:  # as above
             self._end()
             raise
 
@@ -113,6 +129,7 @@ class _ByInterpreter(_Limit):
                 self._end()
         except SoftTimeLimitExceededError as exc:  # it strikes just now
             error = exc
+            self._end()
             raise
         finally:
             _own.limit = None
@@ -121,29 +138,78 @@ class _ByInterpreter(_Limit):
             del error  # what was raised here would refer to itself by this frame
 
     def strike_again(self) -> None:
-        self._dropped.set()
+        if self._has_struck:
+            self._dropped.set()
 
     def _end(self) -> None:
         self._is_over.set()
         self._dropped.set()
+        _own.limit = None
 
     def _run(self) -> None:
         pause = self._seconds
         while not self._is_over.wait(pause):
-            pause = _PAUSE
-            if _drops(_frame_of(self._thread)):
-                continue
-            with self._lock:  # once the block is left, nothing may be raised in the thread any more
-                if self._is_over.is_set():
-                    return
-                self._dropped.clear()
-                self._here.interrupt(_error(self._seconds))
+            with _switching:
+                while not self._strikes():
+                    if self._is_over.wait(_PAUSE):
+                        return
             self._dropped.wait()
+            pause = _PAUSE
+
+    def _strikes(self) -> bool:
+        """Raise the exception, unless it would be dropped; tell whether that is done."""
+        error = _error(self._seconds)
+        with self._lock:  # once the block is left, nothing may be raised in the thread any more
+            if self._is_over.is_set():
+                return True
+            self._dropped.clear()
+            if _drops(_frame_of(self._thread)):  # at once, or it will run something else
+                return False
+            self._has_struck = True
+            self._here.interrupt(error)
+            return True
 
 
 def _error(seconds: float) -> SoftTimeLimitExceededError:
     return SoftTimeLimitExceededError(f"the task ran longer than {seconds} seconds")
 
+
+@final
+class _Switching(AbstractContextManager[None]):
+    """Has threads take turns more often, while a limit waits for what another one runs.
+
+    Who waits for the interpreter gets it mostly where the other lets go of it. Where that is the
+    writing of a log, a limit would see nothing else, and wait for ever.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._depth = 0
+        self._usual = 0.0
+        forking.register(self)
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._depth:
+                self._usual = sys.getswitchinterval()
+                sys.setswitchinterval(_SWITCH)
+            self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._depth -= 1
+            if not self._depth:
+                sys.setswitchinterval(self._usual)
+
+    def after_fork(self) -> None:
+        """Nobody waits in a child."""
+        self._lock = threading.Lock()
+        if self._depth:
+            self._depth = 0
+            sys.setswitchinterval(self._usual)
+
+
+_switching: Final = _Switching()
 
 # -- where an exception does not leave the function ------------------------------------------------
 
@@ -185,9 +251,31 @@ class _Hook:
 
 
 # What is raised under a handler is printed, by default, and what a hook raises in any case.
-_DROPPING: Final = {logging.Handler.handle.__code__, _Hook.__call__.__code__}
+_DROPPING: Final = {
+    logging.Handler.handle.__code__,
+    weakref.finalize.__call__.__code__,  # pyright: ignore[reportUnknownMemberType]
+    _Hook.__call__.__code__,
+}
 
 
 def _watch_what_is_dropped() -> None:
     if not isinstance(sys.unraisablehook, _Hook):
         sys.unraisablehook = _Hook()
+
+
+# -- around a fork: other modules' hooks hold locks, and would keep them for ever ------------------
+
+
+def _before_fork() -> None:
+    here = shield()
+    here.__enter__()
+    _own.forking = here
+
+
+def _after_fork() -> None:
+    here, _own.forking = getattr(_own, "forking", None), None
+    if here is not None:
+        here.__exit__()  # what this raises is dropped, and strikes once more
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
