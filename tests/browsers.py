@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
 
-__all__ = ["SECONDS", "chromium", "command", "run", "shoot", "text_of"]
+__all__ = ["SECONDS", "chromium", "comes_to_show", "command", "run", "shoot", "text_of"]
 
 SCREENSHOTS = "UPSHOT_TEST_SCREENSHOTS"
 """The variable that names a folder in which pictures are kept."""
@@ -76,3 +78,12 @@ def shoot(browser: webdriver.Chrome, name: str, folder: Path, *, width: int = 12
 def text_of(browser: webdriver.Chrome, selector: str) -> list[str]:
     """Return what is to be read in each element that a CSS selector finds."""
     return [each.text for each in browser.find_elements(By.CSS_SELECTOR, selector)]
+
+
+def comes_to_show(browser: webdriver.Chrome, selector: str, *texts: str) -> None:
+    """Wait until these are to be read where a CSS selector says.
+
+    The driver may be back before the next page is there, and look at the one before as it goes.
+    """
+    waiting = WebDriverWait(browser, SECONDS, ignored_exceptions=[WebDriverException])
+    waiting.until(lambda found: text_of(found, selector) == list(texts))

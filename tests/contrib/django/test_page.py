@@ -17,9 +17,8 @@ from pathlib import Path
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.wait import WebDriverWait
 
-from tests.browsers import SECONDS, chromium, shoot, text_of
+from tests.browsers import SECONDS, chromium, comes_to_show, shoot, text_of
 from tests.pages import FENCE
 from upshot import clock
 from upshot_conformance.servers.ports import PortReservation
@@ -153,17 +152,13 @@ def test_five_steps_lead_to_results_in_the_admin(
     browser.find_element(By.NAME, "username").send_keys("admin")
     browser.find_element(By.NAME, "password").send_keys(PASSWORD)
     browser.find_element(By.CSS_SELECTOR, "[type=submit]").click()
-    WebDriverWait(browser, SECONDS).until(lambda found: "Select result" in found.title)
-
-    assert text_of(browser, "#result_list td.field-task_name") == [
-        "orders.tasks.reserve",
-        "orders.tasks.total",
-    ]
+    names = "#result_list td.field-task_name"
+    comes_to_show(browser, names, "orders.tasks.reserve", "orders.tasks.total")
     assert text_of(browser, "#result_list td.field-state_shown") == ["FAILURE", "SUCCESS"]
     listed = shoot(browser, "list", tmp_path)
 
     browser.find_element(By.CSS_SELECTOR, "a[href='?state=FAILURE']").click()
-    assert text_of(browser, "#result_list td.field-task_name") == ["orders.tasks.reserve"]
+    comes_to_show(browser, names, "orders.tasks.reserve")
     browser.find_element(By.CSS_SELECTOR, "#result_list tbody th a").click()
     (traceback,) = text_of(browser, ".field-traceback pre")
     assert 'raise SoldOut(f"no {item} left")' in traceback
@@ -171,7 +166,7 @@ def test_five_steps_lead_to_results_in_the_admin(
 
     browser.get(f"{project.admin}?q=orders.tasks.total")
     browser.find_element(By.CSS_SELECTOR, "#result_list tbody th a").click()
-    assert text_of(browser, ".field-value pre") == ['{"items": 2, "sum": 7}']
+    comes_to_show(browser, ".field-value pre", '{"items": 2, "sum": 7}')
     succeeded = shoot(browser, "success", tmp_path)
 
     assert all(path.stat().st_size > 10_000 for path in (listed, failed, succeeded))

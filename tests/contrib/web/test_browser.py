@@ -16,7 +16,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
-from tests.browsers import SECONDS, chromium, command, run, shoot, text_of
+from tests.browsers import SECONDS, chromium, comes_to_show, command, run, shoot, text_of
 from tests.conftest import Worker
 from upshot import App, clock
 from upshot.outcome import encode_value
@@ -458,21 +458,18 @@ def test_the_token_is_asked_for_and_remembered(tmp_path: Path, browser: webdrive
     web = WebProcess(tmp_path, "--new-token", environment=url)
     bare, _, token = web.link.partition("?token=")
 
-    def comes_to_show(css: str, text: str) -> None:  # the driver may come back before the page does
-        WebDriverWait(browser, SECONDS).until(lambda found: text_of(found, css) == [text])
-
     try:
         browser.get(bare)
-        comes_to_show("h1", "This page asks for its token")
+        comes_to_show(browser, "h1", "This page asks for its token")
         browser.find_element(By.NAME, "token").send_keys("wrong" + Keys.ENTER)
-        comes_to_show(".login .notice", "That is not it.")
+        comes_to_show(browser, ".login .notice", "That is not it.")
         browser.find_element(By.NAME, "token").send_keys(token + Keys.ENTER)
-        comes_to_show("h1", "Results")
+        comes_to_show(browser, "h1", "Results")
         assert browser.current_url == bare
         assert run(browser, "return document.cookie") == ""
         browser.delete_all_cookies()
         browser.get(web.link)
-        comes_to_show("h1", "Results")
+        comes_to_show(browser, "h1", "Results")
         assert browser.current_url == bare
     finally:
         browser.get("about:blank")
