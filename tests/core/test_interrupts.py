@@ -174,9 +174,9 @@ def test_a_limit_that_did_not_strike_is_forgotten() -> None:
         clock.sleep(0.01)
 
 
-def spin() -> None:
+def spin(seconds: float = SHORT) -> None:
     """Be in Python code for some milliseconds, as a finaliser may be."""
-    until = clock.monotonic() + SHORT
+    until = clock.monotonic() + seconds
     while clock.monotonic() < until:
         clock.sleep(SHORT / 10)
 
@@ -187,6 +187,11 @@ class Quiet:
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
             spin()
+
+
+class Broken:
+    def __del__(self) -> None:
+        raise ValueError("of the finaliser")
 
 
 class Loud:
@@ -239,6 +244,15 @@ def in_a_log() -> None:
     Slow().handle(logging.makeLogRecord({}))
 
 
+def strikes_in(somewhere: Callable[[], object], times: int) -> None:
+    """Be somewhere most of the time, under a limit, which has to strike each time."""
+    for _ in range(times):
+        began = clock.monotonic()
+        with pytest.raises(SoftTimeLimitExceededError), soft_limit(LIMIT):  # noqa: PT012
+            while clock.monotonic() < began + 5:
+                somewhere()
+
+
 @pytest.mark.parametrize(
     "somewhere",
     [
@@ -253,25 +267,17 @@ def in_a_log() -> None:
 def test_a_limit_is_not_lost_where_exceptions_are_dropped(
     run: Callable[[Callable[[], None]], None], somewhere: Callable[[], None]
 ) -> None:
-    def test() -> None:
-        for _ in range(10):
-            began = clock.monotonic()
-            with pytest.raises(SoftTimeLimitExceededError), soft_limit(LIMIT):  # noqa: PT012
-                while clock.monotonic() < began + 5:
-                    somewhere()
-                    clock.sleep(SHORT / 5)
+    def and_out_of_it() -> None:
+        somewhere()
+        clock.sleep(SHORT / 5)
 
-    run(test)
+    run(partial(strikes_in, and_out_of_it, times=10))
 
 
 def test_what_others_drop_is_told_as_before(
     run: Callable[[Callable[[], None]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[object] = []
-
-    class Broken:
-        def __del__(self) -> None:
-            raise ValueError("of the finaliser")
 
     def test() -> None:
         with soft_limit(30):
@@ -306,23 +312,15 @@ def test_a_limit_that_was_dropped_does_not_outlive_its_block(
 def test_a_limit_is_not_lost_in_what_tells_of_others(
     run: Callable[[Callable[[], None]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Broken:
-        def __del__(self) -> None:
-            raise ValueError("of the finaliser")
-
-    def test() -> None:
-        for _ in range(10):
-            began = clock.monotonic()
-            with pytest.raises(SoftTimeLimitExceededError), soft_limit(LIMIT):  # noqa: PT012
-                while clock.monotonic() < began + 5:
-                    Broken()
-                    clock.sleep(SHORT / 5)
+    def in_and_out_of_it() -> None:
+        Broken()
+        clock.sleep(SHORT / 5)
 
     def hook(_: sys.UnraisableHookArgs) -> None:
         spin()
 
     monkeypatch.setattr(sys, "unraisablehook", hook)
-    run(test)
+    run(partial(strikes_in, in_and_out_of_it, times=10))
 
 
 def test_a_signal_that_comes_late_sets_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,9 +367,7 @@ def test_no_thread_is_left_of_a_limit_that_struck_while_its_block_was_left() -> 
         def __enter__(self) -> None:
             self.times += 1
             if self.times > 1:
-                until = clock.monotonic() + LONGER
-                while clock.monotonic() < until:
-                    clock.sleep(0.001)
+                spin(LONGER)
             self.below.__enter__()
 
         def __exit__(self, *error: object) -> None:
@@ -396,19 +392,15 @@ def test_a_limit_is_not_put_off_for_ever_by_a_task_that_logs_all_the_time(
 ) -> None:
     """Another thread comes to run mostly where this one writes a line, and lets go for it."""
 
-    def test() -> None:
-        for _ in range(3):
-            began = clock.monotonic()
-            with pytest.raises(SoftTimeLimitExceededError), soft_limit(LIMIT):  # noqa: PT012
-                while clock.monotonic() < began + 5:
-                    until = clock.monotonic() + SHORT / 50
-                    while clock.monotonic() < until:
-                        pass
-                    handler.handle(logging.makeLogRecord({}))
+    def compute_and_log() -> None:
+        until = clock.monotonic() + SHORT / 50
+        while clock.monotonic() < until:
+            pass
+        handler.handle(logging.makeLogRecord({}))
 
     with open(os.devnull, "w", encoding="utf-8") as file:
         handler = logging.StreamHandler(file)
-        run(test)
+        run(partial(strikes_in, compute_and_log, times=3))
 
 
 def test_what_others_drop_is_no_sign_that_a_limit_has_struck(

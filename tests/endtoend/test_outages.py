@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import threading
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from contextlib import ExitStack
 import pytest
 
 from upshot import App, clock
-from upshot.errors import ResultTimeoutError, ServiceClosedError
+from upshot.errors import ResultTimeoutError, ServiceClosedError, ServiceUnavailableError
 from upshot.record import Record
 from upshot.request import Request
 from upshot.states import State
@@ -61,6 +62,24 @@ def test_a_set_does_not_wait_longer_than_it_said_either(hasty: App) -> None:
         app.ResultSet(["lost", "gone"]).get(timeout=0.2)
 
     assert clock.monotonic() - began < SOON
+
+
+def test_a_set_does_not_wait_longer_for_asking_a_service_that_has_just_gone(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = App(broker=NOBODY, backend="memory://", operation_timeout=LONG, no_worker_warning=0.05)
+
+    def load(*_: object, **__: object) -> None:
+        raise ServiceUnavailableError("gone since the first look")
+
+    with app, caplog.at_level(logging.DEBUG):
+        monkeypatch.setattr(app.results, "load", load)
+        began = clock.monotonic()
+        with pytest.raises(ResultTimeoutError):
+            app.ResultSet(["lost", "gone"]).get(timeout=0.2)
+
+    assert clock.monotonic() - began < SOON
+    assert "could not look for workers" in caplog.text
 
 
 def test_a_set_does_not_wait_longer_for_asking_a_silent_broker_for_workers() -> None:

@@ -126,13 +126,12 @@ class _ByInterpreter(_Limit):
     ) -> None:
         try:
             with self._here, self._lock:
-                self._end()
+                self._is_over.set()
         except SoftTimeLimitExceededError as exc:  # it strikes just now
             error = exc
-            self._end()
             raise
         finally:
-            _own.limit = None
+            self._end()
             if isinstance(error, SoftTimeLimitExceededError):
                 error.args = error.args or _error(self._seconds).args
             del error  # what was raised here would refer to itself by this frame
@@ -264,6 +263,8 @@ def _watch_what_is_dropped() -> None:
 
 
 # -- around a fork: other modules' hooks hold locks, and would keep them for ever ------------------
+
+# Hooks that are registered late run first before a fork and last after it: `logging` has its own.
 
 
 def _before_fork() -> None:

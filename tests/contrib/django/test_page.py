@@ -154,6 +154,7 @@ def test_five_steps_lead_to_results_in_the_admin(
     browser.find_element(By.CSS_SELECTOR, "[type=submit]").click()
     names = "#result_list td.field-task_name"
     comes_to_show(browser, names, "orders.tasks.reserve", "orders.tasks.total")
+    assert "Select result" in browser.title
     assert text_of(browser, "#result_list td.field-state_shown") == ["FAILURE", "SUCCESS"]
     listed = shoot(browser, "list", tmp_path)
 

@@ -457,7 +457,6 @@ def test_the_token_is_asked_for_and_remembered(tmp_path: Path, browser: webdrive
     url = {"UPSHOT_BROKER_URL": f"sqlite:///{tmp_path}/queue.db"}
     web = WebProcess(tmp_path, "--new-token", environment=url)
     bare, _, token = web.link.partition("?token=")
-
     try:
         browser.get(bare)
         comes_to_show(browser, "h1", "This page asks for its token")
@@ -465,12 +464,12 @@ def test_the_token_is_asked_for_and_remembered(tmp_path: Path, browser: webdrive
         comes_to_show(browser, ".login .notice", "That is not it.")
         browser.find_element(By.NAME, "token").send_keys(token + Keys.ENTER)
         comes_to_show(browser, "h1", "Results")
-        assert browser.current_url == bare
+        assert (browser.title, browser.current_url) == ("Results · upshot", bare)
         assert run(browser, "return document.cookie") == ""
         browser.delete_all_cookies()
         browser.get(web.link)
         comes_to_show(browser, "h1", "Results")
-        assert browser.current_url == bare
+        assert (browser.title, browser.current_url) == ("Results · upshot", bare)
     finally:
         browser.get("about:blank")
         web.kill()
