@@ -99,7 +99,7 @@ def test_sentinels_promote_the_replica_of_a_killed_master() -> None:
         first.kill()
 
         eventually(lambda: service.master is second)
-        eventually(lambda: "role:master" in second.ask("INFO", "replication"))
+        eventually(lambda: service.has_role(second, "master"))
 
 
 def test_sentinels_and_servers_ask_for_their_passwords() -> None:

@@ -147,6 +147,16 @@ class RedisSentinelServer(Ensemble):
         port = int(sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", _SERVICE).split("\n")[1])
         return next(server for server in self.data_servers if server.port == port)
 
+    def has_role(self, server: RedisServer, role: str) -> bool:
+        """Tell whether a data server calls itself "master" or "slave".
+
+        False, too, while a sentinel changes that: it closes every connection of that server.
+        """
+        try:
+            return f"role:{role}" in server.ask("INFO", "replication")
+        except ConnectionError:
+            return False
+
     def _introduce(self) -> None:
         """Do nothing: replicas and sentinels find each other through the master."""
 

@@ -285,7 +285,7 @@ def test_a_fail_over_that_an_operator_asks_for_is_followed(
         assert client.store(finished("before"))
         obedient.sentinels[0].ask("SENTINEL", "FAILOVER", obedient.service)
         eventually(lambda: obedient.master is second)
-        eventually(lambda: "role:slave" in first.ask("INFO", "replication"))
+        eventually(lambda: obedient.has_role(first, "slave"))
 
         assert client.store(finished("after"))
         assert client.load("after") == finished("after")
